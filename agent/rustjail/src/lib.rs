@@ -1,0 +1,17 @@
+//! The container runtime.
+//!
+//! Three rooms. [`plan`] is pure: it decides everything that a process will be, from an OCI spec, and touches
+//! nothing. [`start`] is the parent's side: a *forker* makes the child, and a handshake follows it up to `execve`.
+//! [`child`] runs only in the forker and in the single-threaded children it makes, and executes the plan without
+//! deciding anything. [`cgroup`] owns the control groups. All unsafe code is in `sys`.
+//!
+//! Knows nothing of tokio, ttrpc or protobuf.
+
+pub mod cgroup;
+pub mod child;
+pub mod mount;
+pub mod plan;
+pub mod start;
+mod sys;
+
+pub use sys::process::{pidfd_signal, signal_is_valid};

@@ -1,0 +1,335 @@
+//! Makes plans: the only place where an OCI spec is interpreted.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process, Spec};
+
+use super::identity::{Identity, Rlimit};
+use super::mount::container_path;
+use super::{
+    Command, DeviceKind, DeviceNode, JailPlan, MountPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
+    RootSwitch, RootfsPlan, TerminalPlan,
+};
+
+/// Why no plan could be made. The text names the field of the spec.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// The spec cannot be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// The spec asks for something that is not built.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+}
+
+impl PlanError {
+    pub(super) fn nul(what: &str, text: &str) -> PlanError {
+        PlanError::Invalid(format!("{what} {text:?} contains a NUL byte"))
+    }
+}
+
+/// Facts about the guest that a container's plan depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct InitOptions {
+    /// How a new root becomes `/` here.
+    pub switch: RootSwitch,
+}
+
+/// What a further process takes over from its container.
+#[derive(Debug, Clone)]
+pub struct ExecOptions<'a> {
+    /// The container's spec.
+    pub spec: &'a Spec,
+}
+
+/// Plans a container's first process.
+///
+/// A mount and a cgroup namespace are added where the spec names none: without them there is neither a root of its
+/// own nor a view of the cgroup tree that ends at the container.
+///
+/// # Errors
+/// [`PlanError`] when the spec is inconsistent, or asks for what is not supported.
+pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
+    let process = spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
+    let linux = spec.linux().as_ref();
+    let mut namespaces = NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
+    if namespaces.join.iter().any(|(kind, _)| *kind == NamespaceKind::Mount) {
+        return Err(PlanError::Unsupported("a container in an existing mount namespace".into()));
+    }
+    for kind in [NamespaceKind::Mount, NamespaceKind::Cgroup] {
+        if !namespaces.has(kind) {
+            namespaces.new.push(kind);
+        }
+    }
+    namespaces.new.sort();
+    let own_uts = namespaces.is_new(NamespaceKind::Uts);
+    let rootfs = rootfs(spec, linux, options.switch)?;
+    let mut plan = of_process(process, &namespaces)?;
+    plan.sysctls = sysctls(linux, &namespaces)?;
+    plan.hostname = name(spec.hostname(), "hostname")?.filter(|_| own_uts);
+    plan.domainname = name(spec.domainname(), "domainname")?.filter(|_| own_uts);
+    plan.namespaces = namespaces;
+    plan.rootfs = Some(rootfs);
+    plan.terminal = plan.terminal.map(|terminal| TerminalPlan { console: true, ..terminal });
+    plan.command.create_cwd = true;
+    plan.wait_for_start = true;
+    Ok(plan)
+}
+
+/// Plans a further process of a running container. It joins the container's namespaces, which the caller passes as
+/// descriptors when it starts the plan.
+///
+/// A process without capabilities takes the container's, as shims send it.
+///
+/// # Errors
+/// [`PlanError`] when the process is inconsistent.
+pub fn exec(process: &Process, options: &ExecOptions<'_>) -> Result<JailPlan, PlanError> {
+    let mut plan = of_process(process, &NamespacePlan::default())?;
+    if process.capabilities().is_none()
+        && let Some(init) = options.spec.process()
+    {
+        plan.identity.capabilities = super::Capabilities::of_spec(init.capabilities().as_ref());
+    }
+    Ok(plan)
+}
+
+fn of_process(process: &Process, namespaces: &NamespacePlan) -> Result<JailPlan, PlanError> {
+    let args = process.args().clone().unwrap_or_default();
+    if args.first().is_none_or(String::is_empty) {
+        return Err(PlanError::Invalid("process.args is empty".into()));
+    }
+    let env = process.env().clone().unwrap_or_default();
+    for (what, list) in [("process.args entry", &args), ("process.env entry", &env)] {
+        if let Some(bad) = list.iter().find(|text| text.contains('\0')) {
+            return Err(PlanError::nul(what, bad));
+        }
+    }
+    if !process.cwd().is_absolute() {
+        return Err(PlanError::Invalid(format!("process.cwd {:?} is not an absolute path", process.cwd())));
+    }
+    let adjust = process.oom_score_adj();
+    if adjust.is_some_and(|value| !(-1000..=1000).contains(&value)) {
+        return Err(PlanError::Invalid(format!("process.oomScoreAdj {adjust:?} is not within -1000 to 1000")));
+    }
+    let size = process.console_size().map(|size| {
+        let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+        (cells(size.height()), cells(size.width()))
+    });
+    Ok(JailPlan {
+        // Never the agent's own, which protects it.
+        oom_score_adj: Some(adjust.unwrap_or(0)),
+        namespaces: namespaces.clone(),
+        hostname: None,
+        domainname: None,
+        rootfs: None,
+        sysctls: Vec::new(),
+        terminal: process.terminal().unwrap_or(false).then_some(TerminalPlan { size, console: false }),
+        rlimits: Rlimit::all_of_spec(process.rlimits().as_deref().unwrap_or_default())?,
+        identity: Identity::of_spec(
+            process.user(),
+            process.capabilities().as_ref(),
+            process.no_new_privileges(),
+        )?,
+        command: Command { args, env, cwd: process.cwd().clone(), create_cwd: false },
+        wait_for_start: false,
+    })
+}
+
+fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<RootfsPlan, PlanError> {
+    let root = spec.root().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no root".into()))?;
+    if !root.path().is_absolute() || root.path() == Path::new("/") {
+        return Err(PlanError::Invalid(format!(
+            "root.path {:?} is not the absolute path of a container's root",
+            root.path()
+        )));
+    }
+    let mounts = spec
+        .mounts()
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .map(MountPlan::of_spec)
+        .collect::<Result<Vec<_>, _>>()?;
+    // A bound /dev is the guest's own, or another container's: its nodes are not ours to make.
+    let own_dev = !mounts.iter().any(|mount| {
+        mount.destination == Path::new("/dev") && matches!(mount.source, MountSource::Bind { .. })
+    });
+    let named = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+        None | Some("") => None,
+        Some(word) => Some(
+            Propagation::parse(word)
+                .ok_or_else(|| PlanError::Invalid(format!("linux.rootfsPropagation {word:?} is unknown")))?,
+        ),
+    };
+    let paths = |list: Option<&Vec<String>>| -> Result<Vec<String>, PlanError> {
+        list.into_iter()
+            .flatten()
+            .map(|path| Ok(container_path(Path::new(path))?.to_string_lossy().into_owned()))
+            .collect()
+    };
+    Ok(RootfsPlan {
+        path: root.path().clone(),
+        propagation: Propagation { mode: super::mount::PropagationMode::Slave, recursive: true },
+        propagation_is_final: named.is_some(),
+        mounts,
+        devices: if own_dev { devices(linux)? } else { Vec::new() },
+        links: if own_dev { default_links() } else { Vec::new() },
+        masked: paths(linux.and_then(|l| l.masked_paths().as_ref()))?,
+        readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()))?,
+        readonly: root.readonly().unwrap_or(false),
+        switch,
+    }
+    .with_propagation(named))
+}
+
+impl RootfsPlan {
+    fn with_propagation(mut self, named: Option<Propagation>) -> RootfsPlan {
+        if let Some(named) = named {
+            self.propagation = named;
+        }
+        self
+    }
+}
+
+/// Nodes every container has (runtime-spec, "Default Devices"); `/dev/console` and `/dev/ptmx` are made otherwise.
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+fn devices(linux: Option<&Linux>) -> Result<Vec<DeviceNode>, PlanError> {
+    let mut nodes: Vec<DeviceNode> = DEFAULT_DEVICES
+        .iter()
+        .map(|(path, major, minor)| DeviceNode {
+            path: path.into(),
+            kind: DeviceKind::Char,
+            major: *major,
+            minor: *minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    for device in linux.and_then(|l| l.devices().as_deref()).unwrap_or_default() {
+        let node = device_node(device)?;
+        nodes.retain(|other| other.path != node.path);
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+fn device_node(device: &LinuxDevice) -> Result<DeviceNode, PlanError> {
+    let path = container_path(device.path())?;
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Char,
+        LinuxDeviceType::B => DeviceKind::Block,
+        LinuxDeviceType::P => DeviceKind::Fifo,
+        LinuxDeviceType::A => {
+            return Err(PlanError::Invalid(format!("device {} has the type \"a\"", path.display())));
+        }
+    };
+    let number = |value: i64, what: &str| {
+        u32::try_from(value).map_err(|_| {
+            PlanError::Invalid(format!("device {} has the {what} number {value}", path.display()))
+        })
+    };
+    let (major, minor) = match kind {
+        DeviceKind::Fifo => (0, 0),
+        DeviceKind::Char | DeviceKind::Block => (number(device.major(), "major")?, number(device.minor(), "minor")?),
+    };
+    Ok(DeviceNode {
+        kind,
+        major,
+        minor,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+        path,
+    })
+}
+
+/// Links every container has (runtime-spec, "Dev symbolic links").
+fn default_links() -> Vec<(String, String)> {
+    [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/ptmx", "pts/ptmx"),
+    ]
+    .map(|(link, target)| (link.to_owned(), target.to_owned()))
+    .to_vec()
+}
+
+fn name(text: &Option<String>, what: &str) -> Result<Option<String>, PlanError> {
+    match text.as_deref() {
+        None | Some("") => Ok(None),
+        // HOST_NAME_MAX (gethostname(2)).
+        Some(text) if text.len() > 64 || text.contains('\0') => {
+            Err(PlanError::Invalid(format!("{what} {text:?} is longer than 64 bytes or contains a NUL byte")))
+        }
+        Some(text) => Ok(Some(text.to_owned())),
+    }
+}
+
+/// Keys of the IPC namespace, and so a container's own to set where it has one of its own or the pod's.
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+];
+
+fn sysctls(linux: Option<&Linux>, namespaces: &NamespacePlan) -> Result<Vec<(String, String)>, PlanError> {
+    let mut list = Vec::new();
+    for (key, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
+        let path = sysctl_path(key);
+        let allowed = if IPC_SYSCTLS.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
+            namespaces.has(NamespaceKind::Ipc)
+        } else if path == "kernel/domainname" {
+            namespaces.has(NamespaceKind::Uts)
+        } else {
+            // The whole VM is the pod: its network is the pod's own, with or without a namespace.
+            path.starts_with("net/")
+        };
+        if !allowed || path.split('/').any(|part| part.is_empty() || part == "..") || path.contains('\0') {
+            return Err(PlanError::Invalid(format!(
+                "linux.sysctl {key:?} belongs to no namespace of the container"
+            )));
+        }
+        list.push((path, value.clone()));
+    }
+    list.sort();
+    Ok(list)
+}
+
+/// `net.ipv4.conf.eth0/1.x` and `net/ipv4/conf/eth0.1/x` name the same file (`sysctl(8)`): whichever separator comes
+/// first separates, and the other one stands for itself.
+fn sysctl_path(key: &str) -> String {
+    let slash_first = match (key.find('/'), key.find('.')) {
+        (Some(slash), Some(dot)) => slash < dot,
+        (slash, _) => slash.is_some(),
+    };
+    if slash_first {
+        return key.to_owned();
+    }
+    key.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "build_test.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! What travels between agent, forker and child.
+//!
+//! ```text
+//! agent                     forker                      child
+//!   | Request (memfd) + fds   |                           |
+//!   |------------------------>| clone3                    |
+//!   |   Reply + pidfd         |-------------------------->|
+//!   |<------------------------|                           |
+//!   |   Order::Continue (the reaper knows the pid)        |
+//!   |---------------------------------------------------->| builds the jail
+//!   |   Report::Ready (+ terminal) or Report::Failed      |
+//!   |<----------------------------------------------------|
+//!   |   Order::Go (a first process only)                  |
+//!   |---------------------------------------------------->| execve
+//!   |   end of file, or Report::ExecFailed                |
+//!   |<----------------------------------------------------|
+//! ```
+//!
+//! All are JSON in one packet of a `SOCK_SEQPACKET` socket; descriptors ride along as `SCM_RIGHTS`. The plan can be
+//! larger than a packet may be, so it rides in a memfd.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::plan::{JailPlan, NamespaceKind};
+
+/// What the forker is asked for. Its packet is empty: this is the text in the memfd, the first descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// What to make.
+    pub(crate) plan: JailPlan,
+    /// What each further descriptor is, in order.
+    pub(crate) descriptors: Vec<Role>,
+}
+
+/// What a descriptor in a [`Request`] is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// The child's end of the handshake.
+    Handshake,
+    /// Directory of the cgroup to be born in.
+    Cgroup,
+    /// Standard stream 0, 1 or 2.
+    Stream(u8),
+    /// A namespace to join.
+    Namespace(NamespaceKind),
+}
+
+/// The forker's answer; a success carries the pidfd.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The child exists and waits for [`Order::Continue`].
+    Started {
+        /// Process id in the agent's pid namespace.
+        pid: i32,
+    },
+    /// There is no child.
+    Failed(Failure),
+}
+
+/// Agent to child.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Build the jail.
+    Continue,
+    /// Execute the program.
+    Go,
+}
+
+/// Child to agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The jail stands. Carries the terminal's master end where there is a terminal.
+    Ready,
+    /// The jail could not be built; the child is about to exit.
+    Failed(Failure),
+    /// `execve` failed after all; the child is about to exit with 126 or 127.
+    ExecFailed(Failure),
+}
+
+/// Where and why a child failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{step}: {reason}")]
+pub struct Failure {
+    /// What was being done, with its subject.
+    pub step: String,
+    /// Why it failed.
+    pub reason: String,
+    /// Operating-system error number, where there is one.
+    pub errno: Option<i32>,
+    /// Whether the request was at fault rather than the guest.
+    pub invalid: bool,
+}
+
+/// Most descriptors in one packet: memfd, handshake, cgroup, three streams, seven namespaces.
+const MOST_DESCRIPTORS: usize = 16;
+/// A packet's size; a failure's text is cut to fit.
+const PACKET: usize = 32 * 1024;
+
+/// Sends one packet.
+pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one packet"));
+    }
+    loop {
+        match rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Receives one packet, or none at the end of the stream. Received descriptors are close-on-exec.
+pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; PACKET];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        match rustix::net::recvmsg(&socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) => break received,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let descriptors = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(list) => Some(list),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("a packet of the handshake was cut"));
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn packets_carry_text_and_descriptors_and_end() {
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send(&a, &Order::Continue, &[file.as_fd(), file.as_fd()]).unwrap();
+        send(&a, &Order::Go, &[]).unwrap();
+        let (first, descriptors) = receive::<Order>(&b).unwrap().unwrap();
+        assert_eq!((first, descriptors.len()), (Order::Continue, 2));
+        assert!(rustix::io::fcntl_getfd(&descriptors[0]).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert_eq!(receive::<Order>(&b).unwrap().unwrap().0, Order::Go);
+        drop(a);
+        assert!(receive::<Order>(&b).unwrap().is_none());
+    }
+}

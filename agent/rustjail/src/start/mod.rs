@@ -1,0 +1,242 @@
+//! The parent's side of starting a process.
+//!
+//! A [`Forker`] is a single-threaded process that clones the children, so that the threaded agent never forks. The
+//! child is the agent's own all the same (`CLONE_PARENT`): the agent's reaper gets its status. [`Starting`] follows it
+//! up to `execve`; [`message`] draws the exchange. All calls here block, for milliseconds; async callers use a thread.
+
+pub(crate) mod message;
+
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::plan::{JailPlan, NamespaceKind};
+pub use message::Failure;
+use message::{Order, Reply, Report, Request, Role};
+
+/// First argument of the agent's executable that makes it a forker ([`crate::child::forker`]).
+pub const FORKER_ARGUMENT: &str = "forker";
+
+/// How long a child may take to build its jail. Mounts on slow devices are made by the agent before, so this bounds
+/// only a kernel that hangs.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the forker may take for a clone.
+const FORKER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a process could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The forker does not answer; a new one may.
+    #[error("the forker is gone")]
+    ForkerGone(#[source] io::Error),
+    /// The child could not be made, or could not build its jail.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The child ended without a word: killed from outside, as by the memory controller.
+    #[error("the process was killed before it could report")]
+    Killed,
+    /// Something on the parent's side.
+    #[error("{operation}")]
+    Io {
+        /// What was being done.
+        operation: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> StartError {
+        StartError::Io { operation: operation.into(), source: source.into() }
+    }
+}
+
+/// What a new process gets besides its plan.
+#[derive(Debug, Default)]
+pub struct Descriptors<'a> {
+    /// Directory of the cgroup it is born in; none stays in the agent's.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Standard streams; one that is absent becomes `/dev/null`, unless the plan has a terminal.
+    pub streams: [Option<BorrowedFd<'a>>; 3],
+    /// Namespaces it joins.
+    pub namespaces: Vec<(NamespaceKind, BorrowedFd<'a>)>,
+}
+
+/// Opens the namespaces that a plan joins by path.
+///
+/// # Errors
+/// [`StartError::Failed`] with `invalid` set, naming the path, when one cannot be opened.
+pub fn open_namespaces(plan: &JailPlan) -> Result<Vec<(NamespaceKind, OwnedFd)>, StartError> {
+    plan.namespaces
+        .join
+        .iter()
+        .map(|(kind, path)| {
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map(|fd| (*kind, fd))
+                .map_err(|errno| {
+                    StartError::Failed(Failure {
+                        step: format!("open {} namespace {}", kind.proc_name(), path.display()),
+                        reason: io::Error::from(errno).to_string(),
+                        errno: Some(errno.raw_os_error()),
+                        invalid: true,
+                    })
+                })
+        })
+        .collect()
+}
+
+/// A running forker.
+#[derive(Debug)]
+pub struct Forker {
+    socket: OwnedFd,
+    pid: u32,
+}
+
+impl Forker {
+    /// Starts a forker from the executable at `program`, usually `/proc/self/exe`.
+    ///
+    /// The forker ends when this value is dropped. It is a child of the caller, whose reaper collects it.
+    ///
+    /// # Errors
+    /// [`StartError::Io`] when the executable cannot be run.
+    pub fn spawn(program: &Path) -> Result<Forker, StartError> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| StartError::io("make the forker's socket", errno))?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(FORKER_DEADLINE))
+            .map_err(|errno| StartError::io("set the forker's deadline", errno))?;
+        // No pre_exec and no ids: std then uses posix_spawn, which is safe in a threaded process.
+        let child = Command::new(program)
+            .arg(FORKER_ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .spawn()
+            .map_err(|error| StartError::io(format!("start the forker {}", program.display()), error))?;
+        Ok(Forker { socket: ours, pid: child.id() })
+    }
+
+    /// Process id of the forker.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Makes a process that waits to be told to go on ([`Starting::prepare`]).
+    ///
+    /// # Errors
+    /// [`StartError::ForkerGone`] when the forker died: start another and ask it. [`StartError::Failed`] when the
+    /// kernel refused the process.
+    pub fn start(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| StartError::io("make a handshake socket", errno))?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(PREPARE_DEADLINE))
+            .map_err(|errno| StartError::io("set a handshake's deadline", errno))?;
+        let mut passed = vec![(Role::Handshake, theirs.as_fd())];
+        passed.extend(descriptors.cgroup.map(|fd| (Role::Cgroup, fd)));
+        for (number, stream) in (0u8..).zip(&descriptors.streams) {
+            passed.extend(stream.map(|fd| (Role::Stream(number), fd)));
+        }
+        passed.extend(descriptors.namespaces.iter().map(|(kind, fd)| (Role::Namespace(*kind), *fd)));
+        let request = Request { plan: plan.clone(), descriptors: passed.iter().map(|(role, _)| *role).collect() };
+        let text = memfd(&request).map_err(|error| StartError::io("store a plan", error))?;
+        let list: Vec<BorrowedFd<'_>> = std::iter::once(text.as_fd()).chain(passed.iter().map(|(_, fd)| *fd)).collect();
+        message::send(&self.socket, &(), &list).map_err(StartError::ForkerGone)?;
+        let (reply, mut carried) = message::receive::<Reply>(&self.socket)
+            .map_err(StartError::ForkerGone)?
+            .ok_or_else(|| StartError::ForkerGone(io::ErrorKind::UnexpectedEof.into()))?;
+        match (reply, carried.pop()) {
+            (Reply::Started { pid }, Some(pidfd)) => Ok(Starting { pid, pidfd, handshake: ours }),
+            (Reply::Started { .. }, None) => {
+                Err(StartError::ForkerGone(io::Error::other("the forker sent no pidfd")))
+            }
+            (Reply::Failed(failure), _) => Err(StartError::Failed(failure)),
+        }
+    }
+}
+
+fn memfd(request: &Request) -> io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(request)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// A process on its way from clone to `execve`. Dropping it makes the process exit, if it has not executed yet.
+#[derive(Debug)]
+pub struct Starting {
+    pid: i32,
+    pidfd: OwnedFd,
+    handshake: OwnedFd,
+}
+
+/// What happened to the program.
+#[derive(Debug)]
+pub enum Executed {
+    /// The program runs.
+    Running,
+    /// `execve` failed; the process exits with 126 or 127.
+    Failed(Failure),
+}
+
+impl Starting {
+    /// Process id in the caller's pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// A descriptor of the process.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Lets the child build its jail, and waits until it stands. Register the pid with the reaper before: from here on
+    /// the child can end. Returns the terminal's master end where the plan has a terminal.
+    ///
+    /// # Errors
+    /// [`StartError::Failed`] with the step that failed, [`StartError::Killed`] when the child ended without a word.
+    pub fn prepare(&self) -> Result<Option<OwnedFd>, StartError> {
+        self.order(&Order::Continue)?;
+        match message::receive::<Report>(&self.handshake) {
+            Ok(Some((Report::Ready, mut carried))) => Ok(carried.pop()),
+            Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => Err(StartError::Failed(failure)),
+            Ok(None) => Err(StartError::Killed),
+            Err(error) => Err(StartError::io("wait for the process to be ready", error)),
+        }
+    }
+
+    /// Tells a prepared first process to execute its program.
+    ///
+    /// # Errors
+    /// [`StartError::Killed`] when the process has ended in the meantime.
+    pub fn release(&self) -> Result<(), StartError> {
+        self.order(&Order::Go)
+    }
+
+    /// Waits until the program runs, or could not be executed.
+    ///
+    /// # Errors
+    /// [`StartError::Io`] when nothing is heard for a minute.
+    pub fn executed(&self) -> Result<Executed, StartError> {
+        match message::receive::<Report>(&self.handshake) {
+            Ok(None) => Ok(Executed::Running),
+            Ok(Some((Report::ExecFailed(failure) | Report::Failed(failure), _))) => Ok(Executed::Failed(failure)),
+            Ok(Some((Report::Ready, _))) => {
+                Err(StartError::io("wait for the program", io::Error::other("the process was ready twice")))
+            }
+            Err(error) => Err(StartError::io("wait for the program", error)),
+        }
+    }
+
+    fn order(&self, order: &Order) -> Result<(), StartError> {
+        message::send(&self.handshake, order, &[]).map_err(|_| StartError::Killed)
+    }
+}
+
+/// The link of a process's namespace.
+pub fn namespace_link(pid: i32, kind: NamespaceKind) -> PathBuf {
+    format!("/proc/{pid}/ns/{}", kind.proc_name()).into()
+}

@@ -1,0 +1,170 @@
+//! Making, replacing and signalling processes.
+
+use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Which side of [`clone_child`] returned.
+pub(crate) enum Cloned {
+    /// The caller, with the child's pid in the caller's pid namespace and a pidfd.
+    Parent {
+        /// Process id.
+        pid: i32,
+        /// Descriptor of the process, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// The child.
+    Child,
+}
+
+/// `struct clone_args` of `clone3(2)`, version 2 (88 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_NEWPID: u64 = 0x2000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes a child that is its caller's sibling: the caller's parent is told of its end (`clone3(2)`).
+///
+/// The child is born in `cgroup` where one is given, and as pid 1 of a new pid namespace if `new_pid` is set. It has a
+/// copy of the caller's memory, so the caller must have one thread only: this is for the forker.
+pub(crate) fn clone_child(cgroup: Option<BorrowedFd<'_>>, new_pid: bool) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // exit_signal stays 0: with CLONE_PARENT the child takes the forker's own, SIGCHLD, and the kernel refuses another.
+    let mut args = CloneArgs {
+        flags: CLONE_PIDFD | CLONE_PARENT | if new_pid { CLONE_NEWPID } else { 0 },
+        pidfd: &raw mut pidfd as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a valid clone_args of the size given and outlives the call; without CLONE_VM the child runs on
+    // its own copy of this stack, and the forker has one thread, so no lock is held by a thread that is gone.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match pid {
+        0 => Ok(Cloned::Child),
+        1.. => {
+            // SAFETY: the kernel stored a new descriptor in `pidfd`, which nothing else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: pid as i32, pidfd })
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Leaves the namespaces named by `CLONE_NEW*` flags for new ones (`unshare(2)`).
+pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
+    // SAFETY: takes an integer only; called in a single-threaded child.
+    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Replaces the process's program (`execve(2)`); returns only on failure.
+pub(crate) fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let list = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (list(args), list(env));
+    // SAFETY: all three point to NUL-terminated strings, the lists end with a null pointer, and all outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends the process at once, without running destructors or exit handlers that belong to the forker.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets every signal's disposition to its default and blocks none: a program must not inherit ours (Rust's runtime
+/// ignores SIGPIPE).
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is a valid disposition; a refusal (SIGKILL, SIGSTOP, reserved numbers) changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is initialised by sigemptyset before use, and the old mask is not asked for.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`).
+pub(crate) fn close_on_exec_from(first: c_uint) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: c_uint = 4;
+    // SAFETY: takes integers only; no descriptor is closed now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes `target` a copy of `source` that survives `execve` (`dup2(2)`), even where they are the same descriptor.
+pub(crate) fn dup_to(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    let result = if source.as_raw_fd() == target {
+        // dup2 onto itself does nothing, and so would leave close-on-exec set.
+        // SAFETY: clears a flag of a descriptor that is open as long as `source` lives.
+        unsafe { libc::fcntl(target, libc::F_SETFD, 0) }
+    } else {
+        // SAFETY: `source` is open; in the child nothing else owns descriptors 0 to 2.
+        unsafe { libc::dup2(source.as_raw_fd(), target) }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets a limit of this process (`prlimit(2)`). Values are in the resource's unit; `u64::MAX` is no limit.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = [soft, hard];
+    // SAFETY: the kernel's struct rlimit64 is two u64, soft then hard; it is only read.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0 as c_long,
+            c_long::from(resource),
+            limit.as_ptr().cast::<c_void>(),
+            std::ptr::null_mut::<c_void>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal to the process behind a pidfd (`pidfd_send_signal(2)`): never to another one that took its pid.
+///
+/// Signal 0 only asks whether the process exists.
+///
+/// # Errors
+/// `ESRCH` once the process has been waited for, `EINVAL` for a number that is no signal.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the information pointer may be null (then kill(2)'s defaults are used).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null_mut::<libc::siginfo_t>(),
+            0 as c_uint,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a number is a signal of Linux: 0 (a probe) to 64.
+pub fn signal_is_valid(signal: u32) -> bool {
+    signal <= 64
+}
