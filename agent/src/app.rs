@@ -1,0 +1,335 @@
+//! The agent as a whole: builds every shared handle, boots, serves, shuts down.
+//!
+//! ```text
+//! main ─ forker? ─ version? ─ boot (PID 1) ─ settings ─ log ─ forker starts ─ runtime
+//!                                                                              │
+//!   reaper ◄─────────────────────────────────────────────────────────────────┤
+//!   loopback up ─ API listens ─ "agent ready" ─ serve … DestroySandbox or signal ─ power off
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustjail::plan::RootSwitch;
+use rustjail::start::StartError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, ServerAddr};
+use crate::container::{ContainerError, ContainerHandle, CreateRequest};
+use crate::error::{ErrorKind, Kind, chain};
+use crate::guest::details::VERSION;
+use crate::network::Network;
+use crate::observe::log::{self, Log};
+use crate::process::launch::Launcher;
+use crate::process::reaper::Reaper;
+use crate::rpc;
+use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
+use crate::sandbox::{Sandbox, SandboxError, SandboxRequest};
+use crate::storage::StorageRegistry;
+
+/// Where the agent keeps things.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    /// Mount point of cgroup2.
+    pub(crate) cgroup: PathBuf,
+    /// Directory of the containers' own directories.
+    pub(crate) state: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths { cgroup: "/sys/fs/cgroup".into(), state: "/run/kata-containers".into() }
+    }
+}
+
+/// What was found out about the guest at the start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// How a container's root becomes `/`.
+    pub(crate) root_switch: RootSwitch,
+}
+
+impl Facts {
+    fn of_guest() -> Facts {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Facts { root_switch: if is_initramfs(&table) { RootSwitch::Move } else { RootSwitch::Pivot } }
+    }
+}
+
+/// Whether the topmost mount on `/` in a mountinfo table is the kernel's own root, which cannot be pivoted.
+fn is_initramfs(table: &str) -> bool {
+    table
+        .lines()
+        .rfind(|line| line.split(' ').nth(4) == Some("/"))
+        .and_then(|line| line.split_once(" - "))
+        .is_some_and(|(_, rest)| rest.starts_with("rootfs "))
+}
+
+/// All shared handles. Everything that works on requests has an `Arc` of it; there are no statics, so two agents can
+/// live in one process.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) facts: Facts,
+    pub(crate) paths: Paths,
+    pub(crate) registry: Registry,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) storages: StorageRegistry,
+    pub(crate) launcher: Arc<Launcher>,
+    pub(crate) network: Network,
+    shutdown: watch::Sender<bool>,
+}
+
+/// Why a container could not be created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    /// See [`RegistryError`].
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// See [`ContainerError`].
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+}
+
+impl Kind for CreateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Registry(error) => error.kind(),
+            CreateError::Container(error) => error.kind(),
+        }
+    }
+}
+
+impl Agent {
+    fn new(config: Config, launcher: Arc<Launcher>) -> Arc<Agent> {
+        Arc::new(Agent {
+            config,
+            facts: Facts::of_guest(),
+            paths: Paths::default(),
+            registry: Registry::default(),
+            sandbox: Sandbox::default(),
+            storages: StorageRegistry::default(),
+            launcher,
+            network: Network::new(),
+            shutdown: watch::channel(false).0,
+        })
+    }
+
+    /// Makes the sandbox.
+    pub(crate) async fn create_sandbox(self: &Arc<Self>, request: SandboxRequest) -> Result<(), SandboxError> {
+        let agent = Arc::clone(self);
+        tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
+        let work = move || {
+            agent.sandbox.create(
+                &request,
+                &agent.paths.state.join("sandbox"),
+                |storage| agent.storages.acquire(storage, agent.config.hotplug_timeout),
+                |point| agent.release_storage(point),
+            )
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+            let source = std::io::Error::other("panicked");
+            Err(SandboxError::Namespaces { operation: "create the sandbox".into(), source })
+        })
+    }
+
+    /// Makes a container. Its id is reserved first, so of two creates with one id one is refused.
+    pub(crate) async fn create_container(
+        self: &Arc<Self>,
+        id: ContainerId,
+        request: CreateRequest,
+    ) -> Result<(), CreateError> {
+        let sandbox = self.sandbox.id().map_err(ContainerError::from)?;
+        tracing::info!(sandbox_id = %sandbox, container_id = %id, "creating a container");
+        let handle = self.registry.reserve(&id, || ContainerHandle::spawn(id.clone(), self))?;
+        Ok(handle.create(request).await?)
+    }
+
+    /// Removes all containers and storages, and asks the agent to end. The answer leaves before the guest does.
+    pub(crate) async fn destroy_sandbox(&self) -> Result<(), SandboxError> {
+        let storages = self.sandbox.destroy()?;
+        tracing::info!("destroying the sandbox");
+        for container in self.registry.all() {
+            if let Err(error) = container.remove(0).await {
+                tracing::error!(error = %chain(&error), "a container is not removed");
+            }
+        }
+        for point in storages.iter().rev() {
+            self.release_storage(point);
+        }
+        self.shutdown.send_replace(true);
+        Ok(())
+    }
+
+    fn release_storage(&self, point: &Path) {
+        if let Err(error) = self.storages.release(point) {
+            tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");
+        }
+    }
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("start the forker")]
+    Forker(#[from] StartError),
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("handle signals")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Serve(#[from] rpc::ServeError),
+}
+
+/// Milliseconds since the kernel started to count time.
+fn kernel_milliseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Runs the agent. As PID 1 it never returns while the machine runs.
+pub(crate) fn run() -> ExitCode {
+    let started = kernel_milliseconds();
+    let is_init = init::is_pid1();
+    let boot = is_init.then(init::boot);
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let (mut config, warnings) = if is_init { Config::parse(&line) } else { Config::parse("") };
+    let mut bad_address = None;
+    if let Ok(address) = std::env::var("KATA_AGENT_SERVER_ADDR") {
+        match address.parse::<ServerAddr>() {
+            Ok(address) => config.server_addr = address,
+            Err(error) => bad_address = Some(format!("KATA_AGENT_SERVER_ADDR={address}: {}", chain(&error))),
+        }
+    }
+    // Another agent of this process may have set logging up; without a log the agent works all the same.
+    let log = log::init(config.log).ok();
+    log::log_panics();
+    for step in boot.iter().flat_map(|report| report.failures()) {
+        tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
+    }
+    for step in boot.iter().flat_map(|report| report.warnings()) {
+        tracing::warn!(step = %step.step, error = %chain(step), "a boot step failed");
+    }
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(text) = bad_address {
+        tracing::error!("{text}");
+        if !is_init {
+            eprintln!("agent: {text}");
+            return ExitCode::from(2);
+        }
+    }
+    if !config.unused.is_empty() {
+        tracing::info!(options = config.unused.join(" "), "options without a function in this agent");
+    }
+    let outcome = serve_until_the_end(config, started, log.as_ref());
+    let code = match &outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %chain(error), "the agent cannot work");
+            eprintln!("agent: {}", chain(error));
+            ExitCode::FAILURE
+        }
+    };
+    if let Some(log) = log {
+        log.flush(Duration::from_millis(500));
+    }
+    if is_init {
+        let error = init::power_off();
+        eprintln!("agent: {}", chain(&error));
+        // PID 1 must not end: the kernel would panic.
+        loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+    }
+    code
+}
+
+fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Result<(), RunError> {
+    let reaper = Arc::new(Reaper::default());
+    // Before the runtime and its threads.
+    let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
+    if !init::is_pid1() {
+        // Elsewhere the orphans of containers would go to another init.
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            tracing::warn!(%errno, "cannot become a subreaper");
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(64)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+        .map_err(RunError::Runtime)?;
+    runtime.block_on(serve(config, launcher, reaper, || announce(started, log)))
+}
+
+async fn serve(
+    config: Config,
+    launcher: Arc<Launcher>,
+    reaper: Arc<Reaper>,
+    announce: impl FnOnce(),
+) -> Result<(), RunError> {
+    let address = config.server_addr.clone();
+    let agent = Agent::new(config, launcher);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    tokio::spawn(async move {
+        if let Err(error) = reaper.run().await {
+            tracing::error!(%error, "children are not reaped");
+        }
+    });
+    if init::is_pid1()
+        && let Err(error) = agent.network.loopback_up().await
+    {
+        tracing::error!(error = %chain(&error), "the loopback interface is down");
+    }
+    let mut server = rpc::serve(&agent, &address).await?;
+    announce();
+    let mut shutdown = agent.shutdown.subscribe();
+    tokio::select! {
+        _ = shutdown.wait_for(|ended| *ended) => {}
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+        _ = terminate.recv() => tracing::info!("terminated"),
+    }
+    if !*agent.shutdown.borrow()
+        && let Err(error) = agent.destroy_sandbox().await
+    {
+        tracing::debug!(error = %chain(&error), "ending without a sandbox");
+    }
+    server.stop_listen().await;
+    // The answer to DestroySandbox is on its way through the server's writer task and the socket.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tracing::info!("shutdown complete");
+    Ok(())
+}
+
+/// Tells the console that calls are accepted, in one line that `image-builder` and the tests wait for.
+fn announce(started: u64, log: Option<&Log>) {
+    let line = format!(
+        "agent ready: {} ms since kernel start (init at {started} ms), version {VERSION}",
+        kernel_milliseconds()
+    );
+    match log {
+        // In order with the records, and without harm where the console is gone.
+        Some(log) => log.print(&line),
+        None => println!("{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initramfs_is_known_by_its_root() {
+        let line = |fs: &str| format!("1 1 0:2 / / rw shared:1 - {fs} {fs} rw");
+        assert!(is_initramfs(&line("rootfs")));
+        assert!(!is_initramfs(&line("ext4")));
+        assert!(!is_initramfs(&format!("{}\n{}", line("rootfs"), line("erofs"))));
+        assert!(!is_initramfs("22 1 0:20 / /proc rw - proc proc rw"));
+    }
+}

@@ -1,0 +1,92 @@
+//! The owner of a container: works through its commands, one after the other.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use rustjail::start::Starting;
+use tokio::sync::mpsc;
+
+use super::create::Created;
+use super::{Command, ContainerError, Shared, State, create, exec, remove};
+use crate::app::Agent;
+use crate::process::launch;
+
+/// What only the actor has.
+#[derive(Default)]
+pub(super) struct Body {
+    /// Present once created, until removed.
+    pub(super) created: Option<Created>,
+    /// The first process's handshake, until it is started.
+    pub(super) starting: Option<Starting>,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc::Receiver<Command>) {
+    let mut body = Body::default();
+    while let Some(command) = queue.recv().await {
+        match command {
+            Command::Create(request, reply) => {
+                let work = create::create(&shared, &agent, &mut body, *request);
+                let result = guarded(&shared, work).await;
+                let has_failed = result.is_err();
+                if has_failed {
+                    // Before the answer: the id is free when the caller hears of it.
+                    forget(&shared, &agent);
+                }
+                // The caller may be gone; the work is done all the same.
+                drop(reply.send(result));
+                if has_failed {
+                    return;
+                }
+            }
+            Command::Start(reply) => {
+                let work = start(&shared, &mut body);
+                drop(reply.send(guarded(&shared, work).await));
+            }
+            Command::Exec(request, reply) => {
+                let work = exec::exec(&shared, &agent, &body, *request);
+                drop(reply.send(guarded(&shared, work).await));
+            }
+            Command::Remove(reply) => {
+                let result = guarded(&shared, remove::remove(&shared, &agent, &mut body)).await;
+                let done = result.is_ok();
+                if done {
+                    forget(&shared, &agent);
+                }
+                drop(reply.send(result));
+                if done {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn forget(shared: &Shared, agent: &Agent) {
+    shared.set_state(State::Removed);
+    agent.registry.remove(&shared.id);
+}
+
+/// Does the work. A panic is an answer too, and the container lives on.
+async fn guarded<T>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, ContainerError>>,
+) -> Result<T, ContainerError> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(ContainerError::Panicked(shared.id.clone())))
+}
+
+async fn start(shared: &Shared, body: &mut Body) -> Result<(), ContainerError> {
+    shared.expect(&[State::Created], "start it")?;
+    let starting = body.starting.take().ok_or_else(|| ContainerError::State {
+        id: shared.id.clone(),
+        state: State::Running,
+        operation: "start it",
+    })?;
+    starting.release().map_err(|error| ContainerError::from((shared.id.clone(), error)))?;
+    shared.set_state(State::Running);
+    launch::watch_execution(starting, shared.id.to_string());
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! Creates a container, up to a first process that stands in its finished jail and waits.
+//!
+//! Every step pushes its inverse; a failure leaves no directory, mount, cgroup, process or id.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use rustjail::cgroup::{Cgroup, CgroupPath};
+use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
+use rustjail::start;
+
+use super::actor::Body;
+use super::undo::Undo;
+use super::{ContainerError, Shared, State};
+use crate::app::Agent;
+use crate::error::chain;
+use crate::process::launch::{Launch, Launched};
+use crate::process::stdio::{self, ChildStreams, Pipes, Stdio};
+use crate::process::Process;
+use crate::sandbox::SharedNamespaces;
+use crate::sandbox::registry::ContainerId;
+use crate::storage::Storage;
+
+/// How long a cgroup may take to become empty.
+pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What CreateContainer asks for.
+#[derive(Debug)]
+pub(crate) struct CreateRequest {
+    /// The OCI configuration.
+    pub(crate) spec: Spec,
+    /// Storages it needs.
+    pub(crate) storages: Vec<Storage>,
+    /// Whether it shares the first container's pid namespace.
+    pub(crate) shared_pid_namespace: bool,
+}
+
+/// Namespaces, held open.
+type Namespaces = Vec<(NamespaceKind, Arc<OwnedFd>)>;
+
+/// A created container.
+pub(super) struct Created {
+    pub(super) spec: Spec,
+    /// Its namespaces, held open: they can be joined even when its first process is gone.
+    pub(super) namespaces: Namespaces,
+    pub(super) cgroup: Arc<Cgroup>,
+    /// How all of it is taken away again.
+    pub(super) undo: Undo,
+}
+
+/// Creates the container. On failure everything is taken back before this returns.
+pub(super) async fn create(
+    shared: &Arc<Shared>,
+    agent: &Arc<Agent>,
+    body: &mut Body,
+    request: CreateRequest,
+) -> Result<(), ContainerError> {
+    shared.processes().reserve("")?;
+    let mut undo = Undo::default();
+    match build(shared, agent, request, &mut undo).await {
+        Ok(Built { spec, namespaces, cgroup, launched, pipes }) => {
+            let init = process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes);
+            let init = match init {
+                Ok(init) => init,
+                Err(error) => {
+                    take_back(undo).await;
+                    return Err(error);
+                }
+            };
+            shared.processes().insert("", Arc::new(init));
+            body.starting = Some(launched.starting);
+            body.created = Some(Created { spec, namespaces, cgroup, undo });
+            shared.set_state(State::Created);
+            Ok(())
+        }
+        Err(error) => {
+            take_back(undo).await;
+            Err(error)
+        }
+    }
+}
+
+async fn take_back(undo: Undo) {
+    if tokio::task::spawn_blocking(move || undo.run()).await.is_err() {
+        tracing::error!("taking back a failed create panicked");
+    }
+}
+
+struct Built {
+    spec: Spec,
+    namespaces: Namespaces,
+    cgroup: Arc<Cgroup>,
+    launched: Launched,
+    pipes: Pipes,
+}
+
+async fn build(
+    shared: &Arc<Shared>,
+    agent: &Arc<Agent>,
+    mut request: CreateRequest,
+    undo: &mut Undo,
+) -> Result<Built, ContainerError> {
+    let id = shared.id.clone();
+    let sandbox = agent.sandbox.namespaces()?;
+    let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
+    rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
+    let plan = plan::init(&request.spec, InitOptions { switch: agent.facts.root_switch })
+        .map_err(|error| ContainerError::Plan(id.clone(), error))?;
+
+    // The blocking part as one piece of work, on a thread: mounts and cgroups.
+    let (blocking_agent, blocking_id) = (Arc::clone(agent), id.clone());
+    let taken = std::mem::take(undo);
+    let (prepared, kept) = tokio::task::spawn_blocking(move || {
+        let mut undo = taken;
+        let prepared = prepare(&blocking_agent, &blocking_id, &request.storages, &request.spec, &mut undo);
+        (prepared.map(|cgroup| (cgroup, request.spec)), undo)
+    })
+    .await
+    .map_err(|_| ContainerError::Panicked(id.clone()))?;
+    *undo = kept;
+    let (cgroup, spec) = prepared?;
+    let cgroup = Arc::new(cgroup);
+    // From here on a removal or a kill finds it.
+    drop(shared.cgroup.set(Arc::clone(&cgroup)));
+
+    let (pipes, streams) = streams(&plan, agent)?;
+    let cgroup_directory = directory_of(&cgroup, &id)?;
+    let launch = Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams };
+    let launched =
+        agent.launcher.launch(launch).await.map_err(|error| ContainerError::Launch(id.clone(), error))?;
+    let namespaces = open_namespaces(launched.pid)?;
+    if let Some((_, pid_namespace)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {
+        agent.sandbox.offer_pid_namespace(pid_namespace);
+    }
+    Ok(Built { spec, namespaces, cgroup, launched, pipes })
+}
+
+/// Directories, storages, cgroup.
+fn prepare(
+    agent: &Arc<Agent>,
+    id: &ContainerId,
+    storages: &[Storage],
+    spec: &Spec,
+    undo: &mut Undo,
+) -> Result<Cgroup, ContainerError> {
+    let bundle = agent.paths.state.join(id.as_str());
+    std::fs::create_dir_all(&bundle).map_err(|source| ContainerError::Io {
+        operation: "make directory",
+        path: bundle.display().to_string(),
+        source,
+    })?;
+    undo.push("remove the bundle", move || remove_bundle(&bundle));
+    for storage in storages {
+        agent.storages.acquire(storage, agent.config.hotplug_timeout)?;
+        let (agent, point) = (Arc::clone(agent), storage.mount_point.clone());
+        undo.push("release a storage", move || {
+            agent.storages.release(&point).map_err(|error| chain(&error))
+        });
+    }
+    let failed = |error| ContainerError::Cgroup(id.clone(), error);
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+    let path = CgroupPath::parse(path.as_deref().unwrap_or_default(), id.as_str()).map_err(failed)?;
+    let cgroup = Cgroup::create(&agent.paths.cgroup, &path).map_err(failed)?;
+    let root = agent.paths.cgroup.clone();
+    undo.push("remove the cgroup", move || {
+        let removed = Cgroup::open(&root, &path);
+        match removed.and_then(|cgroup| cgroup.remove(REMOVE_DEADLINE)) {
+            Err(error) if error.class() != rustjail::cgroup::ErrorClass::NotFound => Err(chain(&error)),
+            _ => Ok(()),
+        }
+    });
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    if let Some(resources) = resources {
+        for warning in cgroup.apply(resources).map_err(failed)? {
+            tracing::warn!(container_id = %id, %warning, "a resource limit was changed");
+        }
+    }
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    cgroup.apply_devices(rules).map_err(failed)?;
+    Ok(cgroup)
+}
+
+/// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.
+fn remove_bundle(bundle: &Path) -> Result<(), String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let below = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(bundle));
+    if let Some(line) = mounts.lines().find(below) {
+        return Err(format!("{} is still in use: {line}", bundle.display()));
+    }
+    match std::fs::remove_dir_all(bundle) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the container the sandbox's IPC and UTS namespaces, whatever path its spec names, and a pid namespace: the
+/// one its spec names by path, the shared one if asked for, else a new one. Shims leave this to the agent.
+fn rewrite_namespaces(spec: &mut Spec, sandbox: &SharedNamespaces, shared_pid: Option<&Arc<OwnedFd>>) {
+    use std::os::fd::AsRawFd as _;
+    let Some(linux) = spec.linux_mut() else { return };
+    let mut list: Vec<LinuxNamespace> = linux.namespaces().clone().unwrap_or_default();
+    // A link of the agent's own descriptor table; the agent itself opens it, moments later.
+    let link = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    for entry in &mut list {
+        match entry.typ() {
+            LinuxNamespaceType::Ipc => entry.set_path(Some(link(&sandbox.ipc))),
+            LinuxNamespaceType::Uts => entry.set_path(Some(link(&sandbox.uts))),
+            _ => entry,
+        };
+    }
+    let named = |entry: &LinuxNamespace| {
+        entry.typ() == LinuxNamespaceType::Pid && entry.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+    };
+    if !list.iter().any(named) {
+        list.retain(|entry| entry.typ() != LinuxNamespaceType::Pid);
+        let mut entry = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid);
+        if let Some(shared) = shared_pid {
+            entry = entry.path(link(shared));
+        }
+        list.extend(entry.build());
+    }
+    linux.set_namespaces(Some(list));
+}
+
+/// A descriptor of the cgroup's directory that the launch can own.
+pub(super) fn directory_of(cgroup: &Cgroup, id: &ContainerId) -> Result<OwnedFd, ContainerError> {
+    cgroup.dir().try_clone_to_owned().map_err(|source| ContainerError::Io {
+        operation: "open cgroup of",
+        path: id.to_string(),
+        source,
+    })
+}
+
+/// Pipes for a process without a terminal; nothing for one that has its own.
+pub(super) fn streams(plan: &JailPlan, agent: &Agent) -> Result<(Pipes, ChildStreams), ContainerError> {
+    match plan.terminal {
+        Some(_) => Ok(Default::default()),
+        None => Ok(stdio::pipes(agent.config.container_pipe_size as usize)?),
+    }
+}
+
+/// Starts the pumps of a launched process.
+pub(super) fn process(
+    exec_id: &str,
+    shared: &Shared,
+    pid: i32,
+    pidfd: OwnedFd,
+    exit: tokio::sync::watch::Receiver<Option<i32>>,
+    terminal: Option<OwnedFd>,
+    pipes: Pipes,
+) -> Result<Process, ContainerError> {
+    let stdio = match terminal {
+        Some(master) => Stdio::of_terminal(master, &exit)?,
+        None => Stdio::of_pipes(pipes, &exit)?,
+    };
+    let name = if exec_id.is_empty() { shared.id.as_str() } else { exec_id };
+    Ok(Process::new(name.to_owned(), pid, pidfd, exit, stdio))
+}
+
+/// Opens the namespaces of a process that stands in its jail.
+fn open_namespaces(pid: i32) -> Result<Namespaces, ContainerError> {
+    NamespaceKind::ALL
+        .into_iter()
+        .filter(|kind| *kind != NamespaceKind::User)
+        .map(|kind| {
+            let link = start::namespace_link(pid, kind);
+            std::fs::File::open(&link)
+                .map(|file| (kind, Arc::new(OwnedFd::from(file))))
+                .map_err(|source| ContainerError::Io {
+                    operation: "open namespace",
+                    path: link.display().to_string(),
+                    source,
+                })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxBuilder;
+
+    fn rewritten(kinds: &[(LinuxNamespaceType, Option<&str>)], shared: bool) -> Vec<LinuxNamespace> {
+        let fd = || Arc::new(OwnedFd::from(tempfile::tempfile().unwrap()));
+        let sandbox = SharedNamespaces { ipc: fd(), uts: fd() };
+        let list: Vec<_> = kinds
+            .iter()
+            .map(|(kind, path)| {
+                let mut entry = LinuxNamespaceBuilder::default().typ(*kind);
+                if let Some(path) = path {
+                    entry = entry.path(*path);
+                }
+                entry.build().unwrap()
+            })
+            .collect();
+        let mut spec = Spec::default();
+        spec.set_linux(Some(LinuxBuilder::default().namespaces(list).build().unwrap()));
+        rewrite_namespaces(&mut spec, &sandbox, shared.then(fd).as_ref());
+        spec.linux().as_ref().unwrap().namespaces().clone().unwrap()
+    }
+
+    fn pid_path(list: &[LinuxNamespace]) -> Option<PathBuf> {
+        let entries: Vec<_> = list.iter().filter(|entry| entry.typ() == LinuxNamespaceType::Pid).collect();
+        assert_eq!(entries.len(), 1, "{list:?}");
+        entries[0].path().clone()
+    }
+
+    #[test]
+    fn a_pid_namespace_is_given_where_the_shim_sent_none_and_kept_where_it_is_named() {
+        assert_eq!(pid_path(&rewritten(&[(LinuxNamespaceType::Mount, None)], false)), None);
+        assert_eq!(pid_path(&rewritten(&[(LinuxNamespaceType::Pid, None)], false)), None);
+        assert_eq!(pid_path(&rewritten(&[(LinuxNamespaceType::Pid, Some(""))], false)), None);
+        let named = rewritten(&[(LinuxNamespaceType::Pid, Some("/run/ns/pid"))], false);
+        assert_eq!(pid_path(&named), Some("/run/ns/pid".into()));
+        let shared = pid_path(&rewritten(&[], true)).unwrap();
+        assert!(shared.starts_with("/proc/self/fd"));
+    }
+
+    #[test]
+    fn ipc_and_uts_are_the_sandboxes_and_others_stay() {
+        let list = rewritten(
+            &[
+                (LinuxNamespaceType::Ipc, None),
+                (LinuxNamespaceType::Uts, Some("/proc/1/ns/uts")),
+                (LinuxNamespaceType::Network, None),
+            ],
+            false,
+        );
+        assert!(list[0].path().as_ref().unwrap().starts_with("/proc/self/fd"));
+        assert!(list[1].path().as_ref().unwrap().starts_with("/proc/self/fd"));
+        assert_eq!(list[2].path(), &None);
+    }
+
+    #[test]
+    fn a_bundle_is_removed_once_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("c");
+        std::fs::create_dir_all(bundle.join("upper/x")).unwrap();
+        remove_bundle(&bundle).unwrap();
+        assert!(!bundle.exists());
+        remove_bundle(&bundle).unwrap();
+    }
+}

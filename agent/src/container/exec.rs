@@ -1,0 +1,86 @@
+//! Starts a further process in a container.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use oci_spec::runtime;
+use rustjail::plan::{self, ExecOptions};
+
+use super::actor::Body;
+use super::create::{Created, directory_of, process, streams};
+use super::{ContainerError, Shared, State};
+use crate::app::Agent;
+use crate::process::ProcessError;
+use crate::process::launch::{self, Launch};
+
+/// What ExecProcess asks for.
+#[derive(Debug)]
+pub(crate) struct ExecRequest {
+    /// Unique in the container.
+    pub(crate) exec_id: String,
+    /// The process.
+    pub(crate) process: runtime::Process,
+}
+
+/// Starts the process; it runs when this returns. A failure leaves its id free.
+pub(super) async fn exec(
+    shared: &Arc<Shared>,
+    agent: &Arc<Agent>,
+    body: &Body,
+    request: ExecRequest,
+) -> Result<(), ContainerError> {
+    shared.expect(&[State::Created, State::Running], "execute in it")?;
+    let created = body.created.as_ref().ok_or_else(|| ContainerError::State {
+        id: shared.id.clone(),
+        state: shared.state(),
+        operation: "execute in it",
+    })?;
+    let key = shared.key(&request.exec_id);
+    if key.is_empty() {
+        return Err(ProcessError::Exists(request.exec_id).into());
+    }
+    shared.processes().reserve(key)?;
+    let started = start(shared, agent, created, &request).await;
+    if started.is_err() {
+        shared.processes().release(key);
+    }
+    started
+}
+
+async fn start(
+    shared: &Arc<Shared>,
+    agent: &Arc<Agent>,
+    created: &Created,
+    request: &ExecRequest,
+) -> Result<(), ContainerError> {
+    let plan = plan::exec(&request.process, &ExecOptions { spec: &created.spec })
+        .map_err(|error| ContainerError::Plan(shared.id.clone(), error))?;
+    let (pipes, streams) = streams(&plan, agent)?;
+    let launch = Launch {
+        plan,
+        cgroup: birthplace(shared, created)?,
+        namespaces: created.namespaces.clone(),
+        streams,
+    };
+    let launched =
+        agent.launcher.launch(launch).await.map_err(|error| ContainerError::Launch(shared.id.clone(), error))?;
+    let exec_id = &request.exec_id;
+    let process =
+        process(exec_id, shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;
+    shared.processes().insert(exec_id, Arc::new(process));
+    launch::watch_execution(launched.starting, shared.id.to_string());
+    Ok(())
+}
+
+/// The cgroup of the first process, which may sit in one that the container made itself (as systemd does); the
+/// container's own where the first process is gone.
+fn birthplace(shared: &Shared, created: &Created) -> Result<OwnedFd, ContainerError> {
+    let init = shared.processes().get("")?;
+    let beside = std::fs::read_to_string(format!("/proc/{}/cgroup", init.pid()))
+        .ok()
+        .and_then(|table| created.cgroup.dir_beside(&table).ok());
+    match beside {
+        Some(directory) => Ok(directory),
+        None => directory_of(&created.cgroup, &shared.id),
+    }
+}

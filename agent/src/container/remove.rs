@@ -1,0 +1,42 @@
+//! Removes a container with all that it has.
+
+use std::sync::Arc;
+
+use super::actor::Body;
+use super::create::REMOVE_DEADLINE;
+use super::{ContainerError, Shared, State};
+use crate::app::Agent;
+
+/// Kills what still runs, waits for it, and takes back every step of the create. It may be called again after a
+/// failure. Waiters learn the exit status, since the processes end before they are forgotten.
+pub(super) async fn remove(
+    shared: &Arc<Shared>,
+    _agent: &Arc<Agent>,
+    body: &mut Body,
+) -> Result<(), ContainerError> {
+    shared.expect(&[State::Created, State::Running, State::Stopped], "remove it")?;
+    // A first process that waits for its start ends by itself when its handshake closes.
+    body.starting = None;
+    if let Some(cgroup) = body.created.as_ref().map(|created| Arc::clone(&created.cgroup)) {
+        let emptied = tokio::task::spawn_blocking(move || cgroup.remove(REMOVE_DEADLINE)).await;
+        emptied
+            .map_err(|_| ContainerError::Panicked(shared.id.clone()))?
+            .map_err(|error| ContainerError::Cgroup(shared.id.clone(), error))?;
+    }
+    let processes = shared.processes().all();
+    for process in processes {
+        // All are dead; this only waits for the reaper to say so. A status that never came changes nothing here.
+        drop(process.wait().await);
+    }
+    if let Some(created) = body.created.take() {
+        // The mount namespace goes first: it holds the container's mounts.
+        drop(created.namespaces);
+        let undo = created.undo;
+        let left = tokio::task::spawn_blocking(move || undo.run()).await;
+        let left = left.map_err(|_| ContainerError::Panicked(shared.id.clone()))?;
+        if !left.is_empty() {
+            tracing::error!(container_id = %shared.id, left = ?left, "a removed container left something behind");
+        }
+    }
+    Ok(())
+}

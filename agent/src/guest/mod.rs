@@ -1,0 +1,6 @@
+//! The guest as a whole: what it is and what its kernel can do.
+//!
+//! Owns facts about the machine and, in time, what changes it as a whole: clock, entropy, hotplug. Promises to read
+//! them from the kernel when asked. Must never do anything to a container.
+
+pub mod details;

@@ -1,0 +1,134 @@
+//! The guest's network: links, addresses and routes, over rtnetlink.
+//!
+//! Owns the conversation with the kernel about the network namespace the agent runs in, which is the pod's.
+//! Promises that what the caller lists is what is true afterwards, that listings tell what the kernel has, and
+//! that an update runs to its end even when the caller goes away, one update at a time.
+//!
+//! Must never do: wait for devices, resolve names, or know anything of the API's messages.
+
+mod address;
+mod error;
+mod link;
+mod pci;
+mod route;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+pub(crate) use self::address::parse_ip;
+pub use self::address::{Family, HardwareAddress, IpAddress, Prefix};
+pub use self::error::NetworkError;
+pub use self::link::Interface;
+pub use self::pci::PciPath;
+pub use self::route::{Route, Source};
+
+/// The network of the guest. Clones are handles to the same.
+#[derive(Debug, Clone)]
+pub struct Network {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Held by whoever changes something: swapping the names of two links must not meet another update.
+    update: Mutex<()>,
+    sys: PathBuf,
+    proc: PathBuf,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network::new()
+    }
+}
+
+impl Network {
+    /// The network namespace of the calling process.
+    pub fn new() -> Network {
+        let shared = Shared { update: Mutex::new(()), sys: "/sys".into(), proc: "/proc".into() };
+        Network { shared: Arc::new(shared) }
+    }
+
+    /// All links with their addresses, by index.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn list_interfaces(&self) -> Result<Vec<Interface>, NetworkError> {
+        link::list(&Session::open()?).await
+    }
+
+    /// The unicast routes of the main table, IPv4 first.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn list_routes(&self) -> Result<Vec<Route>, NetworkError> {
+        route::list(&Session::open()?).await
+    }
+
+    /// Makes a link what `wanted` says and brings it up: its name, hardware address, MTU and global addresses.
+    /// Answers with the interface as it is then.
+    ///
+    /// # Errors
+    /// When no link fits, or the kernel refuses a part; what was done before stays.
+    pub async fn update_interface(&self, wanted: &Interface) -> Result<Interface, NetworkError> {
+        let (shared, wanted) = (Arc::clone(&self.shared), wanted.clone());
+        finish(tokio::spawn(async move {
+            let _one_at_a_time = shared.update.lock().await;
+            link::update(&Session::open()?, &wanted, &shared.sys, &shared.proc).await
+        }))
+        .await
+    }
+
+    /// Adds or replaces routes, those without a gateway first, and leaves all others. Answers with all routes.
+    ///
+    /// # Errors
+    /// When a device is unknown or the kernel refuses a route; those added before stay.
+    pub async fn update_routes(&self, wanted: &[Route]) -> Result<Vec<Route>, NetworkError> {
+        let (shared, wanted) = (Arc::clone(&self.shared), wanted.to_vec());
+        finish(tokio::spawn(async move {
+            let _one_at_a_time = shared.update.lock().await;
+            route::update(&Session::open()?, &wanted).await
+        }))
+        .await
+    }
+
+    /// Brings `lo` up; the kernel gives it its addresses.
+    ///
+    /// # Errors
+    /// When there is none, or the kernel refuses.
+    pub async fn loopback_up(&self) -> Result<(), NetworkError> {
+        link::up(&Session::open()?, "lo").await
+    }
+}
+
+async fn finish<T>(task: JoinHandle<Result<T, NetworkError>>) -> Result<T, NetworkError> {
+    task.await.map_err(NetworkError::Aborted)?
+}
+
+/// A netlink socket and the task that serves it, for one operation. Opening one costs microseconds, and none can
+/// go stale.
+struct Session {
+    handle: rtnetlink::Handle,
+    task: JoinHandle<()>,
+}
+
+impl Session {
+    fn open() -> Result<Session, NetworkError> {
+        let (connection, handle, _events) = rtnetlink::new_connection().map_err(|source| {
+            NetworkError::Kernel { operation: "open a netlink socket".to_owned(), source }
+        })?;
+        Ok(Session { handle, task: tokio::spawn(connection) })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

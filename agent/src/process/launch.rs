@@ -1,0 +1,132 @@
+//! Makes processes through the forker, and replaces a forker that died.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustjail::plan::{JailPlan, NamespaceKind};
+use rustjail::start::{self, Descriptors, Executed, Forker, StartError, Starting};
+use tokio::sync::watch;
+
+use super::reaper::Reaper;
+use super::stdio::ChildStreams;
+use crate::error::{ErrorKind, Kind, kind_of_errno};
+
+/// Why a process could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// See [`StartError`].
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The work panicked.
+    #[error("starting a process panicked")]
+    Panicked,
+}
+
+impl Kind for LaunchError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            LaunchError::Start(StartError::Failed(failure)) if failure.invalid => ErrorKind::Invalid,
+            LaunchError::Start(StartError::Failed(failure)) => kind_of_errno(failure.errno),
+            LaunchError::Start(StartError::Killed) => ErrorKind::Exhausted,
+            LaunchError::Start(StartError::Io { source, .. }) => kind_of_errno(source.raw_os_error()),
+            LaunchError::Start(StartError::ForkerGone(_)) | LaunchError::Panicked => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What a process is started with.
+pub(crate) struct Launch {
+    /// Its plan.
+    pub(crate) plan: JailPlan,
+    /// Directory of its cgroup.
+    pub(crate) cgroup: OwnedFd,
+    /// Namespaces it joins besides those that the plan names by path.
+    pub(crate) namespaces: Vec<(NamespaceKind, Arc<OwnedFd>)>,
+    /// The child's ends of its streams.
+    pub(crate) streams: ChildStreams,
+}
+
+/// A process whose jail stands.
+pub(crate) struct Launched {
+    /// Process id in the guest.
+    pub(crate) pid: i32,
+    /// A descriptor of the process.
+    pub(crate) pidfd: OwnedFd,
+    /// Its end.
+    pub(crate) exit: watch::Receiver<Option<i32>>,
+    /// The terminal's master end, where the plan has a terminal.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// The handshake: release it to let a first process execute.
+    pub(crate) starting: Starting,
+}
+
+/// Owns the forker.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    program: PathBuf,
+    forker: Mutex<Option<Forker>>,
+    reaper: Arc<Reaper>,
+}
+
+impl Launcher {
+    /// Starts the forker. `program` is the executable that becomes one, usually `/proc/self/exe`.
+    pub(crate) fn new(program: &Path, reaper: Arc<Reaper>) -> Result<Launcher, StartError> {
+        let forker = Forker::spawn(program)?;
+        Ok(Launcher { program: program.to_owned(), forker: Mutex::new(Some(forker)), reaper })
+    }
+
+    /// Starts a process and waits until its jail stands. Runs on a thread of its own, to the end even if the caller
+    /// goes away.
+    pub(crate) async fn launch(self: &Arc<Self>, launch: Launch) -> Result<Launched, LaunchError> {
+        let launcher = Arc::clone(self);
+        tokio::task::spawn_blocking(move || launcher.launch_blocking(&launch))
+            .await
+            .map_err(|_| LaunchError::Panicked)?
+    }
+
+    fn launch_blocking(&self, launch: &Launch) -> Result<Launched, LaunchError> {
+        let joined = start::open_namespaces(&launch.plan)?;
+        let mut namespaces: Vec<_> = joined.iter().map(|(kind, fd)| (*kind, fd.as_fd())).collect();
+        namespaces.extend(launch.namespaces.iter().map(|(kind, fd)| (*kind, fd.as_fd())));
+        let descriptors =
+            Descriptors { cgroup: Some(launch.cgroup.as_fd()), streams: launch.streams.borrow(), namespaces };
+        let starting = self.clone_process(&launch.plan, &descriptors)?;
+        let pidfd = starting
+            .pidfd()
+            .try_clone_to_owned()
+            .map_err(|source| StartError::Io { operation: "keep a pidfd".into(), source })?;
+        let exit = self.reaper.register(starting.pid(), pidfd.as_fd());
+        let terminal = starting.prepare()?;
+        Ok(Launched { pid: starting.pid(), pidfd, exit, terminal, starting })
+    }
+
+    fn clone_process(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
+        let mut slot = self.forker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forker) = slot.as_ref() {
+            match forker.start(plan, descriptors) {
+                Err(StartError::ForkerGone(error)) => {
+                    tracing::error!(%error, pid = forker.pid(), "the forker is gone, starting another");
+                }
+                other => return other,
+            }
+        }
+        // Dropped first: a forker that hangs is told to end by the end of its socket.
+        *slot = None;
+        let forker = Forker::spawn(&self.program)?;
+        slot.insert(forker).start(plan, descriptors)
+    }
+}
+
+/// Watches a released process until it executes, and logs the reason if it cannot.
+pub(crate) fn watch_execution(starting: Starting, container: String) {
+    tokio::task::spawn_blocking(move || match starting.executed() {
+        Ok(Executed::Running) => {}
+        Ok(Executed::Failed(failure)) => {
+            tracing::error!(container_id = %container, pid = starting.pid(), error = %failure, "a program was not executed");
+        }
+        Err(error) => {
+            tracing::warn!(container_id = %container, pid = starting.pid(), %error, "nothing heard of a program");
+        }
+    });
+}

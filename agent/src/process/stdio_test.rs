@@ -1,0 +1,112 @@
+//! Streams over real pipes, without processes.
+
+use super::*;
+
+fn alive() -> (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>) {
+    watch::channel(None)
+}
+
+async fn read_all(stdio: &Stdio, most: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let part = stdio.read_stdout(most).await;
+        assert!(part.len() <= most);
+        if part.is_empty() {
+            return all;
+        }
+        all.extend(part);
+    }
+}
+
+#[tokio::test]
+async fn all_bytes_arrive_in_order_however_small_the_reads() {
+    let (_exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let data: Vec<u8> = (0..400_000u32).map(|n| (n % 251) as u8).collect();
+    let expected = data.clone();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write as _;
+        let [_, stdout, _] = child.0;
+        std::fs::File::from(stdout.unwrap()).write_all(&data).unwrap();
+    });
+    assert!(read_all(&stdio, 1000).await == expected);
+    writer.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_pipe_that_a_grandchild_holds_ends_after_the_process_and_keeps_its_data() {
+    let (exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    rustix::io::write(child.0[1].as_ref().unwrap(), b"last words").unwrap();
+    exit.send_replace(Some(0));
+    assert_eq!(read_all(&stdio, 100).await, b"last words");
+}
+
+#[tokio::test]
+async fn nobody_reads_and_the_pipe_is_closed_all_the_same() {
+    let (exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let [_, stdout, _] = child.0;
+    let stdout = stdout.unwrap();
+    rustix::io::write(&stdout, b"unread").unwrap();
+    exit.send_replace(Some(0));
+    let closed = async {
+        while rustix::io::write(&stdout, b"").is_ok() && !is_broken(&stdout) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the agent's end stays open");
+    assert_eq!(read_all(&stdio, 100).await, b"unread");
+}
+
+fn is_broken(fd: &OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::OUT)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&now)).unwrap();
+    poll[0].revents().contains(rustix::event::PollFlags::ERR)
+}
+
+#[tokio::test]
+async fn input_is_written_to_the_end_and_then_closed() {
+    let (_exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let data = vec![7u8; 300_000];
+    let reader = std::thread::spawn(move || {
+        use std::io::Read as _;
+        let [stdin, _, _] = child.0;
+        let mut all = Vec::new();
+        std::fs::File::from(stdin.unwrap()).read_to_end(&mut all).unwrap();
+        all
+    });
+    stdio.write(data.clone()).await.unwrap();
+    stdio.close_stdin().await;
+    assert!(reader.join().unwrap() == data);
+    assert!(matches!(stdio.write(vec![1]).await, Err(StreamError::Closed)));
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_reads_ends_with_the_process() {
+    let (exit, watcher) = alive();
+    let (ours, _child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let write = stdio.write(vec![0; 1 << 20]);
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        exit.send_replace(Some(0));
+    };
+    let (result, ()) = tokio::join!(write, end);
+    assert!(matches!(result, Err(StreamError::Closed)));
+}
+
+#[tokio::test]
+async fn resize_without_a_terminal_is_unavailable() {
+    let (_exit, watcher) = alive();
+    let (ours, _child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let error = stdio.resize(1, 1).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Busy, "no tty"));
+}

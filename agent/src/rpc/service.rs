@@ -1,0 +1,246 @@
+//! The AgentService: every method of the API, each one line. A method that is not built answers UNIMPLEMENTED; the
+//! generated default would answer NOT_FOUND, which shims take for "the process is gone".
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use protocols::agent_ttrpc::AgentService;
+use protocols::{Empty, agent, csi, types};
+use ttrpc::r#async::TtrpcContext;
+
+use super::status::Failure;
+use super::{container, guest, network, process, sandbox};
+use crate::app::Agent;
+
+/// See the module.
+pub(super) struct Service {
+    agent: Arc<Agent>,
+}
+
+impl Service {
+    pub(super) fn new(agent: Arc<Agent>) -> Service {
+        Service { agent }
+    }
+
+    fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.agent)
+    }
+}
+
+fn empty((): ()) -> Empty {
+    Empty::new()
+}
+
+fn not_built<T>(method: &str) -> ttrpc::Result<T> {
+    Err(Failure::unsupported(format!("{method} is not built in this agent")).into())
+}
+
+/// For work that must be finished once it is begun: ttrpc drops a handler when its client goes away or its deadline
+/// passes, so the work gets a task of its own. A panic there is an answer, never silence.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> ttrpc::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure::internal("the call panicked").into()),
+    }
+}
+
+/// For calls that may be dropped at any await: they wait for a process or a stream, or only read.
+async fn inline<T>(work: impl Future<Output = Result<T, Failure>>) -> ttrpc::Result<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure::internal("the call panicked").into()),
+    }
+}
+
+#[async_trait]
+impl AgentService for Service {
+    async fn create_container(&self, _: &TtrpcContext, request: agent::CreateContainerRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { container::create(&agent, request).await.map(empty) }).await
+    }
+
+    async fn start_container(&self, _: &TtrpcContext, request: agent::StartContainerRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { container::start(&agent, &request.container_id).await.map(empty) }).await
+    }
+
+    async fn remove_container(&self, _: &TtrpcContext, request: agent::RemoveContainerRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { container::remove(&agent, request).await.map(empty) }).await
+    }
+
+    async fn exec_process(&self, _: &TtrpcContext, request: agent::ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { container::exec(&agent, request).await.map(empty) }).await
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: agent::SignalProcessRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { process::signal(&agent, request).await.map(empty) }).await
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: agent::WaitProcessRequest) -> ttrpc::Result<agent::WaitProcessResponse> {
+        let agent = self.agent();
+        inline(async move { process::wait(&agent, request).await }).await
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, _: agent::UpdateContainerRequest) -> ttrpc::Result<Empty> {
+        not_built("UpdateContainer")
+    }
+
+    async fn update_ephemeral_mounts(&self, _: &TtrpcContext, _: agent::UpdateEphemeralMountsRequest) -> ttrpc::Result<Empty> {
+        not_built("UpdateEphemeralMounts")
+    }
+
+    async fn stats_container(&self, _: &TtrpcContext, request: agent::StatsContainerRequest) -> ttrpc::Result<agent::StatsContainerResponse> {
+        let agent = self.agent();
+        inline(async move { container::stats(&agent, &request.container_id).await }).await
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, _: agent::PauseContainerRequest) -> ttrpc::Result<Empty> {
+        not_built("PauseContainer")
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, _: agent::ResumeContainerRequest) -> ttrpc::Result<Empty> {
+        not_built("ResumeContainer")
+    }
+
+    async fn remove_stale_virtiofs_share_mounts(&self, _: &TtrpcContext, _: agent::RemoveStaleVirtiofsShareMountsRequest) -> ttrpc::Result<Empty> {
+        not_built("RemoveStaleVirtiofsShareMounts")
+    }
+
+    async fn get_diagnostic_data(&self, _: &TtrpcContext, _: agent::GetDiagnosticDataRequest) -> ttrpc::Result<agent::GetDiagnosticDataResponse> {
+        not_built("GetDiagnosticData")
+    }
+
+    async fn write_stdin(&self, _: &TtrpcContext, request: agent::WriteStreamRequest) -> ttrpc::Result<agent::WriteStreamResponse> {
+        let agent = self.agent();
+        inline(async move { process::write_stdin(&agent, request).await }).await
+    }
+
+    async fn read_stdout(&self, _: &TtrpcContext, request: agent::ReadStreamRequest) -> ttrpc::Result<agent::ReadStreamResponse> {
+        let agent = self.agent();
+        inline(async move { process::read_stdout(&agent, request).await }).await
+    }
+
+    async fn read_stderr(&self, _: &TtrpcContext, request: agent::ReadStreamRequest) -> ttrpc::Result<agent::ReadStreamResponse> {
+        let agent = self.agent();
+        inline(async move { process::read_stderr(&agent, request).await }).await
+    }
+
+    async fn close_stdin(&self, _: &TtrpcContext, request: agent::CloseStdinRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        inline(async move { process::close_stdin(&agent, request).await.map(empty) }).await
+    }
+
+    async fn tty_win_resize(&self, _: &TtrpcContext, request: agent::TtyWinResizeRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        inline(async move { process::resize(&agent, &request).map(empty) }).await
+    }
+
+    async fn update_interface(&self, _: &TtrpcContext, request: agent::UpdateInterfaceRequest) -> ttrpc::Result<types::Interface> {
+        let agent = self.agent();
+        detached(async move { network::update_interface(&agent.network, request).await }).await
+    }
+
+    async fn update_routes(&self, _: &TtrpcContext, request: agent::UpdateRoutesRequest) -> ttrpc::Result<agent::Routes> {
+        let agent = self.agent();
+        detached(async move { network::update_routes(&agent.network, request).await }).await
+    }
+
+    async fn list_interfaces(&self, _: &TtrpcContext, _: agent::ListInterfacesRequest) -> ttrpc::Result<agent::Interfaces> {
+        let agent = self.agent();
+        inline(async move { network::list_interfaces(&agent.network).await }).await
+    }
+
+    async fn list_routes(&self, _: &TtrpcContext, _: agent::ListRoutesRequest) -> ttrpc::Result<agent::Routes> {
+        let agent = self.agent();
+        inline(async move { network::list_routes(&agent.network).await }).await
+    }
+
+    async fn add_arp_neighbors(&self, _: &TtrpcContext, _: agent::AddARPNeighborsRequest) -> ttrpc::Result<Empty> {
+        not_built("AddARPNeighbors")
+    }
+
+    async fn get_ip_tables(&self, _: &TtrpcContext, _: agent::GetIPTablesRequest) -> ttrpc::Result<agent::GetIPTablesResponse> {
+        not_built("GetIPTables")
+    }
+
+    async fn set_ip_tables(&self, _: &TtrpcContext, _: agent::SetIPTablesRequest) -> ttrpc::Result<agent::SetIPTablesResponse> {
+        not_built("SetIPTables")
+    }
+
+    async fn get_metrics(&self, _: &TtrpcContext, _: agent::GetMetricsRequest) -> ttrpc::Result<agent::Metrics> {
+        not_built("GetMetrics")
+    }
+
+    async fn mem_agent_memcg_set(&self, _: &TtrpcContext, _: agent::MemAgentMemcgConfig) -> ttrpc::Result<Empty> {
+        not_built("MemAgentMemcgSet")
+    }
+
+    async fn mem_agent_compact_set(&self, _: &TtrpcContext, _: agent::MemAgentCompactConfig) -> ttrpc::Result<Empty> {
+        not_built("MemAgentCompactSet")
+    }
+
+    async fn create_sandbox(&self, _: &TtrpcContext, request: agent::CreateSandboxRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { sandbox::create(&agent, request).await.map(empty) }).await
+    }
+
+    async fn destroy_sandbox(&self, _: &TtrpcContext, _: agent::DestroySandboxRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { sandbox::destroy(&agent).await.map(empty) }).await
+    }
+
+    async fn online_cpu_mem(&self, _: &TtrpcContext, _: agent::OnlineCPUMemRequest) -> ttrpc::Result<Empty> {
+        not_built("OnlineCPUMem")
+    }
+
+    async fn reseed_random_dev(&self, _: &TtrpcContext, _: agent::ReseedRandomDevRequest) -> ttrpc::Result<Empty> {
+        not_built("ReseedRandomDev")
+    }
+
+    async fn get_guest_details(&self, _: &TtrpcContext, request: agent::GuestDetailsRequest) -> ttrpc::Result<agent::GuestDetailsResponse> {
+        inline(async move { guest::details(&request) }).await
+    }
+
+    async fn mem_hotplug_by_probe(&self, _: &TtrpcContext, _: agent::MemHotplugByProbeRequest) -> ttrpc::Result<Empty> {
+        not_built("MemHotplugByProbe")
+    }
+
+    async fn set_guest_date_time(&self, _: &TtrpcContext, _: agent::SetGuestDateTimeRequest) -> ttrpc::Result<Empty> {
+        not_built("SetGuestDateTime")
+    }
+
+    async fn copy_file(&self, _: &TtrpcContext, _: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
+        not_built("CopyFile")
+    }
+
+    async fn get_oom_event(&self, _: &TtrpcContext, _: agent::GetOOMEventRequest) -> ttrpc::Result<agent::OOMEvent> {
+        not_built("GetOOMEvent")
+    }
+
+    async fn add_swap(&self, _: &TtrpcContext, _: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
+        not_built("AddSwap")
+    }
+
+    async fn add_swap_path(&self, _: &TtrpcContext, _: agent::AddSwapPathRequest) -> ttrpc::Result<Empty> {
+        not_built("AddSwapPath")
+    }
+
+    async fn get_volume_stats(&self, _: &TtrpcContext, _: agent::VolumeStatsRequest) -> ttrpc::Result<csi::VolumeStatsResponse> {
+        not_built("GetVolumeStats")
+    }
+
+    async fn resize_volume(&self, _: &TtrpcContext, _: agent::ResizeVolumeRequest) -> ttrpc::Result<Empty> {
+        not_built("ResizeVolume")
+    }
+
+    async fn set_policy(&self, _: &TtrpcContext, _: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
+        not_built("SetPolicy")
+    }
+}

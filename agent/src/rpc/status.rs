@@ -1,0 +1,70 @@
+//! From error kinds to ttrpc codes: the only place that makes a [`ttrpc::Error`].
+
+use ttrpc::Code;
+
+use crate::error::{ErrorKind, Kind, chain};
+
+/// An error on its way to the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    kind: ErrorKind,
+    text: String,
+}
+
+impl Failure {
+    /// The request is at fault.
+    pub(crate) fn invalid(text: impl Into<String>) -> Failure {
+        Failure { kind: ErrorKind::Invalid, text: text.into() }
+    }
+
+    /// This guest does not have it.
+    pub(crate) fn unsupported(text: impl Into<String>) -> Failure {
+        Failure { kind: ErrorKind::Unsupported, text: text.into() }
+    }
+
+    /// The agent is at fault.
+    pub(crate) fn internal(text: impl Into<String>) -> Failure {
+        Failure { kind: ErrorKind::Internal, text: text.into() }
+    }
+}
+
+impl<E: Kind + 'static> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure { kind: error.kind(), text: chain(&error) }
+    }
+}
+
+impl From<Failure> for ttrpc::Error {
+    fn from(failure: Failure) -> ttrpc::Error {
+        ttrpc::Error::RpcStatus(ttrpc::get_status(code(failure.kind), failure.text))
+    }
+}
+
+fn code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::NotFound => Code::NOT_FOUND,
+        ErrorKind::Exists => Code::ALREADY_EXISTS,
+        ErrorKind::Invalid => Code::INVALID_ARGUMENT,
+        ErrorKind::State => Code::FAILED_PRECONDITION,
+        ErrorKind::Busy => Code::UNAVAILABLE,
+        ErrorKind::Exhausted => Code::RESOURCE_EXHAUSTED,
+        ErrorKind::Denied => Code::PERMISSION_DENIED,
+        ErrorKind::Timeout => Code::DEADLINE_EXCEEDED,
+        ErrorKind::Unsupported => Code::UNIMPLEMENTED,
+        ErrorKind::Internal => Code::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::registry::RegistryError;
+
+    #[test]
+    fn a_kind_becomes_its_code_and_the_text_the_whole_chain() {
+        let error: ttrpc::Error = Failure::from(RegistryError::NotFound("xx".into())).into();
+        let ttrpc::Error::RpcStatus(status) = error else { panic!("{error:?}") };
+        assert_eq!(status.code(), Code::NOT_FOUND);
+        assert_eq!(status.message(), "container xx not found");
+    }
+}

@@ -1,0 +1,166 @@
+//! Requests become the agent's own types here, or are refused.
+
+use oci_spec::runtime::{Process, Spec};
+use protocols::agent::{CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage};
+use protocols::spec::{self, SpecError, Warning};
+
+use super::status::Failure;
+use crate::container::{CreateRequest, ExecRequest};
+use crate::error::{ErrorKind, Kind};
+use crate::sandbox::SandboxRequest;
+use crate::sandbox::registry::ContainerId;
+use crate::storage::Storage;
+
+impl Kind for SpecError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+/// CreateSandbox.
+pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, Failure> {
+    if let Some(module) = request.kernel_modules.first() {
+        return Err(Failure::unsupported(format!("kernel module {:?}: this kernel has no modules", module.name)));
+    }
+    if !request.guest_hook_path.is_empty() {
+        return Err(Failure::unsupported(format!("guest hooks in {:?}", request.guest_hook_path)));
+    }
+    Ok(SandboxRequest {
+        id: request.sandbox_id,
+        hostname: request.hostname,
+        dns: request.dns,
+        storages: request.storages.into_iter().map(storage).collect(),
+    })
+}
+
+/// CreateContainer.
+pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, CreateRequest), Failure> {
+    let id = ContainerId::parse(&request.container_id)?;
+    if let Some(device) = request.devices.first() {
+        return Err(Failure::unsupported(format!(
+            "device {:?} of type {:?}",
+            device.container_path, device.type_
+        )));
+    }
+    if !request.shared_mounts.is_empty() {
+        return Err(Failure::unsupported("shared_mounts"));
+    }
+    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let wire = request.OCI.into_option().ok_or_else(|| Failure::invalid("the request has no OCI spec"))?;
+    let (spec, warnings) = spec::from_wire(&wire)?;
+    tell(&id, &warnings);
+    without_hooks(&spec)?;
+    let request = CreateRequest {
+        spec,
+        storages: request.storages.into_iter().map(storage).collect(),
+        shared_pid_namespace: request.sandbox_pidns,
+    };
+    Ok((id, request))
+}
+
+/// ExecProcess.
+pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest), Failure> {
+    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    if request.exec_id.is_empty() {
+        return Err(Failure::invalid("the request has no exec_id"));
+    }
+    let wire = request.process.into_option().ok_or_else(|| Failure::invalid("the request has no process"))?;
+    let (process, warnings): (Process, _) = spec::process_from_wire(&wire)?;
+    for warning in &warnings {
+        tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
+    }
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process }))
+}
+
+fn tell(id: &ContainerId, warnings: &[Warning]) {
+    for warning in warnings {
+        tracing::warn!(container_id = %id, %warning, "in a spec");
+    }
+}
+
+/// Hooks that would not run must not be accepted: they may be what makes a container safe.
+fn without_hooks(spec: &Spec) -> Result<(), Failure> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let lists = [
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    #[allow(deprecated, reason = "shims may still send prestart hooks")]
+    let prestart = hooks.prestart();
+    if lists.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty()) {
+        return Err(Failure::unsupported("OCI hooks"));
+    }
+    Ok(())
+}
+
+fn no_ports(ports: [u32; 3]) -> Result<(), Failure> {
+    match ports.iter().find(|port| **port != 0) {
+        Some(port) => Err(Failure::unsupported(format!("stdio over vsock port {port}"))),
+        None => Ok(()),
+    }
+}
+
+fn storage(wire: WireStorage) -> Storage {
+    let fs_group = wire.fs_group.as_ref().map(|group| group.group_id);
+    Storage {
+        driver: wire.driver,
+        driver_options: wire.driver_options,
+        source: wire.source,
+        fstype: wire.fstype,
+        options: wire.options,
+        mount_point: wire.mount_point.into(),
+        fs_group,
+        shared: wire.shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocols::{agent, oci};
+
+    fn refused<T>(result: Result<T, Failure>) -> String {
+        let Err(failure) = result else { panic!("accepted") };
+        let ttrpc::Error::RpcStatus(status) = failure.into() else { panic!("no status") };
+        format!("{:?} {}", status.code(), status.message())
+    }
+
+    #[test]
+    fn what_cannot_be_created_is_named() {
+        let create = |change: fn(&mut CreateContainerRequest)| {
+            let mut request = CreateContainerRequest { container_id: "c1".into(), ..Default::default() };
+            request.OCI = Some(oci::Spec::default()).into();
+            change(&mut request);
+            refused(super::create(request))
+        };
+        assert!(create(|r| r.container_id = "x".into()).starts_with("INVALID_ARGUMENT invalid container id"));
+        assert!(create(|r| r.OCI = None.into()).starts_with("INVALID_ARGUMENT"));
+        assert!(create(|r| r.stdout_port = 9).contains("UNIMPLEMENTED stdio over vsock port 9"));
+        assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("UNIMPLEMENTED device"));
+        let hooks = |r: &mut CreateContainerRequest| {
+            let hook = oci::Hook { Path: "/bin/h".into(), ..Default::default() };
+            let hooks = oci::Hooks { Prestart: vec![hook], ..Default::default() };
+            r.OCI.mut_or_insert_default().Hooks = Some(hooks).into();
+        };
+        assert!(create(hooks).contains("UNIMPLEMENTED OCI hooks"));
+    }
+
+    #[test]
+    fn an_exec_needs_an_id_and_a_process() {
+        assert!(refused(exec(ExecProcessRequest::default())).contains("no exec_id"));
+        let request = ExecProcessRequest { exec_id: "e".into(), ..Default::default() };
+        assert!(refused(exec(request)).contains("no process"));
+    }
+
+    #[test]
+    fn a_sandbox_with_modules_or_hooks_is_refused() {
+        let module = agent::KernelModule { name: "nf".into(), ..Default::default() };
+        let request = CreateSandboxRequest { kernel_modules: vec![module], ..Default::default() };
+        assert!(refused(sandbox(request)).contains("\"nf\""));
+        let request = CreateSandboxRequest { guest_hook_path: "/h".into(), ..Default::default() };
+        assert!(refused(sandbox(request)).contains("UNIMPLEMENTED guest hooks"));
+    }
+}

@@ -1,0 +1,33 @@
+//! `blk`: a file system on a block device, named by its PCI path or by its node.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Storage, StorageDriver, StorageError};
+use crate::device::block;
+
+/// See the module.
+pub(super) struct Block;
+
+impl StorageDriver for Block {
+    fn name(&self) -> &'static str {
+        "blk"
+    }
+
+    fn acquire(&self, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError> {
+        if let Some(option) = storage.driver_options.first() {
+            return Err(StorageError::Invalid {
+                driver: storage.driver.clone(),
+                mount_point: storage.mount_point.display().to_string(),
+                reason: format!("driver option {option:?} is not supported"),
+            });
+        }
+        let node = block::wait_for(&storage.source, hotplug_timeout)
+            .map_err(|error| StorageError::Device(storage.mount_point.display().to_string(), error))?;
+        super::mount_at(&storage.fstype, &node.to_string_lossy(), &storage.options, &storage.mount_point)
+    }
+
+    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        super::unmount(mount_point)
+    }
+}

@@ -1,0 +1,102 @@
+//! `local`: a directory in the guest's own memory, as Kubernetes' emptyDir wants it.
+//!
+//! Options: `mode=` (octal), `fsgid=` (group that owns it, with the set-group-id bit).
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Storage, StorageDriver, StorageError};
+
+/// See the module.
+pub(super) struct Local;
+
+impl StorageDriver for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+        let access = Access::parse(storage)?;
+        super::make_directory(&storage.mount_point)?;
+        access.apply(&storage.mount_point, 0o755)
+    }
+
+    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        std::fs::remove_dir_all(mount_point).map_err(|source| StorageError::Io {
+            operation: "remove directory",
+            path: mount_point.display().to_string(),
+            source,
+        })
+    }
+}
+
+/// Mode and group from the options that the kernel does not know.
+pub(super) struct Access {
+    mode: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Access {
+    /// Reads `mode=` and `fsgid=`; other options are for others.
+    pub(super) fn parse(storage: &Storage) -> Result<Access, StorageError> {
+        let mut access = Access { mode: None, group: None };
+        let bad = |option: &str, reason: &str| StorageError::Invalid {
+            driver: storage.driver.clone(),
+            mount_point: storage.mount_point.display().to_string(),
+            reason: format!("option {option:?} {reason}"),
+        };
+        for option in &storage.options {
+            if let Some(text) = option.strip_prefix("mode=") {
+                let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+                access.mode = Some(mode.ok_or_else(|| bad(option, "is not an octal mode"))?);
+            } else if let Some(text) = option.strip_prefix("fsgid=") {
+                access.group = Some(text.parse().map_err(|_| bad(option, "is not a group id"))?);
+            }
+        }
+        Ok(access)
+    }
+
+    /// Sets both on a path; `default` is the mode where none is named.
+    pub(super) fn apply(&self, path: &Path, default: u32) -> Result<(), StorageError> {
+        let failed = |operation, source| StorageError::Io { operation, path: path.display().to_string(), source };
+        let mut mode = self.mode.unwrap_or(default);
+        if let Some(group) = self.group {
+            std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| failed("change the group of", error))?;
+            // What is made below belongs to the group too, and the group may make it.
+            mode |= 0o2070;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|error| failed("change the mode of", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mode_and_group_are_applied() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().metadata().unwrap().gid();
+        let storage = Storage {
+            driver: "local".into(),
+            options: vec!["mode=0701".into(), format!("fsgid={own}")],
+            mount_point: dir.path().join("v"),
+            ..Storage::default()
+        };
+        Local.acquire(&storage, Duration::ZERO).unwrap();
+        assert_eq!(storage.mount_point.metadata().unwrap().mode() & 0o7777, 0o2771);
+        Local.release(&storage.mount_point).unwrap();
+        assert!(!storage.mount_point.exists());
+    }
+
+    #[test]
+    fn a_bad_mode_is_named() {
+        for option in ["mode=9", "mode=77777", "fsgid=x"] {
+            let storage = Storage { options: vec![option.into()], ..Storage::default() };
+            assert!(Access::parse(&storage).err().unwrap().to_string().contains(option));
+        }
+    }
+}

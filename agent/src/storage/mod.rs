@@ -1,0 +1,322 @@
+//! Storages: what a request wants mounted in the guest before a container can use it.
+//!
+//! [`StorageRegistry`] counts users per mount point: the second one only counts, the last one unmounts. What kinds
+//! there are is a list of [`StorageDriver`]s, one file each. All calls block (devices are waited for).
+
+mod block;
+mod ephemeral;
+mod local;
+mod overlay;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use oci_spec::runtime::{Mount, MountBuilder};
+use rustjail::mount::{self, MountError};
+use rustjail::plan::{MountPlan, PlanError};
+
+use crate::device::DeviceError;
+use crate::error::{ErrorKind, Kind, kind_of_errno};
+
+/// A storage of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Storage {
+    /// Which driver.
+    pub(crate) driver: String,
+    /// Settings of the driver.
+    pub(crate) driver_options: Vec<String>,
+    /// Device, tag or other source.
+    pub(crate) source: String,
+    /// File system type.
+    pub(crate) fstype: String,
+    /// Mount options.
+    pub(crate) options: Vec<String>,
+    /// Where it goes: absolute, without `..`.
+    pub(crate) mount_point: PathBuf,
+    /// Whether a group was given that is to own the files.
+    pub(crate) fs_group: Option<u32>,
+    /// Whether it stays until the sandbox ends.
+    pub(crate) shared: bool,
+}
+
+/// Why a storage could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageError {
+    /// No such driver.
+    #[error("storage driver {0:?} is unknown (this guest has: {1})")]
+    UnknownDriver(String, String),
+    /// The request cannot be right.
+    #[error("storage {driver} on {mount_point}: {reason}")]
+    Invalid {
+        /// Driver.
+        driver: String,
+        /// Mount point.
+        mount_point: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Its options cannot be understood.
+    #[error("storage on {0}")]
+    Options(String, #[source] PlanError),
+    /// Its device did not come.
+    #[error("storage on {0}")]
+    Device(String, #[source] DeviceError),
+    /// It could not be mounted.
+    #[error("storage on {0}")]
+    Mount(String, #[source] MountError),
+    /// A file or directory could not be made or changed.
+    #[error("{operation} {path}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// It is mounted already, from something else.
+    #[error("{0} is in use by another storage ({1})")]
+    Conflict(String, String),
+}
+
+impl Kind for StorageError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            StorageError::UnknownDriver(..) => ErrorKind::Unsupported,
+            StorageError::Invalid { .. } => ErrorKind::Invalid,
+            StorageError::Options(_, PlanError::Unsupported(_)) => ErrorKind::Unsupported,
+            StorageError::Options(_, PlanError::Invalid(_)) => ErrorKind::Invalid,
+            StorageError::Device(_, error) => error.kind(),
+            StorageError::Mount(_, error) => match mount::errno(error) {
+                Some(nix::libc::ENOENT | nix::libc::EINVAL | nix::libc::ENODEV | nix::libc::ENOTDIR) => {
+                    ErrorKind::Invalid
+                }
+                errno => kind_of_errno(errno),
+            },
+            StorageError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
+            StorageError::Conflict(..) => ErrorKind::State,
+        }
+    }
+}
+
+/// One kind of storage.
+trait StorageDriver: Send + Sync {
+    /// Name in a request.
+    fn name(&self) -> &'static str;
+    /// Makes the storage usable at its mount point. Leaves nothing behind on failure.
+    fn acquire(&self, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError>;
+    /// Undoes `acquire`.
+    fn release(&self, mount_point: &Path) -> Result<(), StorageError>;
+}
+
+static DRIVERS: [&dyn StorageDriver; 4] = [&block::Block, &ephemeral::Ephemeral, &local::Local, &overlay::Overlay];
+
+/// Names of all drivers, sorted.
+pub(crate) fn driver_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = DRIVERS.iter().map(|driver| driver.name()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A mount point in use.
+struct Used {
+    driver: &'static dyn StorageDriver,
+    storage: Storage,
+    users: usize,
+}
+
+type Slot = Arc<Mutex<Option<Used>>>;
+
+/// Counts the users of each mount point.
+#[derive(Default)]
+pub(crate) struct StorageRegistry {
+    /// A slot has a lock of its own, so that one slow device does not hold up the others.
+    slots: Mutex<HashMap<PathBuf, Slot>>,
+}
+
+impl StorageRegistry {
+    fn slot(&self, mount_point: &Path) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(mount_point.to_owned()).or_default())
+    }
+
+    /// Mounts a storage, or counts one more user of it.
+    pub(crate) fn acquire(&self, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError> {
+        check(storage)?;
+        let slot = self.slot(&storage.mount_point);
+        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = used.as_mut() {
+            let same = (&used.storage.driver, &used.storage.source) == (&storage.driver, &storage.source);
+            if !same {
+                let other = format!("{} {}", used.storage.driver, used.storage.source);
+                return Err(StorageError::Conflict(storage.mount_point.display().to_string(), other));
+            }
+            used.users += 1;
+            return Ok(());
+        }
+        let driver = *DRIVERS.iter().find(|driver| driver.name() == storage.driver).ok_or_else(|| {
+            StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", "))
+        })?;
+        driver.acquire(storage, hotplug_timeout)?;
+        // A shared storage has the sandbox as one more user.
+        let users = if storage.shared { 2 } else { 1 };
+        *used = Some(Used { driver, storage: storage.clone(), users });
+        Ok(())
+    }
+
+    /// Counts one user less; the last one unmounts. A mount point that is not in use is no error: it was released.
+    pub(crate) fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        let slot = self.slot(mount_point);
+        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = used.as_mut() {
+            now.users -= 1;
+            if now.users == 0 {
+                let driver = now.driver;
+                *used = None;
+                driver.release(mount_point)?;
+            }
+        }
+        drop(used);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two references are the map's and ours: nobody is about to use the slot.
+        if Arc::strong_count(&slot) == 2 && slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            slots.remove(mount_point);
+        }
+        Ok(())
+    }
+}
+
+fn check(storage: &Storage) -> Result<(), StorageError> {
+    let invalid = |reason: &str| StorageError::Invalid {
+        driver: storage.driver.clone(),
+        mount_point: storage.mount_point.display().to_string(),
+        reason: reason.to_owned(),
+    };
+    let point = &storage.mount_point;
+    if !point.is_absolute() || point == Path::new("/") {
+        return Err(invalid("the mount point is not an absolute path below /"));
+    }
+    if point.components().any(|part| part == Component::ParentDir) {
+        return Err(invalid("the mount point contains \"..\""));
+    }
+    if storage.fs_group.is_some() {
+        return Err(invalid("fs_group is not supported by this guest"));
+    }
+    Ok(())
+}
+
+/// Mounts a file system at a path that is made where it is missing.
+fn mount_at(fstype: &str, source: &str, options: &[String], point: &Path) -> Result<(), StorageError> {
+    let name = point.display().to_string();
+    let spec: Mount = MountBuilder::default()
+        .destination(point)
+        .typ(fstype)
+        .source(source)
+        .options(options.to_vec())
+        .build()
+        .map_err(|error| StorageError::Options(name.clone(), PlanError::Invalid(error.to_string())))?;
+    let plan = MountPlan::of_spec(&spec).map_err(|error| StorageError::Options(name.clone(), error))?;
+    let made = make_directory(point)?;
+    let attached = || -> Result<(), MountError> {
+        let mount = mount::detached(&plan)?;
+        let place = mount::place(point)?;
+        use std::os::fd::AsFd as _;
+        mount::attach(mount.as_fd(), place.as_fd()).map_err(|errno| MountError {
+            operation: format!("attach a {fstype}"),
+            log: None,
+            source: errno.into(),
+        })?;
+        mount::propagate(mount.as_fd(), &plan)
+    };
+    attached().map_err(|error| {
+        if made {
+            remove_mount_point(point);
+        }
+        StorageError::Mount(name, error)
+    })
+}
+
+/// Makes a directory and its parents; tells whether the last one is new.
+fn make_directory(path: &Path) -> Result<bool, StorageError> {
+    let is_new = !path.exists();
+    std::fs::create_dir_all(path).map_err(|source| StorageError::Io {
+        operation: "make directory",
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(is_new)
+}
+
+/// Unmounts and removes a mount point.
+fn unmount(point: &Path) -> Result<(), StorageError> {
+    mount::detach(point).map_err(|error| StorageError::Mount(point.display().to_string(), error))?;
+    remove_mount_point(point);
+    Ok(())
+}
+
+/// Removes an empty directory. One that is not empty was somebody's before, and stays.
+fn remove_mount_point(point: &Path) {
+    if let Err(error) = std::fs::remove_dir(point) {
+        tracing::debug!(path = %point.display(), %error, "a mount point stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(point: &Path) -> Storage {
+        Storage { driver: "local".into(), source: "local".into(), mount_point: point.into(), ..Storage::default() }
+    }
+
+    #[test]
+    fn the_last_user_releases() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("a/b");
+        let registry = StorageRegistry::default();
+        let storage = local(&point);
+        registry.acquire(&storage, Duration::ZERO).unwrap();
+        registry.acquire(&storage, Duration::ZERO).unwrap();
+        registry.release(&point).unwrap();
+        assert!(point.is_dir());
+        registry.release(&point).unwrap();
+        assert!(!point.exists());
+        registry.release(&point).unwrap();
+        assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_shared_storage_outlives_its_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("s");
+        let registry = StorageRegistry::default();
+        registry.acquire(&Storage { shared: true, ..local(&point) }, Duration::ZERO).unwrap();
+        registry.release(&point).unwrap();
+        assert!(point.is_dir());
+    }
+
+    #[test]
+    fn a_mount_point_has_one_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = StorageRegistry::default();
+        let storage = local(&dir.path().join("x"));
+        registry.acquire(&storage, Duration::ZERO).unwrap();
+        let other = Storage { source: "other".into(), ..storage };
+        assert_eq!(registry.acquire(&other, Duration::ZERO).unwrap_err().kind(), ErrorKind::State);
+    }
+
+    #[test]
+    fn bad_requests_are_refused_before_anything_is_made() {
+        let registry = StorageRegistry::default();
+        let refuse = |storage: Storage| registry.acquire(&storage, Duration::ZERO).unwrap_err();
+        assert_eq!(refuse(local(Path::new("/"))).kind(), ErrorKind::Invalid);
+        assert_eq!(refuse(local(Path::new("rel"))).kind(), ErrorKind::Invalid);
+        assert_eq!(refuse(local(Path::new("/run/../etc"))).kind(), ErrorKind::Invalid);
+        let unknown = refuse(Storage { driver: "9p".into(), ..local(Path::new("/run/x")) });
+        assert_eq!(unknown.kind(), ErrorKind::Unsupported);
+        assert!(unknown.to_string().contains("overlayfs"), "{unknown}");
+    }
+}

@@ -1,0 +1,42 @@
+//! `overlayfs`: a writable layer over read-only ones.
+//!
+//! The driver option `io.katacontainers.volume.overlayfs.create_directory=PATH` names a directory to make first, as
+//! the upper and work directories need it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Storage, StorageDriver, StorageError};
+
+const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory=";
+
+/// See the module.
+pub(super) struct Overlay;
+
+impl StorageDriver for Overlay {
+    fn name(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+        for option in &storage.driver_options {
+            match option.strip_prefix(CREATE_DIRECTORY).map(Path::new) {
+                Some(path) if path.is_absolute() => {
+                    super::make_directory(path)?;
+                }
+                _ => {
+                    return Err(StorageError::Invalid {
+                        driver: storage.driver.clone(),
+                        mount_point: storage.mount_point.display().to_string(),
+                        reason: format!("driver option {option:?} is not supported"),
+                    });
+                }
+            }
+        }
+        super::mount_at("overlay", "overlay", &storage.options, &storage.mount_point)
+    }
+
+    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        super::unmount(mount_point)
+    }
+}
