@@ -1,0 +1,53 @@
+# `make help` lists the verbs. What takes long (kernel, tools, sample images) is kept in the cache by content.
+
+PITH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pith
+export PITH_CACHE
+export PATH := $(PITH_CACHE)/bin:$(PATH)
+
+CARGO ?= cargo
+BUILDER := target/debug/image-builder
+SAMPLES := tests/samples/pod.yaml
+
+.PHONY: help setup build images run test lint unit guest-tests bench check-kernel clean FORCE
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: Debian packages, vhost-device-vsock, cargo-nextest, cargo-deny
+	@.ci/setup
+
+$(BUILDER): FORCE
+	@$(CARGO) build --locked -p image-builder
+
+build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
+	@$(BUILDER) build
+
+images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into out/images
+	@tests/samples/build-images.sh
+
+run: build images ## Build everything and run the sample pod: nginx and curl in one VM
+	@tests/samples/demo.sh
+
+test: lint unit guest-tests ## Run every test; the last ones boot guests
+
+lint: setup ## Formatting, clippy, licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cargo-deny --offline check --hide-inclusion-graph bans licenses sources
+
+unit: setup ## Tests that assume nothing but cargo
+	$(CARGO) nextest run --locked --workspace
+
+guest-tests: build images ## Tests that boot guests under QEMU
+	$(CARGO) nextest run --locked -p tests -P guest
+
+bench: build images ## Measure the guest: size, boot, create, start, exec
+	@tests/samples/demo.sh --bench
+
+check-kernel: $(BUILDER) ## Merge the kernel's fragments and verify them, without compiling
+	@$(BUILDER) kernel check
+
+clean: ## Remove what was built here; the cache stays
+	rm -rf target out
+
+FORCE:
