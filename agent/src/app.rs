@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Config, ServerAddr};
+use crate::console;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::guest::details::VERSION;
@@ -118,7 +119,10 @@ impl Agent {
     }
 
     /// Makes the sandbox.
-    pub(crate) async fn create_sandbox(self: &Arc<Self>, request: SandboxRequest) -> Result<(), SandboxError> {
+    pub(crate) async fn create_sandbox(
+        self: &Arc<Self>,
+        request: SandboxRequest,
+    ) -> Result<(), SandboxError> {
         let agent = Arc::clone(self);
         tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
         let work = move || {
@@ -286,6 +290,14 @@ async fn serve(
         && let Err(error) = agent.network.loopback_up().await
     {
         tracing::error!(error = %chain(&error), "the loopback interface is down");
+    }
+    if agent.config.debug_console {
+        let agent = Arc::clone(&agent);
+        tokio::spawn(async move {
+            if let Err(error) = console::serve(agent).await {
+                tracing::error!(%error, "there is no debug console");
+            }
+        });
     }
     let mut server = rpc::serve(&agent, &address).await?;
     announce();

@@ -5,10 +5,12 @@
 
 mod app;
 pub mod config;
+mod console;
 mod container;
 mod device;
 pub mod error;
 pub mod guest;
+mod listen;
 pub mod network;
 pub mod observe;
 mod process;

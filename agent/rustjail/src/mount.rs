@@ -63,8 +63,9 @@ pub fn detached(plan: &MountPlan) -> Result<OwnedFd, MountError> {
 /// [`MountError`] when the kernel refuses.
 pub fn propagate(mount: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), MountError> {
     for change in &plan.propagation {
-        sys::mount::set_attributes(mount, 0, 0, propagation_bits(*change), change.recursive)
-            .map_err(|error| MountError::new(format!("set propagation of {}", plan.destination.display()), error))?;
+        sys::mount::set_attributes(mount, 0, 0, propagation_bits(*change), change.recursive).map_err(
+            |error| MountError::new(format!("set propagation of {}", plan.destination.display()), error),
+        )?;
     }
     Ok(())
 }
@@ -141,7 +142,12 @@ fn messages(context: impl AsFd) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn change(mount: &OwnedFd, attributes: MountAttributes, recursive: bool, subject: &Path) -> Result<(), MountError> {
+fn change(
+    mount: &OwnedFd,
+    attributes: MountAttributes,
+    recursive: bool,
+    subject: &Path,
+) -> Result<(), MountError> {
     if attributes.is_empty() {
         return Ok(());
     }
@@ -179,14 +185,8 @@ pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Resul
 /// # Errors
 /// [`MountError`] naming the path.
 pub fn place(path: &Path) -> Result<OwnedFd, MountError> {
-    rustix::fs::openat2(
-        CWD,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::NO_MAGICLINKS,
-    )
-    .map_err(|errno| MountError::new(format!("open mount point {}", path.display()), errno))
+    rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        .map_err(|errno| MountError::new(format!("open mount point {}", path.display()), errno))
 }
 
 /// Unmounts a path of the guest at once, its users notwithstanding. A path that is no mount point is no error.

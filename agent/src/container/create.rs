@@ -17,9 +17,9 @@ use super::undo::Undo;
 use super::{ContainerError, Shared, State};
 use crate::app::Agent;
 use crate::error::chain;
+use crate::process::Process;
 use crate::process::launch::{Launch, Launched};
 use crate::process::stdio::{self, ChildStreams, Pipes, Stdio};
-use crate::process::Process;
 use crate::sandbox::SharedNamespaces;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -62,7 +62,8 @@ pub(super) async fn create(
     let mut undo = Undo::default();
     match build(shared, agent, request, &mut undo).await {
         Ok(Built { spec, namespaces, cgroup, launched, pipes }) => {
-            let init = process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes);
+            let init =
+                process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes);
             let init = match init {
                 Ok(init) => init,
                 Err(error) => {
@@ -156,9 +157,7 @@ fn prepare(
     for storage in storages {
         agent.storages.acquire(storage, agent.config.hotplug_timeout)?;
         let (agent, point) = (Arc::clone(agent), storage.mount_point.clone());
-        undo.push("release a storage", move || {
-            agent.storages.release(&point).map_err(|error| chain(&error))
-        });
+        undo.push("release a storage", move || agent.storages.release(&point).map_err(|error| chain(&error)));
     }
     let failed = |error| ContainerError::Cgroup(id.clone(), error);
     let linux = spec.linux().as_ref();
@@ -187,7 +186,8 @@ fn prepare(
 /// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.
 fn remove_bundle(bundle: &Path) -> Result<(), String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    let below = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(bundle));
+    let below =
+        |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(bundle));
     if let Some(line) = mounts.lines().find(below) {
         return Err(format!("{} is still in use: {line}", bundle.display()));
     }
@@ -213,7 +213,8 @@ fn rewrite_namespaces(spec: &mut Spec, sandbox: &SharedNamespaces, shared_pid: O
         };
     }
     let named = |entry: &LinuxNamespace| {
-        entry.typ() == LinuxNamespaceType::Pid && entry.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+        entry.typ() == LinuxNamespaceType::Pid
+            && entry.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
     };
     if !list.iter().any(named) {
         list.retain(|entry| entry.typ() != LinuxNamespaceType::Pid);
@@ -268,13 +269,9 @@ fn open_namespaces(pid: i32) -> Result<Namespaces, ContainerError> {
         .filter(|kind| *kind != NamespaceKind::User)
         .map(|kind| {
             let link = start::namespace_link(pid, kind);
-            std::fs::File::open(&link)
-                .map(|file| (kind, Arc::new(OwnedFd::from(file))))
-                .map_err(|source| ContainerError::Io {
-                    operation: "open namespace",
-                    path: link.display().to_string(),
-                    source,
-                })
+            std::fs::File::open(&link).map(|file| (kind, Arc::new(OwnedFd::from(file)))).map_err(|source| {
+                ContainerError::Io { operation: "open namespace", path: link.display().to_string(), source }
+            })
         })
         .collect()
 }

@@ -62,8 +62,11 @@ async fn start(
         namespaces: created.namespaces.clone(),
         streams,
     };
-    let launched =
-        agent.launcher.launch(launch).await.map_err(|error| ContainerError::Launch(shared.id.clone(), error))?;
+    let launched = agent
+        .launcher
+        .launch(launch)
+        .await
+        .map_err(|error| ContainerError::Launch(shared.id.clone(), error))?;
     let exec_id = &request.exec_id;
     let process =
         process(exec_id, shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;

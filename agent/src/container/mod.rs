@@ -204,6 +204,16 @@ impl ContainerHandle {
         answer.await.map_err(|_| ContainerError::Panicked(self.shared.id.clone()))?
     }
 
+    /// Id of the container.
+    pub(crate) fn id(&self) -> &ContainerId {
+        &self.shared.id
+    }
+
+    /// Where the container is in its life.
+    pub(crate) fn state(&self) -> State {
+        self.shared.state()
+    }
+
     /// Creates the container: its first process waits to be started.
     pub(crate) async fn create(&self, request: CreateRequest) -> Result<(), ContainerError> {
         self.ask(|reply| Command::Create(Box::new(request), reply)).await
@@ -249,8 +259,7 @@ impl ContainerHandle {
         }
         let process = self.process(exec_id)?;
         let is_init = self.shared.key(exec_id).is_empty();
-        let signal =
-            if is_init && signal == SIGTERM && process.is_deaf_to_term() { SIGKILL } else { signal };
+        let signal = if is_init && signal == SIGTERM && process.is_deaf_to_term() { SIGKILL } else { signal };
         match process.signal(signal) {
             // It is gone, as the signal wanted it.
             Err(ProcessError::Gone(_)) => Ok(()),

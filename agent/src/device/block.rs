@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn addresses_that_are_neither_are_refused() {
-        for bad in ["", "/", "/dev/", "/dev/../etc", "20", "01.8", "1//2", "0x1", "vda", "/etc/passwd", "+1"] {
+        for bad in ["", "/", "/dev/", "/dev/../etc", "20", "01.8", "1//2", "0x1", "vda", "/etc/passwd", "+1"]
+        {
             assert_eq!(Address::parse(bad), None, "{bad}");
         }
         assert_eq!(Address::parse("1f.7"), Some(Address::Pci(vec![(0x1f, 7)])));

@@ -90,8 +90,8 @@ pub(crate) struct Pipes {
 /// Makes the three pipes of a process. `size` is their capacity in bytes, 0 for the kernel's default.
 pub(crate) fn pipes(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
     let pipe = || -> Result<(OwnedFd, OwnedFd), StreamError> {
-        let (read, write) =
-            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| StreamError::io("make a pipe", errno))?;
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| StreamError::io("make a pipe", errno))?;
         if size > 0 {
             rustix::pipe::fcntl_setpipe_size(&write, size)
                 .map_err(|errno| StreamError::io("set a pipe's size", errno))?;
@@ -141,8 +141,12 @@ impl Stdio {
     }
 
     /// Starts pump and feeder over a terminal's master end.
-    pub(crate) fn of_terminal(master: OwnedFd, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
-        let copy = || master.try_clone().map_err(|error| StreamError::io("copy a terminal's descriptor", error));
+    pub(crate) fn of_terminal(
+        master: OwnedFd,
+        exit: &watch::Receiver<Option<i32>>,
+    ) -> Result<Stdio, StreamError> {
+        let copy =
+            || master.try_clone().map_err(|error| StreamError::io("copy a terminal's descriptor", error));
         let output = Arc::new(Output::default());
         let (sender, receiver) = mpsc::channel(16);
         let (source, sink) = (reader(copy()?)?, writer(copy()?)?);
@@ -180,7 +184,8 @@ impl Stdio {
     pub(crate) fn resize(&self, rows: u16, columns: u16) -> Result<(), StreamError> {
         let master = self.terminal.as_ref().ok_or(StreamError::NoTerminal)?;
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(master, size).map_err(|errno| StreamError::io("resize the terminal", errno))
+        rustix::termios::tcsetwinsize(master, size)
+            .map_err(|errno| StreamError::io("resize the terminal", errno))
     }
 }
 

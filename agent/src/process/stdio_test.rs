@@ -75,7 +75,7 @@ async fn input_is_written_to_the_end_and_then_closed() {
     let (ours, child) = pipes(0).unwrap();
     let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
     let data = vec![7u8; 300_000];
-    let reader = std::thread::spawn(move || {
+    let reader = tokio::task::spawn_blocking(move || {
         use std::io::Read as _;
         let [stdin, _, _] = child.0;
         let mut all = Vec::new();
@@ -84,7 +84,7 @@ async fn input_is_written_to_the_end_and_then_closed() {
     });
     stdio.write(data.clone()).await.unwrap();
     stdio.close_stdin().await;
-    assert!(reader.join().unwrap() == data);
+    assert!(reader.await.unwrap() == data);
     assert!(matches!(stdio.write(vec![1]).await, Err(StreamError::Closed)));
 }
 

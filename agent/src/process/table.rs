@@ -45,10 +45,7 @@ impl ProcessTable {
 
     /// Finds a process.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Process>, ProcessError> {
-        self.processes
-            .get(id)
-            .and_then(Clone::clone)
-            .ok_or_else(|| ProcessError::Unknown(id.to_owned()))
+        self.processes.get(id).and_then(Clone::clone).ok_or_else(|| ProcessError::Unknown(id.to_owned()))
     }
 
     /// All started processes.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use protocols::agent::{
     BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, CreateContainerRequest, ExecProcessRequest,
-    HugetlbStats, MemoryData, MemoryStats, PidsStats, RemoveContainerRequest, StatsContainerResponse, ThrottlingData,
+    HugetlbStats, MemoryData, MemoryStats, PidsStats, RemoveContainerRequest, StatsContainerResponse,
+    ThrottlingData,
 };
 use rustjail::cgroup::{self, MemoryUsage};
 
@@ -63,11 +64,8 @@ fn encode(stats: cgroup::Stats) -> CgroupStats {
         stats: stats.memory.stat.into_iter().collect(),
         ..Default::default()
     };
-    let pids = PidsStats {
-        current: stats.pids.current,
-        limit: stats.pids.limit.unwrap_or(0),
-        ..Default::default()
-    };
+    let pids =
+        PidsStats { current: stats.pids.current, limit: stats.pids.limit.unwrap_or(0), ..Default::default() };
     let mut blkio = BlkioStats::default();
     for device in &stats.io {
         let entry = |op: &str, value: u64| BlkioStatsEntry {

@@ -1,7 +1,9 @@
 //! The Health service.
 
 use async_trait::async_trait;
-use protocols::health::{CheckRequest, HealthCheckResponse, VersionCheckResponse, health_check_response::ServingStatus};
+use protocols::health::{
+    CheckRequest, HealthCheckResponse, VersionCheckResponse, health_check_response::ServingStatus,
+};
 use protocols::health_ttrpc::Health;
 use ttrpc::r#async::TtrpcContext;
 

@@ -30,13 +30,19 @@ pub(super) async fn wait(agent: &Agent, request: WaitProcessRequest) -> Result<W
     Ok(WaitProcessResponse { status, ..Default::default() })
 }
 
-pub(super) async fn read_stdout(agent: &Agent, request: ReadStreamRequest) -> Result<ReadStreamResponse, Failure> {
+pub(super) async fn read_stdout(
+    agent: &Agent,
+    request: ReadStreamRequest,
+) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
     let data = process.stdio.read_stdout(length(&request)).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
 
-pub(super) async fn read_stderr(agent: &Agent, request: ReadStreamRequest) -> Result<ReadStreamResponse, Failure> {
+pub(super) async fn read_stderr(
+    agent: &Agent,
+    request: ReadStreamRequest,
+) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
     let data = process.stdio.read_stderr(length(&request)).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
@@ -47,7 +53,10 @@ fn length(request: &ReadStreamRequest) -> usize {
     request.len.clamp(1, MOST) as usize
 }
 
-pub(super) async fn write_stdin(agent: &Agent, request: WriteStreamRequest) -> Result<WriteStreamResponse, Failure> {
+pub(super) async fn write_stdin(
+    agent: &Agent,
+    request: WriteStreamRequest,
+) -> Result<WriteStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
     let len = request.data.len() as u32;
     if request.data.is_empty() {

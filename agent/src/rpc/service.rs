@@ -58,76 +58,140 @@ async fn inline<T>(work: impl Future<Output = Result<T, Failure>>) -> ttrpc::Res
 
 #[async_trait]
 impl AgentService for Service {
-    async fn create_container(&self, _: &TtrpcContext, request: agent::CreateContainerRequest) -> ttrpc::Result<Empty> {
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::CreateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { container::create(&agent, request).await.map(empty) }).await
     }
 
-    async fn start_container(&self, _: &TtrpcContext, request: agent::StartContainerRequest) -> ttrpc::Result<Empty> {
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::StartContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { container::start(&agent, &request.container_id).await.map(empty) }).await
     }
 
-    async fn remove_container(&self, _: &TtrpcContext, request: agent::RemoveContainerRequest) -> ttrpc::Result<Empty> {
+    async fn remove_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::RemoveContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { container::remove(&agent, request).await.map(empty) }).await
     }
 
-    async fn exec_process(&self, _: &TtrpcContext, request: agent::ExecProcessRequest) -> ttrpc::Result<Empty> {
+    async fn exec_process(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ExecProcessRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { container::exec(&agent, request).await.map(empty) }).await
     }
 
-    async fn signal_process(&self, _: &TtrpcContext, request: agent::SignalProcessRequest) -> ttrpc::Result<Empty> {
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: agent::SignalProcessRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { process::signal(&agent, request).await.map(empty) }).await
     }
 
-    async fn wait_process(&self, _: &TtrpcContext, request: agent::WaitProcessRequest) -> ttrpc::Result<agent::WaitProcessResponse> {
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: agent::WaitProcessRequest,
+    ) -> ttrpc::Result<agent::WaitProcessResponse> {
         let agent = self.agent();
         inline(async move { process::wait(&agent, request).await }).await
     }
 
-    async fn update_container(&self, _: &TtrpcContext, _: agent::UpdateContainerRequest) -> ttrpc::Result<Empty> {
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        _: agent::UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("UpdateContainer")
     }
 
-    async fn update_ephemeral_mounts(&self, _: &TtrpcContext, _: agent::UpdateEphemeralMountsRequest) -> ttrpc::Result<Empty> {
+    async fn update_ephemeral_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: agent::UpdateEphemeralMountsRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("UpdateEphemeralMounts")
     }
 
-    async fn stats_container(&self, _: &TtrpcContext, request: agent::StatsContainerRequest) -> ttrpc::Result<agent::StatsContainerResponse> {
+    async fn stats_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::StatsContainerRequest,
+    ) -> ttrpc::Result<agent::StatsContainerResponse> {
         let agent = self.agent();
         inline(async move { container::stats(&agent, &request.container_id).await }).await
     }
 
-    async fn pause_container(&self, _: &TtrpcContext, _: agent::PauseContainerRequest) -> ttrpc::Result<Empty> {
+    async fn pause_container(
+        &self,
+        _: &TtrpcContext,
+        _: agent::PauseContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("PauseContainer")
     }
 
-    async fn resume_container(&self, _: &TtrpcContext, _: agent::ResumeContainerRequest) -> ttrpc::Result<Empty> {
+    async fn resume_container(
+        &self,
+        _: &TtrpcContext,
+        _: agent::ResumeContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("ResumeContainer")
     }
 
-    async fn remove_stale_virtiofs_share_mounts(&self, _: &TtrpcContext, _: agent::RemoveStaleVirtiofsShareMountsRequest) -> ttrpc::Result<Empty> {
+    async fn remove_stale_virtiofs_share_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: agent::RemoveStaleVirtiofsShareMountsRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("RemoveStaleVirtiofsShareMounts")
     }
 
-    async fn get_diagnostic_data(&self, _: &TtrpcContext, _: agent::GetDiagnosticDataRequest) -> ttrpc::Result<agent::GetDiagnosticDataResponse> {
+    async fn get_diagnostic_data(
+        &self,
+        _: &TtrpcContext,
+        _: agent::GetDiagnosticDataRequest,
+    ) -> ttrpc::Result<agent::GetDiagnosticDataResponse> {
         not_built("GetDiagnosticData")
     }
 
-    async fn write_stdin(&self, _: &TtrpcContext, request: agent::WriteStreamRequest) -> ttrpc::Result<agent::WriteStreamResponse> {
+    async fn write_stdin(
+        &self,
+        _: &TtrpcContext,
+        request: agent::WriteStreamRequest,
+    ) -> ttrpc::Result<agent::WriteStreamResponse> {
         let agent = self.agent();
         inline(async move { process::write_stdin(&agent, request).await }).await
     }
 
-    async fn read_stdout(&self, _: &TtrpcContext, request: agent::ReadStreamRequest) -> ttrpc::Result<agent::ReadStreamResponse> {
+    async fn read_stdout(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ReadStreamRequest,
+    ) -> ttrpc::Result<agent::ReadStreamResponse> {
         let agent = self.agent();
         inline(async move { process::read_stdout(&agent, request).await }).await
     }
 
-    async fn read_stderr(&self, _: &TtrpcContext, request: agent::ReadStreamRequest) -> ttrpc::Result<agent::ReadStreamResponse> {
+    async fn read_stderr(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ReadStreamRequest,
+    ) -> ttrpc::Result<agent::ReadStreamResponse> {
         let agent = self.agent();
         inline(async move { process::read_stderr(&agent, request).await }).await
     }
@@ -137,61 +201,113 @@ impl AgentService for Service {
         inline(async move { process::close_stdin(&agent, request).await.map(empty) }).await
     }
 
-    async fn tty_win_resize(&self, _: &TtrpcContext, request: agent::TtyWinResizeRequest) -> ttrpc::Result<Empty> {
+    async fn tty_win_resize(
+        &self,
+        _: &TtrpcContext,
+        request: agent::TtyWinResizeRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         inline(async move { process::resize(&agent, &request).map(empty) }).await
     }
 
-    async fn update_interface(&self, _: &TtrpcContext, request: agent::UpdateInterfaceRequest) -> ttrpc::Result<types::Interface> {
+    async fn update_interface(
+        &self,
+        _: &TtrpcContext,
+        request: agent::UpdateInterfaceRequest,
+    ) -> ttrpc::Result<types::Interface> {
         let agent = self.agent();
         detached(async move { network::update_interface(&agent.network, request).await }).await
     }
 
-    async fn update_routes(&self, _: &TtrpcContext, request: agent::UpdateRoutesRequest) -> ttrpc::Result<agent::Routes> {
+    async fn update_routes(
+        &self,
+        _: &TtrpcContext,
+        request: agent::UpdateRoutesRequest,
+    ) -> ttrpc::Result<agent::Routes> {
         let agent = self.agent();
         detached(async move { network::update_routes(&agent.network, request).await }).await
     }
 
-    async fn list_interfaces(&self, _: &TtrpcContext, _: agent::ListInterfacesRequest) -> ttrpc::Result<agent::Interfaces> {
+    async fn list_interfaces(
+        &self,
+        _: &TtrpcContext,
+        _: agent::ListInterfacesRequest,
+    ) -> ttrpc::Result<agent::Interfaces> {
         let agent = self.agent();
         inline(async move { network::list_interfaces(&agent.network).await }).await
     }
 
-    async fn list_routes(&self, _: &TtrpcContext, _: agent::ListRoutesRequest) -> ttrpc::Result<agent::Routes> {
+    async fn list_routes(
+        &self,
+        _: &TtrpcContext,
+        _: agent::ListRoutesRequest,
+    ) -> ttrpc::Result<agent::Routes> {
         let agent = self.agent();
         inline(async move { network::list_routes(&agent.network).await }).await
     }
 
-    async fn add_arp_neighbors(&self, _: &TtrpcContext, _: agent::AddARPNeighborsRequest) -> ttrpc::Result<Empty> {
+    async fn add_arp_neighbors(
+        &self,
+        _: &TtrpcContext,
+        _: agent::AddARPNeighborsRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("AddARPNeighbors")
     }
 
-    async fn get_ip_tables(&self, _: &TtrpcContext, _: agent::GetIPTablesRequest) -> ttrpc::Result<agent::GetIPTablesResponse> {
+    async fn get_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        _: agent::GetIPTablesRequest,
+    ) -> ttrpc::Result<agent::GetIPTablesResponse> {
         not_built("GetIPTables")
     }
 
-    async fn set_ip_tables(&self, _: &TtrpcContext, _: agent::SetIPTablesRequest) -> ttrpc::Result<agent::SetIPTablesResponse> {
+    async fn set_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        _: agent::SetIPTablesRequest,
+    ) -> ttrpc::Result<agent::SetIPTablesResponse> {
         not_built("SetIPTables")
     }
 
-    async fn get_metrics(&self, _: &TtrpcContext, _: agent::GetMetricsRequest) -> ttrpc::Result<agent::Metrics> {
+    async fn get_metrics(
+        &self,
+        _: &TtrpcContext,
+        _: agent::GetMetricsRequest,
+    ) -> ttrpc::Result<agent::Metrics> {
         not_built("GetMetrics")
     }
 
-    async fn mem_agent_memcg_set(&self, _: &TtrpcContext, _: agent::MemAgentMemcgConfig) -> ttrpc::Result<Empty> {
+    async fn mem_agent_memcg_set(
+        &self,
+        _: &TtrpcContext,
+        _: agent::MemAgentMemcgConfig,
+    ) -> ttrpc::Result<Empty> {
         not_built("MemAgentMemcgSet")
     }
 
-    async fn mem_agent_compact_set(&self, _: &TtrpcContext, _: agent::MemAgentCompactConfig) -> ttrpc::Result<Empty> {
+    async fn mem_agent_compact_set(
+        &self,
+        _: &TtrpcContext,
+        _: agent::MemAgentCompactConfig,
+    ) -> ttrpc::Result<Empty> {
         not_built("MemAgentCompactSet")
     }
 
-    async fn create_sandbox(&self, _: &TtrpcContext, request: agent::CreateSandboxRequest) -> ttrpc::Result<Empty> {
+    async fn create_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: agent::CreateSandboxRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { sandbox::create(&agent, request).await.map(empty) }).await
     }
 
-    async fn destroy_sandbox(&self, _: &TtrpcContext, _: agent::DestroySandboxRequest) -> ttrpc::Result<Empty> {
+    async fn destroy_sandbox(
+        &self,
+        _: &TtrpcContext,
+        _: agent::DestroySandboxRequest,
+    ) -> ttrpc::Result<Empty> {
         let agent = self.agent();
         detached(async move { sandbox::destroy(&agent).await.map(empty) }).await
     }
@@ -200,19 +316,35 @@ impl AgentService for Service {
         not_built("OnlineCPUMem")
     }
 
-    async fn reseed_random_dev(&self, _: &TtrpcContext, _: agent::ReseedRandomDevRequest) -> ttrpc::Result<Empty> {
+    async fn reseed_random_dev(
+        &self,
+        _: &TtrpcContext,
+        _: agent::ReseedRandomDevRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("ReseedRandomDev")
     }
 
-    async fn get_guest_details(&self, _: &TtrpcContext, request: agent::GuestDetailsRequest) -> ttrpc::Result<agent::GuestDetailsResponse> {
+    async fn get_guest_details(
+        &self,
+        _: &TtrpcContext,
+        request: agent::GuestDetailsRequest,
+    ) -> ttrpc::Result<agent::GuestDetailsResponse> {
         inline(async move { guest::details(&request) }).await
     }
 
-    async fn mem_hotplug_by_probe(&self, _: &TtrpcContext, _: agent::MemHotplugByProbeRequest) -> ttrpc::Result<Empty> {
+    async fn mem_hotplug_by_probe(
+        &self,
+        _: &TtrpcContext,
+        _: agent::MemHotplugByProbeRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("MemHotplugByProbe")
     }
 
-    async fn set_guest_date_time(&self, _: &TtrpcContext, _: agent::SetGuestDateTimeRequest) -> ttrpc::Result<Empty> {
+    async fn set_guest_date_time(
+        &self,
+        _: &TtrpcContext,
+        _: agent::SetGuestDateTimeRequest,
+    ) -> ttrpc::Result<Empty> {
         not_built("SetGuestDateTime")
     }
 
@@ -220,7 +352,11 @@ impl AgentService for Service {
         not_built("CopyFile")
     }
 
-    async fn get_oom_event(&self, _: &TtrpcContext, _: agent::GetOOMEventRequest) -> ttrpc::Result<agent::OOMEvent> {
+    async fn get_oom_event(
+        &self,
+        _: &TtrpcContext,
+        _: agent::GetOOMEventRequest,
+    ) -> ttrpc::Result<agent::OOMEvent> {
         not_built("GetOOMEvent")
     }
 
@@ -232,7 +368,11 @@ impl AgentService for Service {
         not_built("AddSwapPath")
     }
 
-    async fn get_volume_stats(&self, _: &TtrpcContext, _: agent::VolumeStatsRequest) -> ttrpc::Result<csi::VolumeStatsResponse> {
+    async fn get_volume_stats(
+        &self,
+        _: &TtrpcContext,
+        _: agent::VolumeStatsRequest,
+    ) -> ttrpc::Result<csi::VolumeStatsResponse> {
         not_built("GetVolumeStats")
     }
 

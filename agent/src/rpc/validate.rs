@@ -1,7 +1,9 @@
 //! Requests become the agent's own types here, or are refused.
 
 use oci_spec::runtime::{Process, Spec};
-use protocols::agent::{CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage};
+use protocols::agent::{
+    CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage,
+};
 use protocols::spec::{self, SpecError, Warning};
 
 use super::status::Failure;
@@ -20,7 +22,10 @@ impl Kind for SpecError {
 /// CreateSandbox.
 pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, Failure> {
     if let Some(module) = request.kernel_modules.first() {
-        return Err(Failure::unsupported(format!("kernel module {:?}: this kernel has no modules", module.name)));
+        return Err(Failure::unsupported(format!(
+            "kernel module {:?}: this kernel has no modules",
+            module.name
+        )));
     }
     if !request.guest_hook_path.is_empty() {
         return Err(Failure::unsupported(format!("guest hooks in {:?}", request.guest_hook_path)));

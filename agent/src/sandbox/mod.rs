@@ -208,8 +208,9 @@ fn shared_namespaces(hostname: &str) -> Result<SharedNamespaces, SandboxError> {
         nix::sched::unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
             .map_err(|errno| failed("make the sandbox's namespaces", errno.into()))?;
         if !hostname.is_empty() {
-            nix::unistd::sethostname(&hostname)
-                .map_err(|errno| failed(&format!("set the sandbox's hostname to {hostname:?}"), errno.into()))?;
+            nix::unistd::sethostname(&hostname).map_err(|errno| {
+                failed(&format!("set the sandbox's hostname to {hostname:?}"), errno.into())
+            })?;
         }
         let open = |name: &str| -> Result<Arc<OwnedFd>, SandboxError> {
             let path = format!("/proc/thread-self/ns/{name}");

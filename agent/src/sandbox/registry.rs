@@ -16,7 +16,9 @@ pub(crate) struct ContainerId(Arc<str>);
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum RegistryError {
     /// Not an id.
-    #[error("invalid container id {0:?}: letters, digits, '.', '-' and '_', at least two, a letter or digit first")]
+    #[error(
+        "invalid container id {0:?}: letters, digits, '.', '-' and '_', at least two, a letter or digit first"
+    )]
     BadId(String),
     /// Taken.
     #[error("container {0} exists already")]

@@ -59,10 +59,12 @@ impl Access {
 
     /// Sets both on a path; `default` is the mode where none is named.
     pub(super) fn apply(&self, path: &Path, default: u32) -> Result<(), StorageError> {
-        let failed = |operation, source| StorageError::Io { operation, path: path.display().to_string(), source };
+        let failed =
+            |operation, source| StorageError::Io { operation, path: path.display().to_string(), source };
         let mut mode = self.mode.unwrap_or(default);
         if let Some(group) = self.group {
-            std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| failed("change the group of", error))?;
+            std::os::unix::fs::chown(path, None, Some(group))
+                .map_err(|error| failed("change the group of", error))?;
             // What is made below belongs to the group too, and the group may make it.
             mode |= 0o2070;
         }

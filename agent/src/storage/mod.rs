@@ -112,7 +112,8 @@ trait StorageDriver: Send + Sync {
     fn release(&self, mount_point: &Path) -> Result<(), StorageError>;
 }
 
-static DRIVERS: [&dyn StorageDriver; 4] = [&block::Block, &ephemeral::Ephemeral, &local::Local, &overlay::Overlay];
+static DRIVERS: [&dyn StorageDriver; 4] =
+    [&block::Block, &ephemeral::Ephemeral, &local::Local, &overlay::Overlay];
 
 /// Names of all drivers, sorted.
 pub(crate) fn driver_names() -> Vec<&'static str> {
@@ -157,9 +158,10 @@ impl StorageRegistry {
             used.users += 1;
             return Ok(());
         }
-        let driver = *DRIVERS.iter().find(|driver| driver.name() == storage.driver).ok_or_else(|| {
-            StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", "))
-        })?;
+        let driver = *DRIVERS
+            .iter()
+            .find(|driver| driver.name() == storage.driver)
+            .ok_or_else(|| StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", ")))?;
         driver.acquire(storage, hotplug_timeout)?;
         // A shared storage has the sandbox as one more user.
         let users = if storage.shared { 2 } else { 1 };
@@ -269,7 +271,12 @@ mod tests {
     use super::*;
 
     fn local(point: &Path) -> Storage {
-        Storage { driver: "local".into(), source: "local".into(), mount_point: point.into(), ..Storage::default() }
+        Storage {
+            driver: "local".into(),
+            source: "local".into(),
+            mount_point: point.into(),
+            ..Storage::default()
+        }
     }
 
     #[test]

@@ -43,10 +43,12 @@ pub(super) fn enter(plan: &JailPlan) -> Step<Program> {
     let env = environment(command, plan.identity.uid);
     identity::assume(&plan.identity)?;
     if entered.is_err() {
-        rustix::process::chdir(&command.cwd)
-            .map_err(|errno| refuse(format!("enter the working directory {}", command.cwd.display()), errno))?;
+        rustix::process::chdir(&command.cwd).map_err(|errno| {
+            refuse(format!("enter the working directory {}", command.cwd.display()), errno)
+        })?;
     }
-    let here = rustix::process::getcwd(Vec::new()).map_err(|errno| fail("look at the working directory", errno))?;
+    let here =
+        rustix::process::getcwd(Vec::new()).map_err(|errno| fail("look at the working directory", errno))?;
     if !here.as_bytes().starts_with(b"/") {
         return Err(refuse("use a working directory outside the container's root", Errno::INVAL));
     }

@@ -23,16 +23,24 @@ pub(super) struct Terminal {
 /// Makes a terminal, and `/dev/console` of it where the plan says so.
 pub(super) fn open(plan: TerminalPlan) -> Step<Terminal> {
     let path = Path::new("/dev/pts/ptmx");
-    let master = rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| {
-            refuse("open /dev/pts/ptmx for the terminal (the container needs a devpts on /dev/pts)", errno)
-        })?;
+    let master =
+        rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| {
+                refuse(
+                    "open /dev/pts/ptmx for the terminal (the container needs a devpts on /dev/pts)",
+                    errno,
+                )
+            })?;
     rustix::pty::unlockpt(&master).map_err(|errno| fail("unlock the terminal", errno))?;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-        .map_err(|errno| fail("open the terminal", errno))?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )
+    .map_err(|errno| fail("open the terminal", errno))?;
     if let Some((rows, columns)) = plan.size {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&slave, size).map_err(|errno| fail("set the terminal's size", errno))?;
+        rustix::termios::tcsetwinsize(&slave, size)
+            .map_err(|errno| fail("set the terminal's size", errno))?;
     }
     if plan.console {
         console(&slave).map_err(|errno| refuse("make /dev/console", errno))?;

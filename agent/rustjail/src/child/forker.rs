@@ -29,12 +29,14 @@ pub fn forker() -> ExitCode {
 
 fn serve() -> Step<()> {
     // The socket moves away from 0, where a child's stdin belongs.
-    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(|errno| fail("take the socket", errno))?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)
+        .map_err(|errno| fail("take the socket", errno))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| fail("open /dev/null", errno))?;
     sys::process::dup_to(null.as_fd(), 0).map_err(|error| fail("free stream 0", error))?;
-    let own_pid_namespace = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| fail("open the pid namespace", errno))?;
+    let own_pid_namespace =
+        rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| fail("open the pid namespace", errno))?;
     while let Some(((), descriptors)) =
         message::receive::<()>(&socket).map_err(|error| fail("receive a request", error))?
     {
@@ -64,8 +66,8 @@ fn request(mut descriptors: Vec<OwnedFd>) -> Step<(JailPlan, Passed, Option<Owne
     let mut text = Vec::new();
     File::from(descriptors.remove(0)).read_to_end(&mut text).map_err(|error| fail("read a plan", error))?;
     let request: Request = serde_json::from_slice(&text).map_err(|error| broken(&error.to_string()))?;
-    let (passed, cgroup) =
-        sort(&request.descriptors, descriptors).ok_or_else(|| broken("its descriptors do not match its roles"))?;
+    let (passed, cgroup) = sort(&request.descriptors, descriptors)
+        .ok_or_else(|| broken("its descriptors do not match its roles"))?;
     Ok((request.plan, passed, cgroup))
 }
 
@@ -80,8 +82,10 @@ fn start(
         move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID))
             .map_err(|errno| super::refuse("join the pid namespace", errno))?;
     }
-    let cloned =
-        sys::process::clone_child(cgroup.as_ref().map(|fd| fd.as_fd()), plan.namespaces.is_new(NamespaceKind::Pid));
+    let cloned = sys::process::clone_child(
+        cgroup.as_ref().map(|fd| fd.as_fd()),
+        plan.namespaces.is_new(NamespaceKind::Pid),
+    );
     if matches!(cloned, Ok(Cloned::Child)) {
         run(plan, passed);
     }

@@ -14,12 +14,14 @@ pub(super) fn assume(identity: &Identity) -> Step<()> {
     for cap in Cap::iter().filter(|cap| !keep.has(*cap)) {
         // Unknown to this kernel: not in its bounding set either.
         if bounding::read(cap) == Some(true) {
-            bounding::drop(cap).map_err(|error| fail("drop a capability from the bounding set", of_cap(error)))?;
+            bounding::drop(cap)
+                .map_err(|error| fail("drop a capability from the bounding set", of_cap(error)))?;
         }
     }
     capctl::prctl::set_keepcaps(true).map_err(|error| fail("keep capabilities", of_cap(error)))?;
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).map_err(|errno| refuse("set the supplementary groups", errno))?;
+    rustix::thread::set_thread_groups(&groups)
+        .map_err(|errno| refuse("set the supplementary groups", errno))?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)
         .map_err(|errno| refuse(format!("become group {}", identity.gid), errno))?;

@@ -122,6 +122,12 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
     }
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| fail("open the guest's /dev/null", errno))?;
+    if !passed.namespaces.is_empty() {
+        // From here on processes of the container may see this one; they must not be able to trace it or to reach its
+        // descriptors before execve.
+        capctl::prctl::set_dumpable(false)
+            .map_err(|error| fail("hide from the container", io::Error::from_raw_os_error(error.code())))?;
+    }
     join(&passed.namespaces)?;
     separate(plan)?;
     rustix::process::setsid().map_err(|errno| fail("make a session", errno))?;
@@ -231,7 +237,8 @@ impl Streams<'_> {
                 rustix::fs::fchown(source, Some(owner.0), Some(owner.1))
                     .map_err(|errno| fail(format!("give stream {number} to the user"), errno))?;
             }
-            sys::process::dup_to(source, number).map_err(|error| fail(format!("set up stream {number}"), error))?;
+            sys::process::dup_to(source, number)
+                .map_err(|error| fail(format!("set up stream {number}"), error))?;
         }
         Ok(())
     }

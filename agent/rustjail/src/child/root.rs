@@ -76,7 +76,8 @@ impl Root {
         match self.lookup(path) {
             Err(Errno::NOENT) => {
                 let (parent, name) = self.parent(path)?;
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags =
+                    OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
                 self.lookup(path)
             }

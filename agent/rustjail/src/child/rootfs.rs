@@ -89,7 +89,8 @@ fn change_propagation(path: &Path, change: Propagation) -> rustix::io::Result<()
 /// Makes the root a mount of its own, which can be moved. Neither it nor its parent may be shared
 /// (`pivot_root(2)`, EINVAL).
 fn bind_onto_itself(path: &Path) -> Step<()> {
-    let tree = mount::clone_tree(path, true).map_err(|error| of_mount(format!("root {}", path.display()), error))?;
+    let tree =
+        mount::clone_tree(path, true).map_err(|error| of_mount(format!("root {}", path.display()), error))?;
     if !root::is_directory(&tree).map_err(|error| fail("look at the root", error))? {
         return Err(refuse(format!("use {} as a root", path.display()), Errno::NOTDIR));
     }
@@ -106,12 +107,15 @@ fn bind_onto_itself(path: &Path) -> Step<()> {
     }
     let place = super::open_directory(path)
         .map_err(|errno| refuse(format!("open the root {}", path.display()), errno))?;
-    mount::attach(tree.as_fd(), place.as_fd()).map_err(|errno| fail(format!("bind {}", path.display()), errno))
+    mount::attach(tree.as_fd(), place.as_fd())
+        .map_err(|errno| fail(format!("bind {}", path.display()), errno))
 }
 
 fn mount_into(root: &Root, plan: &MountPlan) -> Step<()> {
     let subject = || match &plan.source {
-        MountSource::Bind { path, .. } => format!("mount {} on {}", path.display(), plan.destination.display()),
+        MountSource::Bind { path, .. } => {
+            format!("mount {} on {}", path.display(), plan.destination.display())
+        }
         MountSource::Filesystem { fstype, .. } => format!("mount {fstype} on {}", plan.destination.display()),
     };
     let mut plan_now = plan.clone();
@@ -205,7 +209,8 @@ fn move_root(root: &Root, path: &Path) -> Step<()> {
 
 /// Mount points outside the root, in the order in which they were mounted.
 fn outer_mounts(root: &Path) -> Step<Vec<PathBuf>> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| fail("read mountinfo", error))?;
+    let table =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| fail("read mountinfo", error))?;
     Ok(table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))

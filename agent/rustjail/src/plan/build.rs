@@ -7,8 +7,8 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process, Spec};
 use super::identity::{Identity, Rlimit};
 use super::mount::container_path;
 use super::{
-    Command, DeviceKind, DeviceNode, JailPlan, MountPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
-    RootSwitch, RootfsPlan, TerminalPlan,
+    Command, DeviceKind, DeviceNode, JailPlan, MountPlan, MountSource, NamespaceKind, NamespacePlan,
+    Propagation, RootSwitch, RootfsPlan, TerminalPlan,
 };
 
 /// Why no plan could be made. The text names the field of the spec.
@@ -50,9 +50,11 @@ pub struct ExecOptions<'a> {
 /// # Errors
 /// [`PlanError`] when the spec is inconsistent, or asks for what is not supported.
 pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
-    let process = spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
+    let process =
+        spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
     let linux = spec.linux().as_ref();
-    let mut namespaces = NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
+    let mut namespaces =
+        NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
     if namespaces.join.iter().any(|(kind, _)| *kind == NamespaceKind::Mount) {
         return Err(PlanError::Unsupported("a container in an existing mount namespace".into()));
     }
@@ -109,7 +111,9 @@ fn of_process(process: &Process, namespaces: &NamespacePlan) -> Result<JailPlan,
     }
     let adjust = process.oom_score_adj();
     if adjust.is_some_and(|value| !(-1000..=1000).contains(&value)) {
-        return Err(PlanError::Invalid(format!("process.oomScoreAdj {adjust:?} is not within -1000 to 1000")));
+        return Err(PlanError::Invalid(format!(
+            "process.oomScoreAdj {adjust:?} is not within -1000 to 1000"
+        )));
     }
     let size = process.console_size().map(|size| {
         let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
@@ -239,7 +243,9 @@ fn device_node(device: &LinuxDevice) -> Result<DeviceNode, PlanError> {
     };
     let (major, minor) = match kind {
         DeviceKind::Fifo => (0, 0),
-        DeviceKind::Char | DeviceKind::Block => (number(device.major(), "major")?, number(device.minor(), "minor")?),
+        DeviceKind::Char | DeviceKind::Block => {
+            (number(device.major(), "major")?, number(device.minor(), "minor")?)
+        }
     };
     Ok(DeviceNode {
         kind,

@@ -2,8 +2,8 @@
 
 use super::*;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    MountBuilder, ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder,
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder,
 };
 use std::collections::HashMap;
 
@@ -108,7 +108,10 @@ fn what_cannot_be_right_is_named() {
 #[test]
 fn a_namespace_listed_twice_is_refused() {
     let pid = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).build().unwrap();
-    assert!(error(process(), LinuxBuilder::default().namespaces([pid.clone(), pid])).contains("pid is listed twice"));
+    assert!(
+        error(process(), LinuxBuilder::default().namespaces([pid.clone(), pid]))
+            .contains("pid is listed twice")
+    );
 }
 
 #[test]

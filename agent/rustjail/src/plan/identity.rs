@@ -1,7 +1,9 @@
 //! User, groups, capabilities and limits of a plan.
 
 use capctl::caps::{Cap, CapSet};
-use oci_spec::runtime::{Capabilities as SpecCapabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, User};
+use oci_spec::runtime::{
+    Capabilities as SpecCapabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, User,
+};
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -58,6 +60,11 @@ fn mask(set: &Option<SpecCapabilities>) -> u64 {
         .flatten()
         .filter_map(|cap| format!("CAP_{cap}").parse::<Cap>().ok())
         .fold(0, |mask, cap| mask | (1 << cap as u8))
+}
+
+/// Names of all capabilities that Linux has, as the OCI runtime spec spells them.
+pub fn capability_names() -> impl Iterator<Item = String> {
+    Cap::iter().map(|cap| cap.to_string())
 }
 
 /// Turns a mask back into a set, leaving out what the running kernel does not know.

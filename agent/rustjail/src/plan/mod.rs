@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use build::{ExecOptions, InitOptions, PlanError, exec, init};
-pub use identity::{Capabilities, Identity, Rlimit};
-pub use mount::{MountAttributes, MountPlan, MountSource, Propagation, PropagationMode};
 pub(crate) use identity::cap_set;
+pub use identity::{Capabilities, Identity, Rlimit, capability_names};
 pub(crate) use mount::RDONLY;
+pub use mount::{MountAttributes, MountPlan, MountSource, Propagation, PropagationMode};
 pub use namespace::{NamespaceKind, NamespacePlan};
 
 /// Everything that the child does, in the order of its fields.

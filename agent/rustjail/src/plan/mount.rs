@@ -273,17 +273,18 @@ mod tests {
 
     #[test]
     fn words_are_sorted_into_attributes_propagation_and_options() {
-        let got =
-            plan("tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k", "ro", "rslave", "noswap"]).unwrap();
+        let got = plan(
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=64k", "ro", "rslave", "noswap"],
+        )
+        .unwrap();
         assert_eq!(got.destination, Path::new("/x/y"));
         assert_eq!(got.attributes, MountAttributes { set: RDONLY | NOSUID | STRICTATIME, clear: ATIME_MASK });
         assert_eq!(got.propagation, [Propagation { mode: PropagationMode::Slave, recursive: true }]);
         let MountSource::Filesystem { options, .. } = got.source else { panic!("{got:?}") };
         let names: Vec<_> = options.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-        assert_eq!(
-            names,
-            [("mode", Some("755")), ("size", Some("64k")), ("ro", None), ("noswap", None)]
-        );
+        assert_eq!(names, [("mode", Some("755")), ("size", Some("64k")), ("ro", None), ("noswap", None)]);
     }
 
     #[test]

@@ -106,8 +106,9 @@ impl Forker {
     /// # Errors
     /// [`StartError::Io`] when the executable cannot be run.
     pub fn spawn(program: &Path) -> Result<Forker, StartError> {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| StartError::io("make the forker's socket", errno))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| StartError::io("make the forker's socket", errno))?;
         set_socket_timeout(&ours, Timeout::Recv, Some(FORKER_DEADLINE))
             .map_err(|errno| StartError::io("set the forker's deadline", errno))?;
         // No pre_exec and no ids: std then uses posix_spawn, which is safe in a threaded process.
@@ -131,8 +132,9 @@ impl Forker {
     /// [`StartError::ForkerGone`] when the forker died: start another and ask it. [`StartError::Failed`] when the
     /// kernel refused the process.
     pub fn start(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| StartError::io("make a handshake socket", errno))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| StartError::io("make a handshake socket", errno))?;
         set_socket_timeout(&ours, Timeout::Recv, Some(PREPARE_DEADLINE))
             .map_err(|errno| StartError::io("set a handshake's deadline", errno))?;
         let mut passed = vec![(Role::Handshake, theirs.as_fd())];
@@ -141,13 +143,16 @@ impl Forker {
             passed.extend(stream.map(|fd| (Role::Stream(number), fd)));
         }
         passed.extend(descriptors.namespaces.iter().map(|(kind, fd)| (Role::Namespace(*kind), *fd)));
-        let request = Request { plan: plan.clone(), descriptors: passed.iter().map(|(role, _)| *role).collect() };
+        let request =
+            Request { plan: plan.clone(), descriptors: passed.iter().map(|(role, _)| *role).collect() };
         let text = memfd(&request).map_err(|error| StartError::io("store a plan", error))?;
-        let list: Vec<BorrowedFd<'_>> = std::iter::once(text.as_fd()).chain(passed.iter().map(|(_, fd)| *fd)).collect();
+        let list: Vec<BorrowedFd<'_>> =
+            std::iter::once(text.as_fd()).chain(passed.iter().map(|(_, fd)| *fd)).collect();
         message::send(&self.socket, &(), &list).map_err(StartError::ForkerGone)?;
-        let (reply, mut carried) = message::receive::<Reply>(&self.socket)
-            .map_err(StartError::ForkerGone)?
-            .ok_or_else(|| StartError::ForkerGone(io::ErrorKind::UnexpectedEof.into()))?;
+        let (reply, mut carried) =
+            message::receive::<Reply>(&self.socket)
+                .map_err(StartError::ForkerGone)?
+                .ok_or_else(|| StartError::ForkerGone(io::ErrorKind::UnexpectedEof.into()))?;
         match (reply, carried.pop()) {
             (Reply::Started { pid }, Some(pidfd)) => Ok(Starting { pid, pidfd, handshake: ours }),
             (Reply::Started { .. }, None) => {
@@ -202,7 +207,9 @@ impl Starting {
         self.order(&Order::Continue)?;
         match message::receive::<Report>(&self.handshake) {
             Ok(Some((Report::Ready, mut carried))) => Ok(carried.pop()),
-            Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => Err(StartError::Failed(failure)),
+            Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => {
+                Err(StartError::Failed(failure))
+            }
             Ok(None) => Err(StartError::Killed),
             Err(error) => Err(StartError::io("wait for the process to be ready", error)),
         }
@@ -223,7 +230,9 @@ impl Starting {
     pub fn executed(&self) -> Result<Executed, StartError> {
         match message::receive::<Report>(&self.handshake) {
             Ok(None) => Ok(Executed::Running),
-            Ok(Some((Report::ExecFailed(failure) | Report::Failed(failure), _))) => Ok(Executed::Failed(failure)),
+            Ok(Some((Report::ExecFailed(failure) | Report::Failed(failure), _))) => {
+                Ok(Executed::Failed(failure))
+            }
             Ok(Some((Report::Ready, _))) => {
                 Err(StartError::io("wait for the program", io::Error::other("the process was ready twice")))
             }

@@ -1,0 +1,50 @@
+//! The debug console: a raw terminal byte stream on a vsock port, off unless `agent.debug_console` says so.
+//!
+//! Where the guest has a shell, each connection gets one, on a terminal and in a cgroup of its own; all of it is killed
+//! when the connection ends. Where it has none, as in the minimal flavour, a small [`prompt`] answers. Sessions are
+//! independent of each other and of the API.
+
+mod prompt;
+mod session;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+
+use crate::app::Agent;
+use crate::config::Cid;
+use crate::error::chain;
+use crate::listen;
+
+/// Port where shims look for the console.
+const PORT: u32 = 1026;
+/// Shells, best first.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// Serves consoles for ever.
+pub(crate) async fn serve(agent: Arc<Agent>) -> std::io::Result<()> {
+    let port = agent.config.debug_console_vport.map_or(PORT, NonZeroU32::get);
+    let mut connections = std::pin::pin!(listen::vsock(Cid::Any, port)?);
+    tracing::info!(port, "debug console listens");
+    let mut number = 0u64;
+    while let Some(connection) = connections.next().await {
+        let Ok(stream) = connection else { continue };
+        number += 1;
+        let agent = Arc::clone(&agent);
+        tokio::spawn(async move {
+            tracing::warn!(number, "debug console opened");
+            let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
+            let ended = match shell {
+                Some(shell) => session::shell(&agent, stream, shell, number).await,
+                None => session::prompt(&agent, stream, number).await,
+            };
+            match ended {
+                Ok(()) => tracing::info!(number, "debug console closed"),
+                Err(error) => tracing::warn!(number, error = %chain(&error), "debug console failed"),
+            }
+        });
+    }
+    Ok(())
+}

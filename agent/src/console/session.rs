@@ -1,0 +1,236 @@
+//! One connection to the debug console.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process, ProcessBuilder, Spec};
+use rustix::pty::OpenptFlags;
+use rustix::termios::OptionalActions;
+use rustjail::cgroup::{Cgroup, CgroupPath};
+use rustjail::plan::{self, ExecOptions};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::prompt::{self, Order};
+use crate::app::Agent;
+use crate::container::{ContainerError, ExecRequest};
+use crate::process::launch::{Launch, LaunchError};
+use crate::process::stdio::{ChildStreams, Stdio, StreamError};
+
+/// Why a session ended badly.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    /// The terminal.
+    #[error("make a terminal")]
+    Terminal(#[source] io::Error),
+    /// The connection, or the terminal behind it.
+    #[error("talk to the console")]
+    Talk(#[source] io::Error),
+    /// The shell.
+    #[error("start a shell")]
+    Launch(#[source] LaunchError),
+    /// The shell's cgroup.
+    #[error("the shell's cgroup")]
+    Cgroup(#[source] rustjail::cgroup::Error),
+    /// The shell's plan.
+    #[error("plan a shell")]
+    Plan(#[source] plan::PlanError),
+    /// The spec of a shell's process.
+    #[error("describe a shell")]
+    Spec(#[source] oci_spec::OciSpecError),
+    /// A stream of the shell.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A thread panicked.
+    #[error("a console's work panicked")]
+    Panicked,
+}
+
+/// How long what a shell left running may take to die.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn shell_process(args: Vec<String>, cwd: &str, capabilities: bool) -> Result<Process, SessionError> {
+    let mut process = ProcessBuilder::default()
+        .terminal(true)
+        .args(args)
+        .env([PATH.to_owned(), "TERM=xterm".to_owned(), "PS1=\\u@\\h:\\w\\$ ".to_owned()])
+        .cwd(cwd)
+        .build()
+        .map_err(SessionError::Spec)?;
+    let all = || -> Capabilities {
+        let names = rustjail::plan::capability_names();
+        names.filter_map(|name| Capability::from_str(name.trim_start_matches("CAP_")).ok()).collect()
+    };
+    process.set_capabilities(if capabilities {
+        let set = LinuxCapabilitiesBuilder::default();
+        let set = set.bounding(all()).effective(all()).permitted(all()).inheritable(all()).ambient(all());
+        Some(set.build().map_err(SessionError::Spec)?)
+    } else {
+        None
+    });
+    Ok(process)
+}
+
+/// A shell of the guest's own, killed with all it started when the connection ends.
+pub(super) async fn shell(
+    agent: &Arc<Agent>,
+    stream: impl AsyncRead + AsyncWrite,
+    shell: &str,
+    number: u64,
+) -> Result<(), SessionError> {
+    let process = shell_process(vec![shell.to_owned(), "-i".to_owned()], "/", true)?;
+    let plan = plan::exec(&process, &ExecOptions { spec: &Spec::default() }).map_err(SessionError::Plan)?;
+    let path = CgroupPath::parse("", &format!("console-{number}")).map_err(SessionError::Cgroup)?;
+    let root = agent.paths.cgroup.clone();
+    let cgroup = blocking(move || Cgroup::create(&root, &path)).await?;
+    let cgroup = Arc::new(cgroup);
+    let directory = cgroup.dir().try_clone_to_owned().map_err(SessionError::Talk)?;
+    let launch = Launch { plan, cgroup: directory, namespaces: Vec::new(), streams: ChildStreams::default() };
+    let result = match agent.launcher.launch(launch).await {
+        Ok(launched) => {
+            let master = launched.terminal.ok_or(SessionError::Panicked)?;
+            let stdio = Stdio::of_terminal(master, &launched.exit)?;
+            bridge(stream, &stdio).await
+        }
+        Err(error) => Err(SessionError::Launch(error)),
+    };
+    blocking(move || cgroup.remove(KILL_DEADLINE)).await?;
+    result
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, rustjail::cgroup::Error> + Send + 'static,
+) -> Result<T, SessionError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SessionError::Panicked)?.map_err(SessionError::Cgroup)
+}
+
+/// Copies both ways until either side ends.
+async fn bridge(stream: impl AsyncRead + AsyncWrite, stdio: &Stdio) -> Result<(), SessionError> {
+    let (mut from_host, mut to_host) = tokio::io::split(stream);
+    let input = async {
+        let mut buffer = vec![0; 4096];
+        loop {
+            match from_host.read(&mut buffer).await {
+                Ok(0) => return Ok(()),
+                Ok(count) => stdio.write(buffer[..count].to_vec()).await?,
+                Err(error) => return Err(SessionError::Talk(error)),
+            }
+        }
+    };
+    let output = async {
+        loop {
+            let data = stdio.read_stdout(16 * 1024).await;
+            if data.is_empty() {
+                return Ok(());
+            }
+            to_host.write_all(&data).await.map_err(SessionError::Talk)?;
+        }
+    };
+    tokio::select! {
+        ended = input => ended,
+        ended = output => ended,
+    }
+}
+
+/// The prompt, behind a terminal of its own, whose line discipline echoes and edits.
+pub(super) async fn prompt(
+    agent: &Arc<Agent>,
+    stream: impl AsyncRead + AsyncWrite,
+    number: u64,
+) -> Result<(), SessionError> {
+    let (master, slave) = terminal().map_err(|errno| SessionError::Terminal(errno.into()))?;
+    // The prompt never exits by a status: the other end of this channel stays open as long as the session does.
+    let (_alive, exit) = tokio::sync::watch::channel(None);
+    let outside = Stdio::of_terminal(master, &exit)?;
+    let inside = Stdio::of_terminal(slave.try_clone().map_err(SessionError::Terminal)?, &exit)?;
+    tokio::select! {
+        ended = bridge(stream, &outside) => ended,
+        ended = converse(agent, &inside, &slave, number) => ended,
+    }
+}
+
+fn terminal() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    rustix::pty::unlockpt(&master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    Ok((master, slave))
+}
+
+async fn converse(
+    agent: &Arc<Agent>,
+    line: &Stdio,
+    terminal: &OwnedFd,
+    number: u64,
+) -> Result<(), SessionError> {
+    let mut entered = 0u64;
+    line.write(b"pith debug console; `help` lists the commands\n".to_vec()).await?;
+    loop {
+        line.write(b"pith> ".to_vec()).await?;
+        let input = line.read_stdout(4096).await;
+        if input.is_empty() {
+            return Ok(());
+        }
+        let answer = match prompt::parse(&String::from_utf8_lossy(&input)) {
+            Order::Nothing => String::new(),
+            Order::Exit => return Ok(()),
+            Order::Show(view) => prompt::show(view, agent).await,
+            Order::Unknown(word) => format!("unknown command {word:?}; `help` lists the commands\n"),
+            Order::Enter { container, command } => {
+                entered += 1;
+                let id = format!("console-{number}-{entered}");
+                match enter(agent, line, terminal, &container, command, id).await {
+                    Ok(status) => format!("ended with status {status}\n"),
+                    Err(text) => format!("{text}\n"),
+                }
+            }
+        };
+        line.write(answer.into_bytes()).await?;
+    }
+}
+
+/// Runs a command in a container on this terminal, which is raw meanwhile: the container's own does the line editing.
+async fn enter(
+    agent: &Arc<Agent>,
+    line: &Stdio,
+    terminal: &OwnedFd,
+    container: &str,
+    command: Vec<String>,
+    exec_id: String,
+) -> Result<i32, String> {
+    let text = |error: &dyn std::error::Error| crate::error::chain(error);
+    let handle = agent.registry.get(container).map_err(|error| text(&error))?;
+    let process = shell_process(command, "/", false).map_err(|error| text(&error))?;
+    let request = ExecRequest { exec_id: exec_id.clone(), process };
+    handle.exec(request).await.map_err(|error: ContainerError| text(&error))?;
+    let process = handle.process(&exec_id).map_err(|error| text(&error))?;
+    let before = rustix::termios::tcgetattr(terminal).map_err(|errno| errno.to_string())?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw).map_err(|errno| errno.to_string())?;
+    let output = async {
+        loop {
+            let data = process.stdio.read_stdout(16 * 1024).await;
+            if data.is_empty() || line.write(data).await.is_err() {
+                return;
+            }
+        }
+    };
+    let input = async {
+        loop {
+            let data = line.read_stdout(4096).await;
+            if data.is_empty() || process.stdio.write(data).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = output => {}
+        () = input => {}
+    }
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &before).map_err(|errno| errno.to_string())?;
+    process.wait().await.map_err(|error| text(&error))
+}
