@@ -1,0 +1,178 @@
+//! Builds the static agent binary with cargo and puts it where the recipe looks for it.
+//!
+//! Promises that the binary needs no loader and no library: it is the guest's first process. Paths of this host do not
+//! get into it. Must never build with other flags than the ones here: they are what makes it static and small.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::cache::{self, CacheError};
+use crate::digest::Digest;
+use crate::elf::{self, ElfError};
+
+use crate::layout::Layout;
+use crate::manifest::{AgentPart, Manifest, ManifestError};
+use crate::program::{Program, ProgramError};
+use crate::progress::{Progress, bytes};
+
+/// The target triple, named even where it is the host's: without it, build scripts would be linked statically too.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The cargo profile.
+pub const PROFILE: &str = "guest";
+
+const INSTALL: &str = "install Rust by rustup";
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// cargo or rustc failed.
+    #[error("cannot {operation}")]
+    Program {
+        /// What was being done.
+        operation: &'static str,
+        /// How it failed.
+        source: ProgramError,
+    },
+    /// cargo said something unexpected.
+    #[error("cannot understand what cargo metadata says")]
+    Metadata(#[from] serde_json::Error),
+    /// The workspace has no such package.
+    #[error("the workspace has no package named agent")]
+    NoPackage,
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The binary would not run as the first process of an empty file system.
+    #[error("{path} wants the loader {loader}: it is not static")]
+    Dynamic {
+        /// The binary.
+        path: PathBuf,
+        /// What it wants.
+        loader: String,
+    },
+    /// The binary is no ELF file.
+    #[error("{path} is not a program")]
+    Elf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ElfError,
+    },
+    /// The binary cannot be put in its place.
+    #[error("cannot install the agent")]
+    Install(#[from] CacheError),
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+}
+
+/// Builds the agent, checks that it is static, installs it and notes it in the manifest.
+///
+/// # Errors
+/// When cargo fails, with its last lines, or when the outcome is not a static program.
+pub async fn build(layout: &Layout, progress: Progress) -> Result<AgentPart, AgentError> {
+    let program = |operation| move |source| AgentError::Program { operation, source };
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let cargo = || Program::new(&cargo, INSTALL).current_dir(layout.root());
+    let metadata = cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
+    let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
+    let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
+    let Metadata { target_directory, packages } = serde_json::from_str(json)?;
+    let version =
+        packages.into_iter().find(|package| package.name == "agent").ok_or(AgentError::NoPackage)?.version;
+
+    let mut step = progress.step("compile the agent", None);
+    cargo()
+        .args(["build", "--package", "agent", "--bin", "agent", "--profile", PROFILE, "--target", TARGET])
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(layout.root(), cargo_home().as_deref()))
+        .env_remove("RUSTFLAGS")
+        .run(|line| step.advance_if(line.trim_start().strip_prefix("Compiling ")))
+        .await
+        .map_err(program("compile the agent"))?;
+
+    let path = target_directory.join(TARGET).join(PROFILE).join("agent");
+    let binary = std::fs::read(&path).map_err(|source| AgentError::Read { path: path.clone(), source })?;
+    match elf::interpreter(&binary) {
+        Ok(None) => {}
+        Ok(Some(loader)) => return Err(AgentError::Dynamic { path, loader }),
+        Err(source) => return Err(AgentError::Elf { path, source }),
+    }
+    let compiler = Program::new("rustc", INSTALL).arg("--version").current_dir(layout.root()).lines().await;
+    let compiler =
+        compiler.map_err(program("ask rustc for its version"))?.into_iter().next().unwrap_or_default();
+    let lock = layout.root().join("Cargo.lock");
+    let (lock_sha256, _) =
+        Digest::of_file(&lock).map_err(|source| AgentError::Read { path: lock, source })?;
+    cache::install(&path, &layout.agent())?;
+    let part = AgentPart { version, compiler, target: TARGET.into(), profile: PROFILE.into(), lock_sha256 };
+    Manifest::update(layout, |manifest| {
+        manifest.agent = Some(part.clone());
+        manifest.add_product(layout, "agent")
+    })?;
+    let crates = step.count();
+    step.done(&format!("{crates} crates, {}", bytes(binary.len() as u64)));
+    Ok(part)
+}
+
+/// The compiler flags, each separated by the byte 0x1f as cargo wants it.
+fn rust_flags(root: &Path, cargo_home: Option<&Path>) -> String {
+    let mut flags = vec![
+        "-C".to_string(),
+        "target-feature=+crt-static".into(),
+        "-C".into(),
+        "relocation-model=static".into(),
+    ];
+    // Panic messages carry source paths; the later of two prefixes that fit wins, so the root comes last.
+    for (from, to) in [(cargo_home, "/cargo"), (Some(root), "/pith")] {
+        flags.extend(from.map(|from| format!("--remap-path-prefix={}={to}", from.display())));
+    }
+    flags.join("\x1f")
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    set("CARGO_HOME").or_else(|| Some(set("HOME")?.join(".cargo")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_make_it_static_and_hide_this_host() {
+        let flags = rust_flags(Path::new("/src"), Some(Path::new("/home/me/.cargo")));
+        let flags: Vec<_> = flags.split('\x1f').collect();
+        assert_eq!(
+            flags,
+            [
+                "-C",
+                "target-feature=+crt-static",
+                "-C",
+                "relocation-model=static",
+                "--remap-path-prefix=/home/me/.cargo=/cargo",
+                "--remap-path-prefix=/src=/pith",
+            ]
+        );
+        assert_eq!(rust_flags(Path::new("/src"), None).split('\x1f').count(), 5);
+    }
+}

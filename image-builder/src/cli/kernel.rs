@@ -1,0 +1,103 @@
+//! `image-builder kernel build|check`.
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use image_builder::digest::Digest;
+use image_builder::kernel;
+use image_builder::manifest::Manifest;
+use image_builder::progress::bytes;
+
+use super::Global;
+
+/// What to do about the kernel.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Merge the fragments, verify the configuration, compile, and install vmlinuz and vmlinux.
+    Build(KernelArgs),
+    /// Merge the fragments and verify the configuration; takes seconds.
+    Check(SourceArgs),
+}
+
+/// Which kernel.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArgs {
+    /// The profile in kernel-config/profile.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) profile: String,
+    /// A tarball in place of the one in kernel.toml.
+    #[arg(long, value_name = "PATH|URL")]
+    pub(crate) source: Option<String>,
+    /// What the tarball must hash to; obligatory with a URL.
+    #[arg(long, value_name = "HEX", requires = "source")]
+    pub(crate) sha256: Option<Digest>,
+}
+
+/// How to build it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KernelArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// How many jobs make runs [default: one per CPU].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) jobs: usize,
+    /// Build even if it is cached, and fail if the outcome differs from the cached one.
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+}
+
+impl SourceArgs {
+    fn options(self) -> kernel::Options {
+        let Self { profile, source, sha256 } = self;
+        kernel::Options { profile, source, sha256, jobs: 0, rebuild: false }
+    }
+}
+
+impl KernelArgs {
+    /// The library's form of it.
+    pub(crate) fn options(self) -> kernel::Options {
+        kernel::Options { jobs: self.jobs, rebuild: self.rebuild, ..self.source.options() }
+    }
+}
+
+impl Command {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
+        match self {
+            Self::Check(args) => {
+                let checked =
+                    kernel::check(&layout.kernel_config(), &args.options(), &cache, progress).await?;
+                global.print(&checked, || {
+                    let kernel::Checked { profile, version, fragments, requested, enabled } = &checked;
+                    format!(
+                        "profile {profile} on Linux {version}: {fragments} fragments ask for {requested} options; \
+                         all survived, nothing forbidden is set; {enabled} options are on"
+                    )
+                })
+            }
+            Self::Build(args) => {
+                let built = kernel::build(&layout.kernel_config(), &args.options(), &cache, progress).await?;
+                built.install(&layout)?;
+                let manifest = Manifest::read(&layout);
+                let part = manifest.kernel.context("the manifest was changed meanwhile")?;
+                let size = |name: &str| manifest.products.get(name).map_or(0, |product| product.size);
+                let value = serde_json::json!({
+                    "cached": built.cached,
+                    "release": part.release,
+                    "profile": part.profile,
+                    "products": manifest.products,
+                });
+                global.print(&value, || {
+                    format!(
+                        "Linux {}{}: vmlinuz {}, vmlinux {} in {}",
+                        part.release,
+                        if built.cached { " from the cache" } else { "" },
+                        bytes(size("vmlinuz")),
+                        bytes(size("vmlinux")),
+                        layout.out().display()
+                    )
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Command-line types and the dispatch from them to the library.
+//!
+//! One file per family: `kernel`, `agent`, `initrd` and `build` make products, `run` has everything that talks to a
+//! running pod. Must never decide anything that a library user would have to decide again.
+
+mod build;
+mod kernel;
+mod run;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use image_builder::cache::Cache;
+use image_builder::layout::Layout;
+use image_builder::progress::Progress;
+
+/// Builds what a VM boots (kernel, initrd with the agent), and boots it.
+#[derive(Debug, Parser)]
+#[command(name = "image-builder", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command understands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print results as JSON on standard output; progress becomes silent.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The source tree [default: the nearest directory upwards that has kernel-config/kernel.toml].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Where products go [default: ROOT/out].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the guest kernel, or check its configuration.
+    #[command(subcommand)]
+    Kernel(kernel::Command),
+    /// Build the static agent binary.
+    Agent(build::AgentArgs),
+    /// Pack the agent into an initrd.
+    Initrd(build::InitrdArgs),
+    /// Build everything: kernel, agent and initrd.
+    Build(build::BuildArgs),
+    #[command(flatten)]
+    Pod(run::Command),
+}
+
+impl Cli {
+    /// Runs the command. The future of a build command is dropped on SIGINT or SIGTERM: everything it started and
+    /// half wrote goes with it. Pod commands see to signals themselves, since a pod wants to be stopped in order.
+    pub(crate) async fn execute(self) -> anyhow::Result<ExitCode> {
+        let global = self.global;
+        match self.command {
+            Command::Kernel(command) => interruptible(command.execute(&global)).await,
+            Command::Agent(args) => interruptible(args.execute(&global)).await,
+            Command::Initrd(args) => interruptible(args.execute(&global)).await,
+            Command::Build(args) => interruptible(args.execute(&global)).await,
+            Command::Pod(command) => command.execute(&global).await,
+        }
+    }
+}
+
+impl Global {
+    /// The source tree and product directory these options name.
+    pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
+        let root = match &self.root {
+            Some(root) => root.clone(),
+            None => {
+                Layout::find_root(&std::env::current_dir().context("cannot read the working directory")?)?
+            }
+        };
+        Ok(Layout::new(root, self.out.clone()))
+    }
+
+    /// The cache directory of this user.
+    pub(crate) fn cache(&self) -> anyhow::Result<Cache> {
+        Ok(Cache::locate(|name| std::env::var_os(name))?)
+    }
+
+    /// How to show progress, given `--json` and where standard error goes.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::detect(self.json)
+    }
+
+    /// Prints a result: as JSON with `--json`, else as `text`. A closed pipe is not an error of ours.
+    pub(crate) fn print<T: serde::Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let mut line = if self.json { serde_json::to_string_pretty(value)? } else { text() };
+        line.push('\n');
+        match std::io::stdout().lock().write_all(line.as_bytes()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs `work` until it ends or a signal asks for the end; then `work` is dropped, which undoes it, and the exit
+/// status is the shell's for that signal.
+async fn interruptible(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let number = tokio::select! {
+        result = work => return result.map(|()| ExitCode::SUCCESS),
+        _ = interrupt.recv() => 2_u8,
+        _ = terminate.recv() => 15,
+        _ = hangup.recv() => 1,
+    };
+    eprintln!("image-builder: stopped by signal {number}; nothing was left behind");
+    Ok(ExitCode::from(128 + number))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_decides_the_exit_status() {
+        assert_eq!(interruptible(async { Ok(()) }).await.unwrap(), ExitCode::SUCCESS);
+        let error = interruptible(async { anyhow::bail!("no") }).await.unwrap_err();
+        assert_eq!(error.to_string(), "no");
+    }
+
+    #[tokio::test]
+    async fn a_signal_drops_the_work_and_is_the_exit_status() {
+        struct Undo(std::rc::Rc<std::cell::Cell<bool>>);
+        impl Drop for Undo {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let undone = std::rc::Rc::new(std::cell::Cell::new(false));
+        let undo = Undo(undone.clone());
+        let code = interruptible(async move {
+            let _undo = undo;
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)?;
+            std::future::pending().await
+        });
+        assert_eq!(code.await.unwrap(), ExitCode::from(143));
+        assert!(undone.get());
+    }
+}

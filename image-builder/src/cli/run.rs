@@ -1,0 +1,253 @@
+//! Commands that boot a pod and talk to it: each variant is one command.
+
+mod detach;
+mod exec;
+mod pods;
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use image_builder::run::output::{Event, JsonSink, Sink, TextSink};
+use image_builder::run::state::StateDir;
+use image_builder::run::timing::Timings;
+use image_builder::run::{Pod, RunOptions, StopRequest};
+use image_builder::vm::{Accel, Machine};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::Global;
+
+/// Words for the kernel's command line that switch the guest's debug console on.
+const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
+/// How many execs are measured when the table is asked for and nothing else is said.
+const BENCH_EXEC: u32 = 20;
+
+/// Commands for pods.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a guest and run a pod in it; exits with the status of its containers.
+    Run(RunArgs),
+    /// List running pods.
+    Ps,
+    /// Run one more command in a container.
+    Exec(exec::ExecArgs),
+    /// Show what a container wrote.
+    Logs(pods::LogsArgs),
+    /// Connect to the debug console of a pod's guest (end with Ctrl-]).
+    Console(exec::ConsoleArgs),
+    /// End a pod.
+    Stop(pods::StopArgs),
+    /// Measure execs in a running pod and show its sizes and times.
+    Timings(pods::TimingsArgs),
+    /// Make a disk of an image, as `run` does, and say where it is.
+    Image(ImageArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The pod's manifest; `-` is standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Return as soon as all containers have started; the pod goes on in the background.
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the pod up after its main containers ended, until `stop`.
+    #[arg(long)]
+    keep: bool,
+    /// Show the table of sizes and times in the end.
+    #[arg(long)]
+    timings: bool,
+    /// Measure this many execs of /bin/true before the pod ends.
+    #[arg(long, value_name = "N")]
+    bench_exec: Option<u32>,
+    /// The machine model [default: the smallest that has room for all disks].
+    #[arg(long)]
+    machine: Option<Machine>,
+    /// The accelerator.
+    #[arg(long, default_value = "auto")]
+    accel: Accel,
+    /// Guest memory [default: 512 plus the containers' limits].
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Guest CPUs.
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Words added to the kernel's command line, for example `agent.log=debug`.
+    #[arg(long, value_name = "WORD")]
+    append: Vec<String>,
+    /// Give the guest a way to the host's network.
+    #[arg(long)]
+    network: bool,
+    /// Switch on the debug console that `console` connects to.
+    #[arg(long)]
+    debug_console: bool,
+    /// The kernel [default: OUT/vmlinux].
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initrd [default: OUT/initrd.img].
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+}
+
+/// Arguments of `image`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// An OCI layout directory, an archive made by `docker save` or `skopeo copy`, or a directory; `:TAG` behind it
+    /// picks one of several images.
+    reference: String,
+}
+
+impl Command {
+    /// Runs the command; sees to signals itself.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(args) => args.execute(global).await,
+            Self::Ps => pods::ps(global),
+            Self::Exec(args) => args.execute(global).await,
+            Self::Logs(args) => args.execute().await,
+            Self::Console(args) => args.execute().await,
+            Self::Stop(args) => args.execute().await,
+            Self::Timings(args) => args.execute(global).await,
+            Self::Image(args) => args.execute(global),
+        }
+    }
+}
+
+/// Where running pods are known.
+fn state() -> StateDir {
+    StateDir::locate(|name| std::env::var_os(name))
+}
+
+/// A process's status as ours. What does not fit in a byte is a failure all the same.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
+}
+
+impl RunArgs {
+    async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let pod = self.pod()?;
+        if self.detach && !detach::is_detached() {
+            anyhow::ensure!(self.file != Path::new("-"), "--detach needs the manifest in a file");
+            return detach::run(&pod.name, &state()).await;
+        }
+        let options = self.options(global)?;
+        let names = pod.containers.iter().map(|container| container.name.clone()).collect();
+        let sink = self.sink(global, names);
+        let outcome = image_builder::run::run(pod, options, Arc::clone(&sink), stop_requests()?).await?;
+        if self.timings && !detach::is_detached() {
+            sink.show(&Event::Timings(outcome.timings));
+        }
+        Ok(exit_code(outcome.code))
+    }
+
+    fn pod(&self) -> anyhow::Result<Pod> {
+        let mut text = String::new();
+        let name = self.file.display();
+        if self.file == Path::new("-") {
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        } else {
+            text = std::fs::read_to_string(&self.file).with_context(|| format!("cannot read {name}"))?;
+        }
+        Pod::parse(&text).with_context(|| name.to_string())
+    }
+
+    fn options(&self, global: &Global) -> anyhow::Result<RunOptions> {
+        let layout = global.layout();
+        let product = |given: &Option<PathBuf>, pick: fn(&image_builder::layout::Layout) -> PathBuf| match (
+            given, &layout,
+        ) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Ok(layout)) => Ok(pick(layout)),
+            (None, Err(error)) => Err(anyhow::anyhow!("{error:#}; or name files with --kernel and --initrd")),
+        };
+        let kernel = product(&self.kernel, |layout| layout.vmlinux())?;
+        let initrd = product(&self.initrd, |layout| layout.initrd())?;
+        for path in [&kernel, &initrd] {
+            anyhow::ensure!(path.is_file(), "there is no {}; `image-builder build` makes it", path.display());
+        }
+        let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
+        let in_out = |pick: fn(&image_builder::layout::Layout) -> PathBuf| size(&pick(layout.as_ref().ok()?));
+        let sizes = Timings {
+            vmlinuz_bytes: in_out(|layout| layout.vmlinuz()),
+            initrd_bytes: size(&initrd),
+            agent_bytes: in_out(|layout| layout.agent()),
+            ..Timings::default()
+        };
+        let mut cmdline = self.append.clone();
+        if self.debug_console {
+            cmdline.extend(DEBUG_CONSOLE.map(str::to_owned));
+        }
+        let parent =
+            self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(RunOptions {
+            kernel,
+            initrd,
+            machine: self.machine,
+            accel: self.accel,
+            memory_mib: self.memory,
+            cpus: self.cpus,
+            cmdline,
+            network: self.network,
+            base: parent.to_path_buf(),
+            cache: global.cache()?,
+            state: state(),
+            keep: self.keep,
+            bench_exec: self.bench_exec.unwrap_or(if self.timings { BENCH_EXEC } else { 0 }),
+            sizes,
+        })
+    }
+
+    fn sink(&self, global: &Global, names: Vec<String>) -> Arc<dyn Sink> {
+        if detach::is_detached() {
+            return Arc::new(detach::NotesOnly(TextSink::new(
+                names,
+                false,
+                std::io::sink(),
+                std::io::stderr(),
+            )));
+        }
+        if global.json {
+            return Arc::new(JsonSink::new(std::io::stdout()));
+        }
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Arc::new(TextSink::new(names, colour, std::io::stdout(), std::io::stderr()))
+    }
+}
+
+/// Turns signals into requests to stop: the first one politely, the second one at once.
+fn stop_requests() -> anyhow::Result<watch::Receiver<StopRequest>> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (ask, asked) = watch::channel(StopRequest::No);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            ask.send_modify(|request| {
+                *request = if *request == StopRequest::No { StopRequest::Graceful } else { StopRequest::Now };
+            });
+        }
+    });
+    Ok(asked)
+}
+
+impl ImageArgs {
+    fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let image = image_builder::image::prepare(&self.reference, &global.cache()?)?;
+        let value = serde_json::json!({
+            "disk": image.disk, "bytes": image.size, "cached": image.cached, "config": image.config,
+        });
+        global.print(&value, || format!("{} ({} bytes)", image.disk.display(), image.size))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

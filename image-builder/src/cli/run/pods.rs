@@ -1,0 +1,163 @@
+//! `ps`, `logs`, `stop` and `timings`: what concerns a pod as a whole.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Args;
+use image_builder::run::exec;
+use image_builder::run::state::{ContainerPhase, PodRecord, log_path};
+use image_builder::run::timing::Timings;
+use image_builder::vm::AgentClient;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{BENCH_EXEC, Global, state};
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Lists running pods.
+pub(super) fn ps(global: &Global) -> anyhow::Result<ExitCode> {
+    let pods = state().pods();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    global.print(&pods, || table(&pods, now))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(pods: &[PodRecord], now: u64) -> String {
+    let mut rows = vec![["POD", "PHASE", "CONTAINERS", "UP", "ACCEL", "PID"].map(str::to_owned)];
+    for pod in pods {
+        let containers =
+            pod.containers.iter().map(|container| match (container.phase, container.exit_code) {
+                (ContainerPhase::Exited, Some(code)) => format!("{}({code})", container.name),
+                (ContainerPhase::Waiting, _) => format!("{}(waiting)", container.name),
+                _ => container.name.clone(),
+            });
+        rows.push([
+            pod.name.clone(),
+            format!("{:?}", pod.phase).to_lowercase(),
+            containers.collect::<Vec<_>>().join(","),
+            format!("{} s", now.saturating_sub(pod.started)),
+            pod.accel.clone().unwrap_or_default(),
+            pod.pid.to_string(),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..6).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on until the container has ended.
+    #[arg(short, long)]
+    follow: bool,
+    /// The pod.
+    pod: String,
+    /// The container; not needed when there is only one.
+    container: Option<String>,
+}
+
+impl LogsArgs {
+    pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        let state = state();
+        let (dir, record) = state.find(&self.pod)?;
+        let name = record.container(self.container.as_deref())?.name.clone();
+        let mut log = None;
+        loop {
+            // Asked before reading: what was written before the end is read after it.
+            let ended = match state.find(&self.pod) {
+                Ok((_, record)) => record.container(Some(&name))?.phase == ContainerPhase::Exited,
+                Err(_) => true,
+            };
+            copy_new(&log_path(&dir, &name), &mut log)?;
+            if ended || !self.follow {
+                return Ok(ExitCode::SUCCESS);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Copies what is new in a log, which may not exist yet, to standard output.
+fn copy_new(path: &Path, log: &mut Option<std::fs::File>) -> anyhow::Result<()> {
+    if log.is_none() {
+        *log = std::fs::File::open(path).ok();
+    }
+    let Some(file) = log else { return Ok(()) };
+    let mut new = Vec::new();
+    file.read_to_end(&mut new).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(&new).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The pod.
+    pod: String,
+    /// Seconds after which the guest is switched off under the containers [default: until they have ended].
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+impl StopArgs {
+    pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        let state = state();
+        let (_, record) = state.find(&self.pod)?;
+        let pid = Pid::from_raw(record.pid.cast_signed());
+        // The process holds the pod's lock, so the number is its own.
+        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot signal process {pid}"))?;
+        let begun = Instant::now();
+        let mut impatient = self.timeout.map(Duration::from_secs);
+        while state.find(&self.pod).is_ok_and(|(_, now)| now.pid == record.pid) {
+            if impatient.is_some_and(|timeout| begun.elapsed() > timeout) {
+                impatient = None;
+                kill(pid, Signal::SIGTERM).with_context(|| format!("cannot signal process {pid}"))?;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Arguments of `timings`.
+#[derive(Debug, Args)]
+pub(crate) struct TimingsArgs {
+    /// The pod.
+    pod: String,
+    /// The container to measure in [default: the first that runs].
+    container: Option<String>,
+    /// How many execs to measure.
+    #[arg(long, value_name = "N", default_value_t = BENCH_EXEC)]
+    bench_exec: u32,
+    /// What to execute.
+    #[arg(last = true, default_value = "/bin/true")]
+    command: Vec<String>,
+}
+
+impl TimingsArgs {
+    pub(super) async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let (_, record) = state().find(&self.pod)?;
+        let container = match &self.container {
+            Some(name) => record.container(Some(name))?,
+            None => record
+                .containers
+                .iter()
+                .find(|container| container.phase == ContainerPhase::Running)
+                .with_context(|| format!("no container of pod {:?} runs any more", self.pod))?,
+        };
+        let client = AgentClient::connect(record.endpoint()?).await?;
+        let exec_ms = exec::bench(&client, container, &self.command, self.bench_exec).await?;
+        let timings = Timings { exec_ms, ..record.timings.clone() };
+        global.print(&timings, || timings.table().trim_end().to_owned())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

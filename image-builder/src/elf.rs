@@ -1,0 +1,176 @@
+//! Just enough of ELF to see whether a `vmlinux` can be entered by PVH, and whether a program is static.
+//!
+//! A VMM that loads the uncompressed kernel looks in its PT_NOTE segment for a note of owner `Xen` and type 18
+//! (XEN_ELFNOTE_PHYS32_ENTRY), whose content is the 32-bit physical entry address. Bounds-checked; never panics.
+
+/// Type of a program header that names the loader.
+const PT_INTERP: u32 = 3;
+/// Type of a program header that holds notes.
+const PT_NOTE: u32 = 4;
+/// Type of the note with the entry address.
+const PHYS32_ENTRY: u32 = 18;
+
+/// Why a file is not what it should be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElfError {
+    /// No ELF magic, or another class or byte order.
+    #[error("it is not a 64-bit little-endian ELF file")]
+    NotElf64,
+    /// A table points outside of the file.
+    #[error("it is cut short")]
+    Truncated,
+    /// No such note.
+    #[error("it has no PVH note, so no VMM can enter it; CONFIG_PVH must be on, and strip must keep notes")]
+    NoNote,
+}
+
+/// The physical address at which a VMM enters the kernel by PVH.
+///
+/// # Errors
+/// When the file is no ELF file of the right kind, or has no such note.
+pub fn pvh_entry(file: &[u8]) -> Result<u32, ElfError> {
+    for segment in segments(file, PT_NOTE)? {
+        if let Some(entry) = entry_in(segment)? {
+            return Ok(entry);
+        }
+    }
+    Err(ElfError::NoNote)
+}
+
+/// The loader that a program asks for; none for a static one.
+///
+/// # Errors
+/// When the file is no ELF file of the right kind.
+pub fn interpreter(file: &[u8]) -> Result<Option<String>, ElfError> {
+    let segments = segments(file, PT_INTERP)?;
+    Ok(segments.first().map(|path| String::from_utf8_lossy(path).trim_end_matches('\0').to_string()))
+}
+
+/// The content of every segment of one type.
+fn segments(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
+    if file.get(..6) != Some(&[0x7f, b'E', b'L', b'F', 2, 1]) {
+        return Err(ElfError::NotElf64);
+    }
+    let (offset, size, count) =
+        (u64_at(file, 32)?, u64::from(u16_at(file, 54)?), u64::from(u16_at(file, 56)?));
+    let mut found = Vec::new();
+    for index in 0..count {
+        let header = offset.checked_add(index * size).ok_or(ElfError::Truncated)?;
+        let header = slice(file, header, size.max(56))?;
+        if u32_at(header, 0)? == wanted {
+            found.push(slice(file, u64_at(header, 8)?, u64_at(header, 32)?)?);
+        }
+    }
+    Ok(found)
+}
+
+fn entry_in(mut notes: &[u8]) -> Result<Option<u32>, ElfError> {
+    while notes.len() >= 12 {
+        let (name_size, content_size) = (u64::from(u32_at(notes, 0)?), u64::from(u32_at(notes, 4)?));
+        let kind = u32_at(notes, 8)?;
+        let content_at = 12 + name_size.next_multiple_of(4);
+        let (name, content) = (slice(notes, 12, name_size)?, slice(notes, content_at, content_size)?);
+        if kind == PHYS32_ENTRY && name == b"Xen\0" {
+            return u32_at(content, 0).map(Some);
+        }
+        let next = content_at + content_size.next_multiple_of(4);
+        notes = usize::try_from(next).ok().and_then(|next| notes.get(next..)).unwrap_or_default();
+    }
+    Ok(None)
+}
+
+fn slice(bytes: &[u8], offset: u64, size: u64) -> Result<&[u8], ElfError> {
+    let start = usize::try_from(offset).map_err(|_| ElfError::Truncated)?;
+    let end =
+        offset.checked_add(size).and_then(|end| usize::try_from(end).ok()).ok_or(ElfError::Truncated)?;
+    bytes.get(start..end).ok_or(ElfError::Truncated)
+}
+
+fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], ElfError> {
+    bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().ok_or(ElfError::Truncated)
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, ElfError> {
+    array_at(bytes, offset).map(u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, ElfError> {
+    array_at(bytes, offset).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Result<u64, ElfError> {
+    array_at(bytes, offset).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(owner: &[u8], kind: u32, content: &[u8]) -> Vec<u8> {
+        let mut note = Vec::new();
+        for word in [owner.len() as u32, content.len() as u32, kind] {
+            note.extend(word.to_le_bytes());
+        }
+        for part in [owner, content] {
+            note.extend(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    fn elf(notes: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; 64 + 2 * 56];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        file[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        file[56..58].copy_from_slice(&2_u16.to_le_bytes());
+        file[64] = 1;
+        file[120] = 4;
+        file[128..136].copy_from_slice(&176_u64.to_le_bytes());
+        file[152..160].copy_from_slice(&(notes.len() as u64).to_le_bytes());
+        file.extend(notes);
+        file
+    }
+
+    #[test]
+    fn the_note_is_found_among_others() {
+        let notes = [
+            note(b"GNU\0", 18, b"abcd"),
+            note(b"Linux\0", 257, b"x"),
+            note(b"Xen\0", 18, &0x100_0770_u64.to_le_bytes()),
+        ];
+        assert_eq!(pvh_entry(&elf(&notes.concat())), Ok(0x100_0770));
+    }
+
+    #[test]
+    fn absence_and_damage_are_told_apart() {
+        assert_eq!(pvh_entry(&elf(&note(b"Xen\0", 5, b"abcd"))), Err(ElfError::NoNote));
+        assert_eq!(pvh_entry(b"MZ"), Err(ElfError::NotElf64));
+        let whole = elf(&note(b"Xen\0", 18, b"abcd"));
+        for length in 6..whole.len() {
+            assert_eq!(pvh_entry(&whole[..length]), Err(ElfError::Truncated), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_loader_is_seen() {
+        let mut file = elf(b"/lib/ld.so\0");
+        assert_eq!(interpreter(&file), Ok(None));
+        file[120] = 3;
+        assert_eq!(interpreter(&file), Ok(Some("/lib/ld.so".to_string())));
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(interpreter(&own).is_ok());
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_panic() {
+        let mut file = elf(&note(b"Xen\0", 18, b"abcd"));
+        for at in [32, 128, 152] {
+            let mut bad = file.clone();
+            bad[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+            assert_eq!(pvh_entry(&bad), Err(ElfError::Truncated));
+        }
+        file[176..184].fill(0xff);
+        assert_eq!(pvh_entry(&file), Err(ElfError::Truncated));
+    }
+}

@@ -1,0 +1,155 @@
+//! Container images as disks.
+//!
+//! Owns the way from an OCI layout directory, an image archive (`docker save`, OCI archive) or a plain root file
+//! system to one read-only EROFS disk plus the image's configuration. Promises that digests are verified, that the
+//! same image gives the same disk, that it is made once (the cache remembers), and that no privilege is needed.
+//! Must never write outside the cache, nor follow anything in an image out of it.
+//!
+//! ```text
+//! source: layout dir | archive | plain dir ──► tree (layers applied) ──► erofs ──► cache/images/<key>/{disk.erofs,image.json}
+//! ```
+
+mod config;
+mod directory;
+mod erofs;
+mod error;
+mod layer;
+mod source;
+mod tree;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{Account, ImageConfig, UserError};
+pub use error::ImageError;
+
+use crate::cache::Cache;
+use crate::digest::Digest;
+use source::{Opened, Resolved};
+use tree::{Spool, Tree};
+
+/// Changes whenever the same image would become a different disk.
+const WRITER: &[u8] = b"erofs 1";
+const KIND: &str = "images";
+const DISK: &str = "disk.erofs";
+const RECORD: &str = "image.json";
+
+/// An image that a guest can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The EROFS disk.
+    pub disk: PathBuf,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// What the image says about running it.
+    pub config: ImageConfig,
+    /// Whether the disk was in the cache already.
+    pub cached: bool,
+}
+
+/// What is kept beside a disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    source: String,
+    config: ImageConfig,
+}
+
+/// Makes a disk of the image at `reference`: a directory or file, with `:tag` behind it when an OCI layout holds
+/// more than one image.
+///
+/// # Errors
+/// Names the file and what is wrong with it: not an image, a digest that does not match, an entry that leads out
+/// of the image.
+pub fn prepare(reference: &str, cache: &Cache) -> Result<Image, ImageError> {
+    match source::open(reference, cache)? {
+        Opened::Image(resolved) => make(reference, resolved.key(), &*resolved, cache),
+        Opened::Directory(path) => pack(&path, cache),
+    }
+}
+
+/// Makes a disk of a directory as it is, whatever is in it.
+///
+/// # Errors
+/// Names the file that cannot be read.
+pub fn pack(dir: &Path, cache: &Cache) -> Result<Image, ImageError> {
+    let dir = dir.canonicalize().map_err(|error| ImageError::io("find", dir, error))?;
+    if !dir.is_dir() {
+        return Err(ImageError::source(&dir, "is not a directory"));
+    }
+    let key = directory::key(&dir)?;
+    make(&dir.display().to_string(), key, &PlainDirectory(dir), cache)
+}
+
+/// Makes a disk of what `content` fills a tree with, unless the cache has it under `key`.
+fn make(reference: &str, key: Digest, content: &dyn Fill, cache: &Cache) -> Result<Image, ImageError> {
+    let key = Digest::of_parts([("writer", WRITER), ("image", key.to_string().as_bytes())]);
+    if let Some(entry) = cache.entry(KIND, &key) {
+        return load(&entry, true);
+    }
+    let work = cache.workspace()?;
+    let mut spool =
+        Spool::new(work.path()).map_err(|error| ImageError::io("create a file in", work.path(), error))?;
+    let mut tree = Tree::new();
+    let mut config = content.fill(&mut tree, &mut spool)?;
+    config.take_accounts(&tree, &spool);
+    let entry = work.path().join("entry");
+    fs::create_dir(&entry).map_err(|error| ImageError::io("create", &entry, error))?;
+    let disk = entry.join(DISK);
+    let file = File::create(&disk).map_err(|error| ImageError::io("create", &disk, error))?;
+    erofs::write(&tree, &spool, uuid(&key), file)
+        .map_err(|source| ImageError::Disk { path: PathBuf::from(reference), source: Box::new(source) })?;
+    let record = Record { source: reference.to_owned(), config };
+    let text =
+        serde_json::to_vec_pretty(&record).map_err(|error| ImageError::io("write", &disk, error.into()))?;
+    fs::write(entry.join(RECORD), text)
+        .map_err(|error| ImageError::io("write", entry.join(RECORD), error))?;
+    load(&cache.publish(KIND, &key, &entry)?, false)
+}
+
+fn load(entry: &Path, cached: bool) -> Result<Image, ImageError> {
+    let path = entry.join(RECORD);
+    let text = fs::read(&path).map_err(|error| ImageError::io("read", &path, error))?;
+    let record: Record =
+        serde_json::from_slice(&text).map_err(|source| ImageError::Json { path: path.clone(), source })?;
+    let disk = entry.join(DISK);
+    let size = fs::metadata(&disk).map_err(|error| ImageError::io("read", &disk, error))?.len();
+    Ok(Image { disk, size, config: record.config, cached })
+}
+
+/// Something that can fill a tree.
+trait Fill {
+    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError>;
+}
+
+impl Fill for Resolved {
+    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError> {
+        self.apply_layers(tree, spool)?;
+        Ok(self.config())
+    }
+}
+
+struct PlainDirectory(PathBuf);
+
+impl Fill for PlainDirectory {
+    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError> {
+        directory::fill(&self.0, tree, spool)?;
+        Ok(ImageConfig::default())
+    }
+}
+
+/// A file system name that follows from the content (RFC 9562 version 8: custom).
+fn uuid(key: &Digest) -> [u8; 16] {
+    let text = key.to_string();
+    let mut uuid = [0; 16];
+    for (index, byte) in uuid.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).unwrap_or_default();
+    }
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Packs a flavour into an initrd.
+//!
+//! recipe -> tree -> cpio archive -> compressed image, with the size budget checked before anything is written.
+//! Promises that the same recipe, products and `SOURCE_DATE_EPOCH` give the same bytes. Must never need root.
+
+use std::ffi::OsString;
+use std::io;
+
+use crate::cache::{self, CacheError};
+use crate::digest::Digest;
+use crate::format::compress::{Compression, compress};
+use crate::format::cpio::{self, CpioError};
+use crate::layout::Layout;
+use crate::manifest::{EntryPart, InitrdPart, Manifest, ManifestError};
+use crate::progress::bytes;
+use crate::recipe::{Recipe, RecipeError};
+use crate::tree::{Kind, Tree};
+
+/// How many files a budget error lists.
+const CULPRITS: usize = 5;
+
+/// Why there is no initrd.
+#[derive(Debug, thiserror::Error)]
+pub enum InitrdError {
+    /// The recipe is wrong or something it names is missing.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The tree does not fit the format.
+    #[error("cannot pack the tree")]
+    Pack(#[from] CpioError),
+    /// The compressor failed.
+    #[error("cannot compress the archive with {compression}")]
+    Compress {
+        /// The format.
+        compression: Compression,
+        /// Why.
+        source: io::Error,
+    },
+    /// The image is too large.
+    #[error(
+        "the {flavour} initrd has {} in {compression}, over its budget of {}; the largest files (unpacked):\n{culprits}",
+        bytes(*.size), bytes(*.budget)
+    )]
+    Budget {
+        /// The recipe's name.
+        flavour: String,
+        /// How it was compressed.
+        compression: Compression,
+        /// Its size.
+        size: u64,
+        /// The bound.
+        budget: u64,
+        /// One line per large file.
+        culprits: String,
+    },
+    /// `SOURCE_DATE_EPOCH` is not a time.
+    #[error(
+        "SOURCE_DATE_EPOCH={0:?} is not a number of seconds from 0 to 4294967295; correct it or unset it"
+    )]
+    Epoch(OsString),
+    /// Two packings of the same input differ.
+    #[error(
+        "packed twice from the same input, the initrd came out different; this is a bug in image-builder"
+    )]
+    Irreproducible,
+    /// The image cannot be written.
+    #[error("cannot write the initrd")]
+    Write(#[from] CacheError),
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+/// What to pack and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The recipe's name.
+    pub flavour: String,
+    /// How to compress.
+    pub compression: Compression,
+    /// The time of every entry.
+    pub epoch: u32,
+    /// Pack twice and compare.
+    pub twice: bool,
+}
+
+/// A packed initrd, not yet written.
+#[derive(Debug, Clone)]
+pub struct Initrd {
+    image: Vec<u8>,
+    part: InitrdPart,
+}
+
+/// The time to put on everything: the value of `SOURCE_DATE_EPOCH`, or 0 when it is unset or empty.
+///
+/// # Errors
+/// [`InitrdError::Epoch`] when it is set to something else than a number that fits.
+pub fn epoch(variable: Option<OsString>) -> Result<u32, InitrdError> {
+    match variable.filter(|value| !value.is_empty()) {
+        None => Ok(0),
+        Some(value) => value.to_str().and_then(|text| text.parse().ok()).ok_or(InitrdError::Epoch(value)),
+    }
+}
+
+/// Packs an initrd.
+///
+/// # Errors
+/// As they come; [`InitrdError::Budget`] names the largest files.
+pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, InitrdError> {
+    let recipe = Recipe::load(layout, &options.flavour)?;
+    let first = pack_recipe(&recipe, &recipe.tree(layout)?, options)?;
+    if options.twice && pack_recipe(&recipe, &recipe.tree(layout)?, options)?.image != first.image {
+        return Err(InitrdError::Irreproducible);
+    }
+    Ok(first)
+}
+
+fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd, InitrdError> {
+    let compression = options.compression;
+    let archive = cpio::archive(tree, options.epoch)?;
+    let image =
+        compress(&archive, compression).map_err(|source| InitrdError::Compress { compression, source })?;
+    let (size, budget) = (image.len() as u64, recipe.budget());
+    // The budget is about what ships; an image that is deliberately not compressed is for tests.
+    if compression != Compression::None && size > budget {
+        let line = |(path, size): (&_, u64)| format!("  {:>10}  {path}", bytes(size));
+        let culprits = tree.largest(CULPRITS).into_iter().map(line).collect::<Vec<_>>().join("\n");
+        let flavour = recipe.name().to_string();
+        return Err(InitrdError::Budget { flavour, compression, size, budget, culprits });
+    }
+    let part = InitrdPart {
+        flavour: recipe.name().to_string(),
+        recipe_sha256: recipe.digest(),
+        compression: compression.to_string(),
+        source_date_epoch: options.epoch,
+        unpacked_size: archive.len() as u64,
+        entries: entries(tree),
+    };
+    Ok(Initrd { image, part })
+}
+
+fn entries(tree: &Tree) -> Vec<EntryPart> {
+    tree.iter()
+        .map(|(path, node)| {
+            let (size, sha256, target) = match &node.kind {
+                Kind::File(content) => (Some(content.len() as u64), Some(Digest::of(content)), None),
+                Kind::Symlink(target) => (None, None, Some(target.clone())),
+                Kind::Character { major, minor } | Kind::Block { major, minor } => {
+                    (None, None, Some(format!("{major}:{minor}")))
+                }
+                Kind::Directory | Kind::Fifo => (None, None, None),
+            };
+            let mode = format!("{:04o}", node.mode);
+            EntryPart {
+                path: path.to_string(),
+                kind: node.kind.name().to_string(),
+                mode,
+                size,
+                sha256,
+                target,
+            }
+        })
+        .collect()
+}
+
+impl Initrd {
+    /// The image's bytes.
+    pub fn image(&self) -> &[u8] {
+        &self.image
+    }
+
+    /// What went into it.
+    pub fn part(&self) -> &InitrdPart {
+        &self.part
+    }
+
+    /// Writes the image to where `run` looks for it, and notes it in the manifest.
+    ///
+    /// # Errors
+    /// When either cannot be written.
+    pub fn install(&self, layout: &Layout) -> Result<(), InitrdError> {
+        cache::write_atomically(&layout.initrd(), &self.image)?;
+        Manifest::update(layout, |manifest| {
+            manifest.initrd = Some(self.part.clone());
+            manifest.add_product(layout, "initrd.img")
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::cpio::tests::read;
+
+    /// The shipped recipe with a made-up agent of `size` bytes that do not compress.
+    fn layout(dir: &Path, size: usize) -> Layout {
+        let shipped = Layout::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), None);
+        let layout = Layout::new(dir.into(), None);
+        let recipe = std::fs::read(shipped.flavour("minimal")).unwrap();
+        cache::write_atomically(&layout.flavour("minimal"), &recipe).unwrap();
+        let mut seed = 1_u64;
+        let mut noise = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as u8
+        };
+        let agent: Vec<_> = (0..size).map(|_| noise()).collect();
+        cache::write_atomically(&layout.agent(), &agent).unwrap();
+        layout
+    }
+
+    fn options(compression: Compression) -> Options {
+        Options { flavour: "minimal".into(), compression, epoch: 1_234_567, twice: true }
+    }
+
+    #[test]
+    fn the_minimal_flavour_has_what_a_boot_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let initrd = pack(&layout(dir.path(), 1000), &options(Compression::None)).unwrap();
+        let seen = read(initrd.image());
+        let find =
+            |name: &str| seen.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!((find("init").mode, find("init").content.len()), (0o100_755, 1000));
+        assert_eq!((find("dev/console").mode, find("dev/console").device), (0o020_600, (5, 1)));
+        for name in ["dev", "proc", "sys", "run", "etc"] {
+            assert_eq!(find(name).mode & 0o170_000, 0o040_000, "{name}");
+        }
+        assert_eq!(find("tmp").mode, 0o041_777);
+        assert!(seen.iter().all(|entry| entry.mtime == 1_234_567));
+        assert_eq!(initrd.part().unpacked_size, initrd.image().len() as u64);
+        assert_eq!(initrd.part().entries.len(), seen.len());
+    }
+
+    #[test]
+    fn built_in_two_places_it_is_the_same() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for compression in [Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::None] {
+            let images = [&one, &two].map(|dir| {
+                let layout = layout(dir.path(), 50_000);
+                pack(&layout, &options(compression)).unwrap().install(&layout).unwrap();
+                (std::fs::read(layout.initrd()).unwrap(), std::fs::read(layout.manifest()).unwrap())
+            });
+            assert!(images[0] == images[1], "{compression} differs");
+        }
+        let manifest = Manifest::read(&Layout::new(one.path().into(), None));
+        let init = manifest.initrd.unwrap().entries.into_iter().find(|entry| entry.path == "/init").unwrap();
+        assert_eq!((init.size, init.mode.as_str()), (Some(50_000), "0755"));
+        assert!(manifest.products.contains_key("initrd.img"));
+    }
+
+    #[test]
+    fn over_budget_names_the_largest_files_and_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path(), 2_600_000);
+        let error = pack(&layout, &options(Compression::Zstd)).unwrap_err().to_string();
+        assert!(error.contains("over its budget of 2.50 MB") && error.contains("2.60 MB  /init"), "{error}");
+        assert!(!layout.initrd().exists());
+        assert!(pack(&layout, &options(Compression::None)).is_ok(), "uncompressed images are for tests");
+    }
+
+    #[test]
+    fn the_epoch_is_a_number_or_nothing() {
+        assert_eq!(epoch(None).unwrap(), 0);
+        assert_eq!(epoch(Some("".into())).unwrap(), 0);
+        assert_eq!(epoch(Some("1700000000".into())).unwrap(), 1_700_000_000);
+        for bad in ["now", "-1", "4294967296", "1 "] {
+            assert!(epoch(Some(bad.into())).is_err(), "{bad}");
+        }
+    }
+}

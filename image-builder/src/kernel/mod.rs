@@ -1,0 +1,332 @@
+//! The guest kernel: from fragments to a checked configuration, and from that to bootable files.
+//!
+//! ```text
+//! kernel-config/ ── Profile ─┐                    ┌─ Fault: lost or forbidden option, build never starts
+//! tarball ── Kconfig files ──┴─ allnoconfig ── .config ── full tree ── make ── PVH note? ── cache ── out/
+//! ```
+//!
+//! The base is the kernel's own `tinyconfig`: its fragments come first, ours after them, and every option that
+//! nobody asks for is off, also one that only becomes visible by what we ask for.
+//!
+//! Promises: a kernel in the cache is complete, has every requested option and no forbidden one; the same source,
+//! requests and tools give the same bytes. Must never build in the source tree or leave a half-built one behind.
+
+mod build;
+pub mod config;
+pub mod forbid;
+pub mod fragment;
+mod kconfig;
+pub mod profile;
+pub mod toolchain;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{self, Cache, CacheError};
+use crate::digest::Digest;
+use crate::elf::ElfError;
+use crate::layout::Layout;
+use crate::manifest::{self, Manifest, ManifestError};
+use crate::program::ProgramError;
+use crate::progress::Progress;
+use crate::source::{Location, Source, SourceError, Tarball};
+
+use config::{Config, Fault};
+use profile::{DataError, Profile};
+use toolchain::Toolchain;
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The data files are wrong.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The source cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The source is of another series.
+    #[error(
+        "the source is Linux {found}, but kernel.toml says {expected}; check the fragments against it and change it there"
+    )]
+    Series {
+        /// What the Makefile says.
+        found: String,
+        /// What `kernel.toml` says.
+        expected: String,
+    },
+    /// The configuration is not what was asked for.
+    #[error("the configuration is not what was asked for:\n{}", list(.0))]
+    Faults(Vec<Fault>),
+    /// make or a tool of it failed.
+    #[error("cannot {operation}")]
+    Program {
+        /// What was being done.
+        operation: &'static str,
+        /// How it failed.
+        source: ProgramError,
+    },
+    /// The result cannot be entered by PVH.
+    #[error("the built vmlinux is of no use")]
+    Elf(#[from] ElfError),
+    /// The result is too large.
+    #[error("vmlinuz has {size} bytes, {} over the budget of {budget} in kernel.toml", size - budget)]
+    Budget {
+        /// Its size.
+        size: u64,
+        /// The bound.
+        budget: u64,
+    },
+    /// Two builds of the same input differ.
+    #[error("built again from the same input, these came out different: {}", .0.join(", "))]
+    Irreproducible(Vec<&'static str>),
+    /// The cache failed.
+    #[error("cannot keep the kernel")]
+    Cache(#[from] CacheError),
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A file operation failed.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    fn program(operation: &'static str) -> impl FnOnce(ProgramError) -> Self {
+        move |source| Self::Program { operation, source }
+    }
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What to build, apart from the data files.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The profile's name.
+    pub profile: String,
+    /// A path or URL in place of the one in `kernel.toml`.
+    pub source: Option<String>,
+    /// What the tarball must hash to.
+    pub sha256: Option<Digest>,
+    /// How many jobs make may run; 0 for one per CPU.
+    pub jobs: usize,
+    /// Build even if the cache has it, and compare with what the cache has.
+    pub rebuild: bool,
+}
+
+/// A configuration that passed the check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checked {
+    /// The profile's name.
+    pub profile: String,
+    /// The kernel's version.
+    pub version: String,
+    /// How many fragments were merged.
+    pub fragments: usize,
+    /// How many options they ask for.
+    pub requested: usize,
+    /// How many options are `y` in the end.
+    pub enabled: usize,
+}
+
+/// What is known about a built kernel; kept beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// `uname -r`.
+    pub release: String,
+    /// The profile's name.
+    pub profile: String,
+    /// The tarball's file name.
+    pub source: String,
+    /// Its digest.
+    pub source_sha256: Digest,
+    /// What built it.
+    #[serde(flatten)]
+    pub toolchain: Toolchain,
+    /// How many pieces make reported: the next build's estimate.
+    pub pieces: u64,
+    /// The physical address a VMM enters `vmlinux` at.
+    pub pvh_entry: u32,
+}
+
+/// A built kernel in the cache.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What is known about it.
+    pub record: Record,
+    /// Whether it was there before.
+    pub cached: bool,
+    /// Whether the size budget holds for it, and which.
+    budget: Option<u64>,
+}
+
+/// Files of a kernel in the cache.
+const PRODUCTS: [&str; 4] = ["vmlinuz", "vmlinux", "config", "System.map"];
+
+/// Merges the fragments and verifies the outcome, without compiling the kernel.
+///
+/// # Errors
+/// [`KernelError::Faults`] names every option that did not survive or must not be set; others as they come.
+pub async fn check(
+    dir: &Path,
+    options: &Options,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Checked, KernelError> {
+    let profile = Profile::load(dir, &options.profile)?;
+    let tarball = source(&profile, options)?.fetch(cache, progress).await?;
+    let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
+    let enabled = Config::parse(&config).enabled();
+    let Profile { name, fragments, requests, .. } = profile;
+    Ok(Checked { profile: name, version, fragments, requested: requests.len(), enabled })
+}
+
+/// Builds the kernel, or finds it in the cache.
+///
+/// # Errors
+/// As [`check`], and when the build fails. The size budget is [`Kernel::install`]'s business.
+pub async fn build(
+    dir: &Path,
+    options: &Options,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Kernel, KernelError> {
+    let profile = Profile::load(dir, &options.profile)?;
+    let tarball = source(&profile, options)?.fetch(cache, progress).await?;
+    let toolchain =
+        Toolchain::detect().await.map_err(KernelError::program("ask the compiler for its version"))?;
+    let key = key(&profile, &tarball, &toolchain);
+    let budget = profile.budget.then_some(profile.kernel.budget.vmlinuz);
+    if let Some(dir) = cache.entry("kernel", &key).filter(|_| !options.rebuild) {
+        let path = dir.join("config");
+        let text = std::fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
+        verified(&profile, &text)?;
+        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, budget });
+    }
+    let expected =
+        cache.entries("kernel").iter().find_map(|dir| read_record(dir).ok()).map(|record| record.pieces);
+    let (_, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
+    let job =
+        build::Job { profile: &profile, tarball: &tarball, toolchain, config, jobs: options.jobs, expected };
+    let work = cache.workspace()?;
+    let product = job.run(work.path(), progress).await?;
+    if options.rebuild
+        && let Some(dir) = cache.entry("kernel", &key)
+    {
+        same_products(&product, &dir)?;
+    }
+    let dir = cache.publish("kernel", &key, &product)?;
+    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, budget })
+}
+
+/// Compares two builds of the same input.
+fn same_products(new: &Path, old: &Path) -> Result<(), KernelError> {
+    let mut different = Vec::new();
+    for name in PRODUCTS {
+        let digest = |dir: &Path| {
+            let path = dir.join(name);
+            Digest::of_file(&path).map_err(KernelError::io("read", &path))
+        };
+        if digest(new)? != digest(old)? {
+            different.push(name);
+        }
+    }
+    if different.is_empty() { Ok(()) } else { Err(KernelError::Irreproducible(different)) }
+}
+
+/// What makes one kernel another than the next. Comments of fragments do not; nor does the order they come in.
+fn key(profile: &Profile, tarball: &Tarball, toolchain: &Toolchain) -> Digest {
+    let build = &profile.kernel.build;
+    Digest::of_parts([
+        ("recipe", build::RECIPE.as_bytes()),
+        ("source", tarball.sha256.to_string().as_bytes()),
+        ("requests", profile.requests.to_config().as_bytes()),
+        ("compiler", toolchain.compiler.as_bytes()),
+        ("linker", toolchain.linker.as_bytes()),
+        ("arch", build.arch.name().as_bytes()),
+        ("user", build.user.as_bytes()),
+        ("host", build.host.as_bytes()),
+    ])
+}
+
+fn source(profile: &Profile, options: &Options) -> Result<Source, KernelError> {
+    let file = &profile.kernel.source;
+    let location = match (&options.source, &file.path, &file.url) {
+        (Some(text), _, _) => Location::parse(text),
+        (None, Some(path), _) => Location::File(path.clone()),
+        (None, None, Some(url)) => Location::Url(url.clone()),
+        (None, None, None) => return Err(SourceError::Nowhere.into()),
+    };
+    let pinned = file.sha256.as_deref().filter(|_| options.source.is_none());
+    let sha256 = match (options.sha256, pinned) {
+        (Some(digest), _) => Some(digest),
+        (None, Some(text)) => Some(text.parse().map_err(SourceError::Digest)?),
+        (None, None) => None,
+    };
+    let hint = match (&options.source, &file.package) {
+        (None, Some(package)) => format!("install it with: apt-get install {package}"),
+        _ => "pass an existing tarball with --source".to_string(),
+    };
+    Ok(Source { location, sha256, hint })
+}
+
+/// Passes a configuration on if it is what the profile asks for.
+fn verified(profile: &Profile, config: &str) -> Result<(), KernelError> {
+    let faults = Config::parse(config).verify(&profile.requests, &profile.forbidden);
+    if faults.is_empty() { Ok(()) } else { Err(KernelError::Faults(faults)) }
+}
+
+fn read_record(dir: &Path) -> Result<Record, KernelError> {
+    let path = dir.join("record.json");
+    let text = std::fs::read(&path).map_err(KernelError::io("read", &path))?;
+    serde_json::from_slice(&text).map_err(|error| KernelError::io("understand", &path)(error.into()))
+}
+
+impl Kernel {
+    /// Copies the products to where the next steps look for them, and notes them in the manifest.
+    ///
+    /// # Errors
+    /// [`KernelError::Budget`] before anything is copied, when vmlinuz is too large.
+    pub fn install(&self, layout: &Layout) -> Result<(), KernelError> {
+        let path = self.dir.join("vmlinuz");
+        let size = std::fs::metadata(&path).map_err(KernelError::io("inspect", &path))?.len();
+        if let Some(budget) = self.budget.filter(|budget| size > *budget) {
+            return Err(KernelError::Budget { size, budget });
+        }
+        for name in PRODUCTS {
+            cache::install(&self.dir.join(name), &layout.out().join(name))?;
+        }
+        Manifest::update(layout, |manifest| {
+            manifest.kernel = Some(manifest::KernelPart {
+                release: self.record.release.clone(),
+                profile: self.record.profile.clone(),
+                source: self.record.source.clone(),
+                source_sha256: self.record.source_sha256,
+                toolchain: self.record.toolchain.clone(),
+            });
+            for name in PRODUCTS {
+                manifest.add_product(layout, name)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

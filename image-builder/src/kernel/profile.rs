@@ -1,0 +1,352 @@
+//! The data files of a kernel: `kernel.toml`, `profile/<name>.toml`, `forbid.toml` and the fragments they lead to.
+//!
+//! Promises that unknown keys are errors and that fragments come in a fixed order. Must never run anything.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::forbid::Forbidden;
+use super::fragment::{self, FragmentError, Requests};
+
+/// What is wrong with a data file.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not TOML of the expected shape.
+    #[error("{path} is not understood")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A profile of this name does not exist.
+    #[error("there is no kernel profile {name:?}; there are: {known}")]
+    NoProfile {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A profile allows what is not forbidden.
+    #[error("{path}: allows {option}, which is not forbidden")]
+    Allow {
+        /// The profile.
+        path: PathBuf,
+        /// The option.
+        option: String,
+    },
+    /// A fragment directory holds no fragment.
+    #[error("{profile}: {fragments} has no *.conf file")]
+    NoFragment {
+        /// The profile.
+        profile: PathBuf,
+        /// The directory.
+        fragments: PathBuf,
+    },
+    /// A fragment is wrong.
+    #[error(transparent)]
+    Fragment(#[from] FragmentError),
+}
+
+impl DataError {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Read { path, source }
+    }
+
+    pub(crate) fn toml(path: &Path, source: toml::de::Error) -> Self {
+        Self::Toml { path: path.to_path_buf(), source: Box::new(source) }
+    }
+}
+
+/// `kernel.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelFile {
+    /// Which source.
+    pub source: SourceFile,
+    /// How it is built.
+    pub build: BuildFile,
+    /// What it may weigh.
+    pub budget: BudgetFile,
+}
+
+/// Where the source comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// The release series, such as `6.12`.
+    pub series: String,
+    /// The tarball on this host.
+    pub path: Option<PathBuf>,
+    /// The tarball elsewhere.
+    pub url: Option<String>,
+    /// What the tarball must hash to.
+    pub sha256: Option<String>,
+    /// The distribution's package that installs `path`.
+    pub package: Option<String>,
+}
+
+/// Constants of the build.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildFile {
+    /// For which processor.
+    pub arch: Arch,
+    /// KBUILD_BUILD_USER.
+    pub user: String,
+    /// KBUILD_BUILD_HOST.
+    pub host: String,
+}
+
+/// A processor architecture that guests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Arch {
+    /// 64-bit PC.
+    #[serde(rename = "x86_64")]
+    X86_64,
+}
+
+impl Arch {
+    /// The kernel's name of it, as in `ARCH=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// Its directory below `arch/` in the kernel's source.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86",
+        }
+    }
+}
+
+/// Upper bounds in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetFile {
+    /// Of the compressed kernel.
+    pub vmlinuz: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    description: String,
+    fragments: Vec<PathBuf>,
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default = "yes")]
+    budget: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Everything that the data files say about one kernel.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The profile's name.
+    pub name: String,
+    /// One sentence about it.
+    pub description: String,
+    /// `kernel.toml`.
+    pub kernel: KernelFile,
+    /// All options of all fragments.
+    pub requests: Requests,
+    /// What must not be set.
+    pub forbidden: Forbidden,
+    /// How many fragments there are.
+    pub fragments: usize,
+    /// Whether the size budget of `kernel.toml` holds.
+    pub budget: bool,
+}
+
+impl Profile {
+    /// Reads the profile called `name` below `dir`, the `kernel-config` directory.
+    ///
+    /// # Errors
+    /// The first file that is missing or wrong.
+    pub fn load(dir: &Path, name: &str) -> Result<Self, DataError> {
+        let kernel = read_toml(&dir.join("kernel.toml"))?;
+        let path = dir.join("profile").join(format!("{name}.toml"));
+        if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
+            return Err(DataError::NoProfile {
+                name: name.to_string(),
+                known: known_profiles(dir).join(", "),
+            });
+        }
+        let file: ProfileFile = read_toml(&path)?;
+        let list = dir.join("forbid.toml");
+        let forbidden = Forbidden::parse(&list, &read(&list)?)?.allowing(&path, &file.allow)?;
+        let mut requests = Vec::new();
+        let mut fragments = 0;
+        for relative in &file.fragments {
+            for fragment in fragment_files(&path, &dir.join(relative))? {
+                let shown = fragment.strip_prefix(dir).unwrap_or(&fragment);
+                requests.extend(fragment::parse(shown, &read(&fragment)?)?);
+                fragments += 1;
+            }
+        }
+        Ok(Self {
+            name: name.to_string(),
+            description: file.description,
+            kernel,
+            requests: Requests::merge(requests)?,
+            forbidden,
+            fragments,
+            budget: file.budget,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, DataError> {
+    std::fs::read_to_string(path).map_err(DataError::read(path))
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    toml::from_str(&read(path)?).map_err(|source| DataError::toml(path, source))
+}
+
+/// The names of all profiles below `dir`, sorted.
+pub fn known_profiles(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir.join("profile")) else { return Vec::new() };
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// `path` itself, or every `*.conf` below it in order of name.
+fn fragment_files(profile: &Path, path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    let mut pending = vec![path.to_path_buf()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(DataError::read(&dir))? {
+            let entry = entry.map_err(DataError::read(&dir))?.path();
+            match entry.is_dir() {
+                true => pending.push(entry),
+                false if entry.extension().is_some_and(|extension| extension == "conf") => found.push(entry),
+                false => {}
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(DataError::NoFragment { profile: profile.to_path_buf(), fragments: path.to_path_buf() });
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config")
+    }
+
+    #[test]
+    fn every_shipped_profile_loads_and_asks_for_nothing_forbidden() {
+        let names = known_profiles(&shipped());
+        assert!(names.contains(&"default".to_string()), "{names:?}");
+        for name in names {
+            let profile = Profile::load(&shipped(), &name).unwrap();
+            assert!(profile.requests.len() > 100 && profile.fragments > 10, "{name}");
+            for (symbol, _) in profile.forbidden.iter() {
+                let asked =
+                    profile.requests.get(symbol).filter(|request| request.value != fragment::Value::No);
+                assert_eq!(asked, None, "{name} asks for a forbidden option");
+            }
+        }
+    }
+
+    /// Options that the project's other parts cannot work without; a fragment that loses one breaks them at a distance.
+    #[test]
+    fn the_default_profile_has_what_the_agent_builds_on() {
+        let requests = Profile::load(&shipped(), "default").unwrap().requests;
+        for symbol in [
+            "PVH",
+            "VIRTIO_MMIO_CMDLINE_DEVICES",
+            "VIRTIO_VSOCKETS",
+            "VIRTIO_BLK",
+            "VIRTIO_NET",
+            "VIRTIO_FS",
+            "OVERLAY_FS",
+            "EROFS_FS",
+            "EXT4_FS",
+            "USER_NS",
+            "PID_NS",
+            "NET_NS",
+            "TIME_NS",
+            "CGROUP_BPF",
+            "CFS_BANDWIDTH",
+            "MEMCG",
+            "CGROUP_PIDS",
+            "CPUSETS",
+            "SECCOMP",
+            "VETH",
+            "RD_ZSTD",
+            "RD_GZIP",
+            "RD_LZ4",
+            "DEVTMPFS",
+            "POSIX_MQUEUE",
+        ] {
+            let request = requests.get(&format!("CONFIG_{symbol}"));
+            assert_eq!(request.map(|r| r.value.to_string()).as_deref(), Some("y"), "{symbol}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_profile_names_the_known_ones() {
+        for name in ["nope", "", "../kernel", "a/b"] {
+            let error = Profile::load(&shipped(), name).unwrap_err().to_string();
+            assert!(error.contains("debug, default"), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_empty_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "kernel.toml",
+            "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n[budget]\nvmlinuz=1\n",
+        );
+        write("forbid.toml", "");
+        write("base/README", "");
+        write("profile/a.toml", "description=''\nfragments=['base']\ncolour=1\n");
+        let error = Profile::load(dir.path(), "a").unwrap_err();
+        assert!(
+            matches!(&error, DataError::Toml { source, .. } if source.to_string().contains("colour")),
+            "{error:?}"
+        );
+        write("profile/a.toml", "description=''\nfragments=['base']\n");
+        assert!(matches!(Profile::load(dir.path(), "a"), Err(DataError::NoFragment { .. })));
+        write("base/deep/b.conf", "# why: w\n# needed-by: n\nCONFIG_B=y\n");
+        let profile = Profile::load(dir.path(), "a").unwrap();
+        let places: Vec<_> = profile.requests.iter().map(|request| request.place.to_string()).collect();
+        assert_eq!(places, ["base/deep/b.conf:3"]);
+    }
+}

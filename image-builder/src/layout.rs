@@ -1,0 +1,118 @@
+//! Where things are in the source tree and in the product directory.
+//!
+//! Owns every path by which one step finds another's product. Promises that no other module spells them out.
+//! Must never touch the file system beyond asking whether a marker file exists.
+
+use std::path::{Path, PathBuf};
+
+/// Why the source tree could not be found.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// No directory upwards holds the marker file.
+    #[error("no kernel-config/kernel.toml in {0} or above it; run inside the source tree or pass --root")]
+    NoRoot(PathBuf),
+}
+
+/// The source tree and its product directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+    out: PathBuf,
+}
+
+impl Layout {
+    /// Describes the tree at `root`; products go to `out`, or to `root/out`.
+    pub fn new(root: PathBuf, out: Option<PathBuf>) -> Self {
+        let out = out.unwrap_or_else(|| root.join("out"));
+        Self { root, out }
+    }
+
+    /// Looks for the tree's root from `start` upwards.
+    ///
+    /// # Errors
+    /// [`LayoutError::NoRoot`] when no directory on the way holds `kernel-config/kernel.toml`.
+    pub fn find_root(start: &Path) -> Result<PathBuf, LayoutError> {
+        start
+            .ancestors()
+            .find(|dir| dir.join("kernel-config/kernel.toml").is_file())
+            .map(Path::to_path_buf)
+            .ok_or_else(|| LayoutError::NoRoot(start.to_path_buf()))
+    }
+
+    /// The root of the source tree.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Kernel fragments, profiles and the forbid list.
+    pub fn kernel_config(&self) -> PathBuf {
+        self.root.join("kernel-config")
+    }
+
+    /// Recipes and overlays of root file systems.
+    pub fn rootfs(&self) -> PathBuf {
+        self.root.join("rootfs")
+    }
+
+    /// The recipe of the flavour called `name`.
+    pub fn flavour(&self, name: &str) -> PathBuf {
+        self.rootfs().join("flavour").join(format!("{name}.toml"))
+    }
+
+    /// The product directory.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// The compressed kernel.
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.out.join("vmlinuz")
+    }
+
+    /// The uncompressed ELF kernel with the PVH note.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.out.join("vmlinux")
+    }
+
+    /// The configuration that both kernels were built with.
+    pub fn config(&self) -> PathBuf {
+        self.out.join("config")
+    }
+
+    /// The static agent binary.
+    pub fn agent(&self) -> PathBuf {
+        self.out.join("agent")
+    }
+
+    /// The initrd.
+    pub fn initrd(&self) -> PathBuf {
+        self.out.join("initrd.img")
+    }
+
+    /// What went into the products.
+    pub fn manifest(&self) -> PathBuf {
+        self.out.join("manifest.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_from_below_and_missed_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        assert!(matches!(Layout::find_root(&deep), Err(LayoutError::NoRoot(path)) if path == deep));
+        std::fs::create_dir_all(dir.path().join("kernel-config")).unwrap();
+        std::fs::write(dir.path().join("kernel-config/kernel.toml"), "").unwrap();
+        assert_eq!(Layout::find_root(&deep).unwrap(), dir.path());
+    }
+
+    #[test]
+    fn out_is_below_the_root_unless_named() {
+        assert_eq!(Layout::new("/r".into(), None).vmlinuz(), Path::new("/r/out/vmlinuz"));
+        assert_eq!(Layout::new("/r".into(), Some("/o".into())).initrd(), Path::new("/o/initrd.img"));
+    }
+}

@@ -1,0 +1,25 @@
+//! Builds what a VM boots (kernel, static agent, initrd), and boots it.
+//!
+//! Two halves that meet in the product directory ([`layout`]): [`kernel`], [`agent`] and [`initrd`] make products out
+//! of the source tree's data files; `image`, `vm` and the rest boot them. Everything here is a library; the
+//! `image-builder` program only parses arguments.
+//!
+//! Must never need root, a loop device or a container to make a product.
+
+pub mod agent;
+pub mod cache;
+pub mod digest;
+pub mod elf;
+pub mod format;
+pub mod image;
+pub mod initrd;
+pub mod kernel;
+pub mod layout;
+pub mod manifest;
+pub mod program;
+pub mod progress;
+pub mod recipe;
+pub mod run;
+pub mod source;
+pub mod tree;
+pub mod vm;

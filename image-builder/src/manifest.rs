@@ -1,0 +1,254 @@
+//! `out/manifest.json`: what the products are and what went into them.
+//!
+//! Each step replaces its own part and leaves the others. Promises that the file is at all times absent, old or
+//! complete, that two steps at once do not lose each other's part, and that the same input gives the same bytes: no
+//! dates, no host names, no absolute paths. Must never be read as input of a build.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{self, CacheError};
+use crate::digest::Digest;
+use crate::kernel::toolchain::Toolchain;
+use crate::layout::Layout;
+
+/// Why the manifest could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The product directory or a product is not accessible.
+    #[error("cannot {operation} {path} for the manifest")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write the manifest")]
+    Write(#[from] CacheError),
+}
+
+impl ManifestError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { operation, path, source }
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The kernel's ingredients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelPart>,
+    /// The agent's ingredients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentPart>,
+    /// The initrd's ingredients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<InitrdPart>,
+    /// Files in the product directory, by name.
+    #[serde(default)]
+    pub products: BTreeMap<String, Product>,
+}
+
+/// A file in the product directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Product {
+    /// Bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Digest,
+}
+
+/// What the kernel was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelPart {
+    /// `uname -r`.
+    pub release: String,
+    /// The profile of `kernel-config/`.
+    pub profile: String,
+    /// The tarball's file name.
+    pub source: String,
+    /// The tarball's digest.
+    pub source_sha256: Digest,
+    /// Compiler and linker.
+    #[serde(flatten)]
+    pub toolchain: Toolchain,
+}
+
+/// What the agent was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentPart {
+    /// The crate's version.
+    pub version: String,
+    /// `rustc --version`.
+    pub compiler: String,
+    /// The target triple.
+    pub target: String,
+    /// The cargo profile.
+    pub profile: String,
+    /// The digest of `Cargo.lock`, which names every dependency.
+    pub lock_sha256: Digest,
+}
+
+/// What the initrd was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitrdPart {
+    /// The recipe's name.
+    pub flavour: String,
+    /// The recipe's digest.
+    pub recipe_sha256: Digest,
+    /// How the archive is compressed.
+    pub compression: String,
+    /// The modification time of every entry, in seconds since 1970.
+    pub source_date_epoch: u32,
+    /// Bytes of the archive before compression.
+    pub unpacked_size: u64,
+    /// Everything in the archive.
+    pub entries: Vec<EntryPart>,
+}
+
+/// One entry of a root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryPart {
+    /// Its absolute path.
+    pub path: String,
+    /// `directory`, `file`, `symlink`, `character`, `block` or `fifo`.
+    pub kind: String,
+    /// Permission bits in octal.
+    pub mode: String,
+    /// Bytes of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Digest of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Where a symlink points, or a device's `major:minor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the manifest of the product directory; an absent one, or one of another shape, is an empty one.
+    pub fn read(layout: &Layout) -> Self {
+        let text = std::fs::read(layout.manifest()).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Lets `change` alter the manifest, alone among all processes, and writes it.
+    ///
+    /// # Errors
+    /// What `change` returns, or when the file cannot be written.
+    pub fn update(
+        layout: &Layout,
+        change: impl FnOnce(&mut Self) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        let out = layout.out();
+        std::fs::create_dir_all(out).map_err(ManifestError::io("create", out))?;
+        let dir = File::open(out).map_err(ManifestError::io("open", out))?;
+        // The lock is on the directory itself, so that no lock file lies about.
+        let _lock = Flock::lock(dir, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| ManifestError::io("lock", out)(errno.into()))?;
+        let mut manifest = Self::read(layout);
+        change(&mut manifest)?;
+        manifest.products.retain(|name, _| out.join(name).is_file());
+        let mut text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| ManifestError::io("encode", out)(error.into()))?;
+        text.push(b'\n');
+        Ok(cache::write_atomically(&layout.manifest(), &text)?)
+    }
+
+    /// Notes the size and digest of the product called `name`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn add_product(&mut self, layout: &Layout, name: &str) -> Result<(), ManifestError> {
+        let path = layout.out().join(name);
+        let (sha256, size) = Digest::of_file(&path).map_err(ManifestError::io("read", &path))?;
+        self.products.insert(name.to_string(), Product { size, sha256 });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(version: &str) -> AgentPart {
+        AgentPart {
+            version: version.into(),
+            compiler: "rustc".into(),
+            target: "t".into(),
+            profile: "guest".into(),
+            lock_sha256: Digest::of(b""),
+        }
+    }
+
+    fn kernel() -> KernelPart {
+        let toolchain = Toolchain { compiler: "gcc 12".into(), linker: "ld 2".into() };
+        let source_sha256 = Digest::of(b"source");
+        KernelPart {
+            release: "6".into(),
+            profile: "default".into(),
+            source: "x.tar".into(),
+            source_sha256,
+            toolchain,
+        }
+    }
+
+    #[test]
+    fn steps_keep_each_others_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        Manifest::update(&layout, |m| {
+            m.kernel = Some(kernel());
+            Ok(())
+        })
+        .unwrap();
+        std::fs::write(layout.agent(), "abc").unwrap();
+        for version in ["1", "2"] {
+            Manifest::update(&layout, |m| {
+                m.agent = Some(agent(version));
+                m.add_product(&layout, "agent")
+            })
+            .unwrap();
+        }
+        let read = Manifest::read(&layout);
+        assert_eq!((read.kernel, read.agent), (Some(kernel()), Some(agent("2"))));
+        assert_eq!(read.products["agent"], Product { size: 3, sha256: Digest::of(b"abc") });
+    }
+
+    #[test]
+    fn products_that_are_gone_are_dropped_and_damage_starts_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        cache::write_atomically(&layout.agent(), b"abc").unwrap();
+        Manifest::update(&layout, |m| m.add_product(&layout, "agent")).unwrap();
+        std::fs::remove_file(layout.agent()).unwrap();
+        Manifest::update(&layout, |_| Ok(())).unwrap();
+        assert_eq!(Manifest::read(&layout), Manifest::default());
+        std::fs::write(layout.manifest(), "{").unwrap();
+        assert_eq!(Manifest::read(&layout), Manifest::default());
+    }
+
+    #[test]
+    fn a_failed_change_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        assert!(Manifest::update(&layout, |m| m.add_product(&layout, "agent")).is_err());
+        assert!(!layout.manifest().exists());
+    }
+}

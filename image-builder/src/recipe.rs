@@ -1,0 +1,387 @@
+//! Recipes of root file systems: `rootfs/flavour/<name>.toml`.
+//!
+//! ```toml
+//! description = "…"
+//! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
+//! [budget]
+//! compressed = 2_500_000              # bytes of the packed image
+//! [[directory]]
+//! path = "/tmp"
+//! mode = "1777"
+//! [[file]]
+//! path = "/init"
+//! mode = "0755"
+//! product = "agent"                   # or: text = "…"
+//! [[symlink]]
+//! path = "/bin/sh"
+//! target = "busybox"
+//! [[device]]
+//! path = "/dev/console"
+//! kind = "character"
+//! major = 5
+//! minor = 1
+//! mode = "0600"
+//! ```
+//!
+//! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
+//! name.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::layout::Layout;
+use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
+
+/// What is wrong with a recipe or with what it names.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// There is no such flavour.
+    #[error("there is no flavour {name:?}; there are: {known}")]
+    NoFlavour {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}; {hint}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The recipe is not TOML of the expected shape.
+    #[error("{path} is not understood")]
+    Toml {
+        /// The recipe.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A file has no content, or two.
+    #[error("{recipe}: {path} needs exactly one of `product` and `text`")]
+    Content {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The file in it.
+        path: String,
+    },
+    /// An entry cannot be in a tree.
+    #[error("{recipe}: an entry is wrong")]
+    Tree {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Which and why.
+        source: TreeError,
+    },
+}
+
+/// A parsed recipe.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    name: String,
+    path: PathBuf,
+    digest: Digest,
+    file: File,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    description: String,
+    #[serde(default)]
+    overlays: Vec<String>,
+    budget: Budget,
+    #[serde(default)]
+    directory: Vec<Directory>,
+    #[serde(default)]
+    file: Vec<Regular>,
+    #[serde(default)]
+    symlink: Vec<Symlink>,
+    #[serde(default)]
+    device: Vec<Device>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Budget {
+    compressed: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Directory {
+    path: String,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Regular {
+    path: String,
+    mode: Mode,
+    product: Option<ProductName>,
+    text: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Symlink {
+    path: String,
+    target: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Device {
+    path: String,
+    kind: DeviceKind,
+    major: u32,
+    minor: u32,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DeviceKind {
+    Character,
+    Block,
+}
+
+/// A file that an earlier step put into the product directory.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ProductName {
+    Agent,
+}
+
+/// Permission bits, written in octal as text.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Mode(u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|_| octal);
+        mode.map(Self).ok_or_else(|| format!("{text:?} is no mode: three or four octal digits are expected"))
+    }
+}
+
+impl Recipe {
+    /// Reads the flavour called `name`.
+    ///
+    /// # Errors
+    /// When it does not exist or is not understood.
+    pub fn load(layout: &Layout, name: &str) -> Result<Self, RecipeError> {
+        let path = layout.flavour(name);
+        if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
+            return Err(RecipeError::NoFlavour { name: name.to_string(), known: known(layout).join(", ") });
+        }
+        let hint = "check its permissions";
+        let text = std::fs::read_to_string(&path).map_err(|source| RecipeError::Read {
+            path: path.clone(),
+            hint,
+            source,
+        })?;
+        let shown = path.strip_prefix(layout.root()).unwrap_or(&path).to_path_buf();
+        Self::parse(name, shown, &text)
+    }
+
+    fn parse(name: &str, path: PathBuf, text: &str) -> Result<Self, RecipeError> {
+        let file: File = toml::from_str(text)
+            .map_err(|source| RecipeError::Toml { path: path.clone(), source: Box::new(source) })?;
+        for Regular { path: entry, product, text, .. } in &file.file {
+            if product.is_some() == text.is_some() {
+                return Err(RecipeError::Content { recipe: path, path: entry.clone() });
+            }
+        }
+        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file })
+    }
+
+    /// The flavour's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One sentence about the flavour.
+    pub fn description(&self) -> &str {
+        &self.file.description
+    }
+
+    /// The digest of the recipe's text.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many bytes the packed image may have.
+    pub fn budget(&self) -> u64 {
+        self.file.budget.compressed
+    }
+
+    /// Makes the tree: the recipe's entries, then the overlays over them.
+    ///
+    /// # Errors
+    /// When a product or overlay is missing, or entries contradict each other.
+    pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
+        let mut tree = Tree::default();
+        let mut add = |path: &str, node| {
+            TreePath::parse(path).and_then(|path| tree.insert(path, node)).map_err(|error| self.error(error))
+        };
+        for Directory { path, mode } in &self.file.directory {
+            add(path, Node::new(mode.0, Kind::Directory))?;
+        }
+        for Regular { path, mode, product, text } in &self.file.file {
+            let content = match (product, text) {
+                (Some(ProductName::Agent), _) => {
+                    let path = layout.agent();
+                    let hint = "build it first: image-builder agent";
+                    std::fs::read(&path).map_err(|source| RecipeError::Read { path, hint, source })?
+                }
+                (None, text) => text.clone().unwrap_or_default().into_bytes(),
+            };
+            add(path, Node::new(mode.0, Kind::File(content)))?;
+        }
+        for Symlink { path, target } in &self.file.symlink {
+            add(path, Node::new(0o777, Kind::Symlink(target.clone())))?;
+        }
+        for &Device { ref path, kind, major, minor, mode } in &self.file.device {
+            let kind = match kind {
+                DeviceKind::Character => Kind::Character { major, minor },
+                DeviceKind::Block => Kind::Block { major, minor },
+            };
+            add(path, Node::new(mode.0, kind))?;
+        }
+        for name in &self.file.overlays {
+            let dir = layout.rootfs().join("overlay").join(name);
+            tree.overlay(&dir).map_err(|error| self.error(error))?;
+        }
+        Ok(tree)
+    }
+
+    fn error(&self, source: TreeError) -> RecipeError {
+        RecipeError::Tree { recipe: self.path.clone(), source }
+    }
+}
+
+/// The names of all flavours, sorted.
+pub fn known(layout: &Layout) -> Vec<String> {
+    let dir = layout.rootfs().join("flavour");
+    let Ok(entries) = std::fs::read_dir(Path::new(&dir)) else { return Vec::new() };
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
+        .collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "description = 'd'\n[budget]\ncompressed = 9\n";
+
+    fn parse(text: &str) -> Result<Recipe, RecipeError> {
+        Recipe::parse("t", "t.toml".into(), text)
+    }
+
+    fn cause(text: &str) -> String {
+        let error = parse(text).unwrap_err();
+        let source = std::error::Error::source(&error).map(|source| source.to_string()).unwrap_or_default();
+        format!("{error}: {source}")
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_at_every_level() {
+        for extra in [
+            "colour = 1",
+            "[budget.colour]",
+            "[[file]]\npath='/a'\nmode='644'\ntext=''\ncolour=1",
+            "[[colour]]",
+        ] {
+            let text = if extra.starts_with('[') {
+                format!("{MINIMAL}{extra}")
+            } else {
+                format!("{extra}\n{MINIMAL}")
+            };
+            assert!(cause(&text).contains("colour"), "{extra}: {}", cause(&text));
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for (entry, expected) in [
+            ("[[directory]]\npath='/a'\nmode='9'", "octal"),
+            ("[[directory]]\npath='/a'\nmode='00755'", "octal"),
+            ("[[file]]\npath='/a'\nmode='644'", "exactly one of"),
+            ("[[file]]\npath='/a'\nmode='644'\ntext=''\nproduct='agent'", "exactly one of"),
+            ("[[file]]\npath='/a'\nmode='644'\nproduct='kernel'", "kernel"),
+            ("[[device]]\npath='/a'\nmode='644'\nkind='tape'\nmajor=1\nminor=1", "tape"),
+        ] {
+            let text = cause(&format!("{MINIMAL}{entry}"));
+            assert!(text.contains(expected), "{entry}: {text}");
+        }
+        assert!(cause("description=''").contains("budget"));
+    }
+
+    #[test]
+    fn a_tree_has_the_recipe_and_the_overlays_over_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        crate::cache::write_atomically(&layout.agent(), b"ELF").unwrap();
+        crate::cache::write_atomically(&layout.rootfs().join("overlay/o/etc/b"), b"over").unwrap();
+        let recipe = parse(
+            "description = 'd'\noverlays = ['o']\n[budget]\ncompressed = 9\n\
+             [[directory]]\npath='/tmp'\nmode='1777'\n\
+             [[file]]\npath='/init'\nmode='0755'\nproduct='agent'\n\
+             [[file]]\npath='/etc/b'\nmode='0600'\ntext='recipe'\n\
+             [[symlink]]\npath='/sbin/init'\ntarget='../init'\n\
+             [[device]]\npath='/dev/console'\nkind='character'\nmajor=5\nminor=1\nmode='0600'\n",
+        )
+        .unwrap();
+        let tree = recipe.tree(&layout).unwrap();
+        let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
+        assert_eq!(get("/init"), Node::new(0o755, Kind::File(b"ELF".into())));
+        assert_eq!(get("/etc/b"), Node::new(0o644, Kind::File(b"over".into())));
+        assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+        assert_eq!(get("/sbin/init").kind, Kind::Symlink("../init".into()));
+        assert_eq!(get("/dev/console").kind, Kind::Character { major: 5, minor: 1 });
+    }
+
+    #[test]
+    fn a_missing_agent_says_how_to_build_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        let recipe = parse(&format!("{MINIMAL}[[file]]\npath='/init'\nmode='755'\nproduct='agent'")).unwrap();
+        assert!(recipe.tree(&layout).unwrap_err().to_string().ends_with("image-builder agent"));
+    }
+
+    #[test]
+    fn contradictions_name_the_recipe() {
+        let layout = Layout::new("/nonexistent".into(), None);
+        let twice = "[[directory]]\npath='/a'\nmode='755'\n";
+        let error = parse(&format!("{MINIMAL}{twice}{twice}")).unwrap().tree(&layout).unwrap_err();
+        assert!(matches!(error, RecipeError::Tree { source: TreeError::Twice(_), .. }), "{error:?}");
+    }
+
+    #[test]
+    fn every_shipped_flavour_is_understood() {
+        let layout = Layout::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), None);
+        let names = known(&layout);
+        assert!(names.contains(&"minimal".to_string()), "{names:?}");
+        for name in names {
+            let recipe = Recipe::load(&layout, &name).unwrap();
+            assert!(!recipe.description().is_empty() && recipe.budget() > 0, "{name}");
+        }
+        let error = Recipe::load(&layout, "../x").unwrap_err().to_string();
+        assert!(error.contains("minimal"), "{error}");
+    }
+}

@@ -1,0 +1,620 @@
+//! The course of one run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protobuf::MessageField;
+use protocols::agent::{
+    CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest, RemoveContainerRequest,
+    StartContainerRequest,
+};
+use protocols::health::CheckRequest;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::exec::{self, ProcessId};
+use super::output::{Event, Lines, Sink, Stream};
+use super::pod::{Container, Pod, VolumeKind};
+use super::spec;
+use super::state::{
+    ContainerPhase, ContainerRecord, Phase, PodDir, PodRecord, ProcessRecord, StateDir, log_path,
+};
+use super::timing::{Timings, millis};
+use super::{RunError, network};
+use crate::cache::Cache;
+use crate::image::{self, Image};
+use crate::vm::{Accel, AgentClient, Disk, Machine, Vm, VmConfig, disk_node};
+
+const SIGKILL: u32 = 9;
+/// How long containers may take to end after SIGKILL.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+/// How long the guest may take to power off before QEMU is ended.
+const OFF_GRACE: Duration = Duration::from_secs(3);
+/// How long after a failed call the end of the guest may be noticed.
+const DEATH_RATTLE: Duration = Duration::from_millis(300);
+/// Memory for the guest itself and what containers write, beside their limits.
+const BASE_MEMORY_MIB: u64 = 512;
+/// The command that measures exec.
+const BENCH: &str = "/bin/true";
+
+/// How urgently a run should end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum StopRequest {
+    /// It should not.
+    #[default]
+    No,
+    /// In good order: signals first.
+    Graceful,
+    /// At once.
+    Now,
+}
+
+/// How to run a pod.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The kernel to boot.
+    pub kernel: PathBuf,
+    /// The initrd to boot.
+    pub initrd: PathBuf,
+    /// The machine model; chosen by the number of devices when absent.
+    pub machine: Option<Machine>,
+    /// The accelerator.
+    pub accel: Accel,
+    /// Guest memory; computed from the containers' limits when absent.
+    pub memory_mib: Option<u32>,
+    /// Guest CPUs.
+    pub cpus: u32,
+    /// More words for the kernel's command line.
+    pub cmdline: Vec<String>,
+    /// Whether the guest can reach the host's network.
+    pub network: bool,
+    /// What relative paths in the manifest are relative to.
+    pub base: PathBuf,
+    /// Where disks of images are kept.
+    pub cache: Cache,
+    /// Where running pods are known.
+    pub state: StateDir,
+    /// Whether the pod stays up after its main containers ended, until it is stopped.
+    pub keep: bool,
+    /// How many execs are measured once the main containers ended.
+    pub bench_exec: u32,
+    /// Sizes of products, for the table.
+    pub sizes: Timings,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The first non-zero status of a main container, in the manifest's order; else 0.
+    pub code: i32,
+    /// What was measured.
+    pub timings: Timings,
+}
+
+/// Runs a pod until its main containers end or `stop` says so.
+///
+/// # Errors
+/// Anything that keeps a container from being started, and a guest that dies. Everything is cleaned up then, too.
+pub async fn run(
+    mut pod: Pod,
+    options: RunOptions,
+    sink: Arc<dyn Sink>,
+    mut stop: watch::Receiver<StopRequest>,
+) -> Result<Outcome, RunError> {
+    if options.network && pod.dns.is_empty() {
+        pod.dns.push(network::NAMESERVER.to_owned());
+    }
+    let dir = options.state.reserve(&pod.name)?;
+    let record = PodRecord {
+        name: pod.name.clone(),
+        pid: std::process::id(),
+        phase: Phase::Starting,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        accel: None,
+        endpoint: None,
+        containers: pod.containers.iter().map(|container| waiting(&pod, container)).collect(),
+        timings: options.sizes.clone(),
+    };
+    let board = Board { dir: Arc::new(dir), record: Arc::new(Mutex::new(record)), sink };
+    board.change(|_| {})?;
+
+    let prepared = tokio::select! {
+        prepared = prepare(&pod, &options, &board) => prepared?,
+        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.outcome(&pod)),
+    };
+    let config = machine(&pod, &options, &prepared, &board);
+    let vm = tokio::select! {
+        vm = Vm::boot(config) => vm?,
+        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.outcome(&pod)),
+    };
+    let result = drive(&pod, &options, &prepared, &board, &vm, stop).await;
+    vm.stop().await?;
+    result.map(|()| board.outcome(&pod))
+}
+
+/// The record of the run: in memory, on disk, and on the sink.
+#[derive(Clone)]
+struct Board {
+    dir: Arc<PodDir>,
+    record: Arc<Mutex<PodRecord>>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Board {
+    /// Changes the record and writes it for others to read.
+    fn change(&self, change: impl FnOnce(&mut PodRecord)) -> Result<(), RunError> {
+        // Held while writing, so that the file never goes back in time.
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut record);
+        Ok(self.dir.write(&record)?)
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&PodRecord) -> T) -> T {
+        look(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_container(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), RunError> {
+        self.change(|record| {
+            if let Some(container) = record.containers.iter_mut().find(|container| container.name == name) {
+                change(container);
+            }
+        })
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        self.sink.show(&Event::Note { text: text.into() });
+    }
+
+    fn outcome(&self, pod: &Pod) -> Outcome {
+        self.read(|record| {
+            let main = record.containers.iter().filter(|container| pod.main.contains(&container.name));
+            let code = main.filter_map(|container| container.exit_code).find(|&code| code != 0).unwrap_or(0);
+            Outcome { code, timings: record.timings.clone() }
+        })
+    }
+}
+
+fn waiting(pod: &Pod, container: &Container) -> ContainerRecord {
+    ContainerRecord {
+        name: container.name.clone(),
+        id: spec::container_id(pod, container),
+        image: container.image.clone(),
+        phase: ContainerPhase::Waiting,
+        exit_code: None,
+        process: ProcessRecord::default(),
+    }
+}
+
+/// Waits until the run should end at least this urgently. For ever, when nobody can say so any more.
+async fn asked(stop: &mut watch::Receiver<StopRequest>, at_least: StopRequest) {
+    if stop.wait_for(|request| *request >= at_least).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The disks of a pod.
+struct Prepared {
+    images: Vec<Image>,
+    disks: Vec<PathBuf>,
+    /// The disk of each hostPath volume.
+    volumes: BTreeMap<String, usize>,
+}
+
+impl Prepared {
+    /// The position of a disk, which is added when it is new: containers of one image share its disk.
+    fn disk(disks: &mut Vec<PathBuf>, path: &PathBuf) -> usize {
+        disks.iter().position(|known| known == path).unwrap_or_else(|| {
+            disks.push(path.clone());
+            disks.len() - 1
+        })
+    }
+
+    fn node_of(&self, image: &Image) -> String {
+        disk_node(self.disks.iter().position(|disk| *disk == image.disk).unwrap_or_default())
+    }
+}
+
+async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunError> {
+    let (pod, base, cache, board) = (pod.clone(), options.base.clone(), options.cache.clone(), board.clone());
+    let work = move || {
+        let mut prepared = Prepared { images: Vec::new(), disks: Vec::new(), volumes: BTreeMap::new() };
+        for container in &pod.containers {
+            let reference = base.join(&container.image).display().to_string();
+            let image = image::prepare(&reference, &cache).map_err(|source| RunError::Image {
+                container: container.name.clone(),
+                source: Box::new(source),
+            })?;
+            Prepared::disk(&mut prepared.disks, &image.disk);
+            board.sink.show(&Event::Image {
+                container: container.name.clone(),
+                image: container.image.clone(),
+                bytes: image.size,
+                cached: image.cached,
+            });
+            prepared.images.push(image);
+        }
+        for volume in &pod.volumes {
+            if let VolumeKind::HostPath(path) = &volume.kind {
+                let image = image::pack(&base.join(path), &cache).map_err(|source| RunError::Image {
+                    container: volume.name.clone(),
+                    source: Box::new(source),
+                })?;
+                let index = Prepared::disk(&mut prepared.disks, &image.disk);
+                prepared.volumes.insert(volume.name.clone(), index);
+            }
+        }
+        Ok(prepared)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(RunError::io("prepare", "images", std::io::Error::other(error.to_string())))
+    })
+}
+
+fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) -> VmConfig {
+    let mut config = VmConfig::new(&options.kernel, &options.initrd, board.dir.vm());
+    let limits: u64 = pod.containers.iter().filter_map(|container| container.memory).sum();
+    let memory = BASE_MEMORY_MIB + limits.div_ceil(1 << 20);
+    config.memory_mib = options.memory_mib.unwrap_or_else(|| u32::try_from(memory).unwrap_or(u32::MAX));
+    config.cpus = options.cpus;
+    config.accel = options.accel;
+    config.cmdline = options.cmdline.clone();
+    config.network = options.network;
+    config.disks = prepared
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(index, path)| Disk { path: path.clone(), readonly: true, serial: format!("pith-{index}") })
+        .collect();
+    config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(&config));
+    config
+}
+
+/// Everything between power-on and power-off.
+async fn drive(
+    pod: &Pod,
+    options: &RunOptions,
+    prepared: &Prepared,
+    board: &Board,
+    vm: &Vm,
+    mut stop: watch::Receiver<StopRequest>,
+) -> Result<(), RunError> {
+    for note in vm.notes() {
+        board.note(note);
+    }
+    let client = vm.client().await?;
+    let check = CheckRequest::new();
+    client.health.check(AgentClient::call(), &check).await.map_err(RunError::call("Check", "agent"))?;
+    let first_check = millis(vm.since_power_on());
+    board.change(|record| {
+        record.accel = Some(vm.accel().to_owned());
+        record.endpoint = Some(vm.endpoint().clone());
+        record.timings.take_boot(&vm.boot_timing());
+        record.timings.check_ms = Some(first_check);
+    })?;
+    board.sink.show(&Event::Booted {
+        accel: vm.accel().to_owned(),
+        version: vm.ready().version.clone(),
+        ms: first_check,
+    });
+
+    let mut running = Vec::new();
+    let result = tokio::select! {
+        result = live(pod, options, prepared, board, &client, &mut running, stop.clone()) => result,
+        _ = vm.wait_off(Duration::MAX) => Ok(()),
+        () = asked(&mut stop, StopRequest::Now) => Ok(()),
+    };
+    // A call to a guest that dies may fail before its end is seen.
+    let patience = if result.is_err() { DEATH_RATTLE } else { Duration::ZERO };
+    if vm.wait_off(patience).await {
+        return Err(RunError::GuestGone(tail(&vm.console_log())));
+    }
+    let ended = tokio::select! {
+        ended = end(pod, board, &client, &running) => ended,
+        _ = vm.wait_off(Duration::MAX) => Ok(()),
+        () = asked(&mut stop, StopRequest::Now) => Ok(()),
+    };
+    if *stop.borrow() < StopRequest::Now {
+        vm.wait_off(OFF_GRACE).await;
+    }
+    result.and(ended)
+}
+
+/// Starts everything, and waits for the end of the main containers or of the user's patience.
+async fn live(
+    pod: &Pod,
+    options: &RunOptions,
+    prepared: &Prepared,
+    board: &Board,
+    client: &AgentClient,
+    running: &mut Vec<Running>,
+    mut stop: watch::Receiver<StopRequest>,
+) -> Result<(), RunError> {
+    if options.network {
+        network::configure(client).await?;
+    }
+    create_sandbox(pod, prepared, client).await?;
+    for (container, image) in pod.containers.iter().zip(&prepared.images) {
+        running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
+    }
+    board.change(|record| record.phase = Phase::Running)?;
+    board.sink.show(&Event::Running { pod: pod.name.clone() });
+
+    let main = running.iter().filter(|container| pod.main.contains(&container.name));
+    let reason = tokio::select! {
+        () = all_ended(main) => "the main containers have ended",
+        () = asked(&mut stop, StopRequest::Graceful) => "asked to",
+    };
+    bench(options, board, client, running, &stop).await?;
+    if options.keep && *stop.borrow() == StopRequest::No {
+        board.change(|record| record.phase = Phase::Finished)?;
+        board.note(format!("{reason}; the pod stays up until it is stopped"));
+        asked(&mut stop, StopRequest::Graceful).await;
+        board.sink.show(&Event::Stopping { reason: "asked to".to_owned() });
+    } else {
+        board.sink.show(&Event::Stopping { reason: reason.to_owned() });
+    }
+    Ok(())
+}
+
+/// Measures execs in the first container that still runs.
+async fn bench(
+    options: &RunOptions,
+    board: &Board,
+    client: &AgentClient,
+    running: &[Running],
+    stop: &watch::Receiver<StopRequest>,
+) -> Result<(), RunError> {
+    if options.bench_exec == 0 || *stop.borrow() != StopRequest::No {
+        return Ok(());
+    }
+    let Some(alive) = running.iter().find(|container| container.exit.borrow().is_none()) else {
+        board.note("no container runs any more, so exec is not measured");
+        return Ok(());
+    };
+    let record = board.read(|record| record.container(Some(&alive.name)).cloned())?;
+    let times = exec::bench(client, &record, &[BENCH.to_owned()], options.bench_exec).await?;
+    board.change(|record| record.timings.exec_ms = times)
+}
+
+async fn create_sandbox(pod: &Pod, prepared: &Prepared, client: &AgentClient) -> Result<(), RunError> {
+    let mut request = CreateSandboxRequest::new();
+    request.sandbox_id = format!("sandbox-{}", pod.name);
+    request.hostname = pod.hostname.clone();
+    request.dns = pod.dns.clone();
+    request.storages =
+        spec::volume_storages(pod, |name| disk_node(prepared.volumes.get(name).copied().unwrap_or_default()));
+    client
+        .agent
+        .create_sandbox(AgentClient::call(), &request)
+        .await
+        .map(drop)
+        .map_err(RunError::call("CreateSandbox", &pod.name))
+}
+
+/// A container that was started.
+struct Running {
+    name: String,
+    id: String,
+    stop_signal: u32,
+    exit: watch::Receiver<Option<i32>>,
+    _follower: Follower,
+}
+
+/// The task that reads a container's output; it ends with the run.
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn start(
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    disk: &str,
+    board: &Board,
+    client: &AgentClient,
+) -> Result<Running, RunError> {
+    let id = spec::container_id(pod, container);
+    let spec = spec::spec(pod, container, &image.config)?;
+    let process = &spec.Process;
+    let defaults = ProcessRecord {
+        env: process.Env.clone(),
+        cwd: process.Cwd.clone(),
+        uid: process.User.UID,
+        gid: process.User.GID,
+        groups: process.User.AdditionalGids.clone(),
+        no_new_privileges: process.NoNewPrivileges,
+    };
+    let mut create = CreateContainerRequest::new();
+    create.container_id = id.clone();
+    create.exec_id = id.clone();
+    create.storages = spec::root_storages(&id, disk);
+    create.OCI = MessageField::some(spec);
+    let begun = Instant::now();
+    let created = client.agent.create_container(AgentClient::call(), &create).await;
+    created.map_err(RunError::call("CreateContainer", &container.name))?;
+    let create_ms = millis(begun.elapsed());
+
+    let mut request = StartContainerRequest::new();
+    request.container_id = id.clone();
+    let begun = Instant::now();
+    let started = client.agent.start_container(AgentClient::call(), &request).await;
+    started.map_err(RunError::call("StartContainer", &container.name))?;
+    let start_ms = millis(begun.elapsed());
+    board.change(|record| {
+        record.timings.create_ms.push(create_ms);
+        record.timings.start_ms.push(start_ms);
+    })?;
+    board.change_container(&container.name, |record| {
+        record.phase = ContainerPhase::Running;
+        record.process = defaults;
+    })?;
+    board.sink.show(&Event::Started { container: container.name.clone() });
+
+    let process = ProcessId::init(&id);
+    if !container.stdin {
+        exec::close_stdin(client, &process).await;
+    }
+    let (publish, exit) = watch::channel(None);
+    let follower = tokio::spawn(follow(client.clone(), process, container.clone(), board.clone(), publish));
+    let stop_signal = signal_number(&image.config.stop_signal).unwrap_or(15);
+    Ok(Running { name: container.name.clone(), id, stop_signal, exit, _follower: Follower(follower) })
+}
+
+/// Shows and logs a container's output until it ends, then says how it ended.
+async fn follow(
+    client: AgentClient,
+    process: ProcessId,
+    container: Container,
+    board: Board,
+    publish: watch::Sender<Option<i32>>,
+) {
+    let out = show(&client, &process, Stream::Stdout, &container.name, &board);
+    if container.tty {
+        out.await;
+    } else {
+        tokio::join!(out, show(&client, &process, Stream::Stderr, &container.name, &board));
+    }
+    match exec::wait(&client, &process).await {
+        Ok(code) => {
+            let noted = board.change_container(&container.name, |record| {
+                record.phase = ContainerPhase::Exited;
+                record.exit_code = Some(code);
+            });
+            if let Err(error) = noted {
+                board.note(error.to_string());
+            }
+            board.sink.show(&Event::Exited { container: container.name.clone(), code });
+            publish.send_replace(Some(code));
+        }
+        // The connection is gone; so is the guest, which the run notices by itself.
+        Err(error) => board.note(error.to_string()),
+    }
+}
+
+async fn show(client: &AgentClient, process: &ProcessId, stream: Stream, container: &str, board: &Board) {
+    let path = log_path(board.dir.path(), container);
+    let mut log = match tokio::fs::File::options().create(true).append(true).open(&path).await {
+        Ok(log) => Some(log),
+        Err(error) => {
+            board.note(format!("{container} has no log: cannot open {}: {error}", path.display()));
+            None
+        }
+    };
+    let mut lines = Lines::default();
+    let emit =
+        |text: String| board.sink.show(&Event::Output { container: container.to_owned(), stream, text });
+    while let Some(data) = exec::read(client, process, stream).await {
+        if let Some(file) = &mut log {
+            let written = async {
+                file.write_all(&data).await?;
+                file.flush().await
+            };
+            if let Err(error) = written.await {
+                board.note(format!("the log of {container} ends here: {error}"));
+                log = None;
+            }
+        }
+        lines.feed(&data, emit);
+    }
+    if let Some(text) = lines.finish() {
+        emit(text);
+    }
+}
+
+/// Waits until all these containers have ended. For ever, when that will never be known.
+async fn all_ended(containers: impl Iterator<Item = &Running>) {
+    for container in containers {
+        if container.exit.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Ends what still runs, and the sandbox.
+async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]) -> Result<(), RunError> {
+    board.change(|record| record.phase = Phase::Stopping)?;
+    let alive = || running.iter().filter(|container| container.exit.borrow().is_none());
+    for container in alive() {
+        // It may have ended this instant; the wait below tells.
+        drop(exec::signal(client, &ProcessId::init(&container.id), container.stop_signal).await);
+    }
+    if tokio::time::timeout(pod.grace, all_ended(alive())).await.is_err() {
+        for container in alive() {
+            board.note(format!(
+                "{} did not end within {} s; killing it",
+                container.name,
+                pod.grace.as_secs()
+            ));
+            drop(exec::signal(client, &ProcessId::init(&container.id), SIGKILL).await);
+        }
+        if tokio::time::timeout(KILL_GRACE, all_ended(alive())).await.is_err() {
+            for container in alive() {
+                board
+                    .note(format!("{} survived SIGKILL; the guest is switched off under it", container.name));
+            }
+        }
+    }
+    for container in running {
+        let mut request = RemoveContainerRequest::new();
+        request.container_id = container.id.clone();
+        if let Err(error) = client.agent.remove_container(AgentClient::call(), &request).await {
+            board.note(RunError::call("RemoveContainer", &container.name)(error).to_string());
+        }
+    }
+    // The agent powers the guest off; its answer may get lost in that.
+    drop(client.agent.destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await);
+    Ok(())
+}
+
+/// The number of a signal such as `SIGQUIT`, `QUIT` or `3`.
+fn signal_number(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    let signal: nix::sys::signal::Signal = full.parse().ok()?;
+    u32::try_from(signal as i32).ok()
+}
+
+fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_signals_by_name_and_number() {
+        assert_eq!(signal_number("SIGQUIT"), Some(3));
+        assert_eq!(signal_number("QUIT"), Some(3));
+        assert_eq!(signal_number("37"), Some(37));
+        assert_eq!(signal_number(""), None);
+        assert_eq!(signal_number("65"), None);
+    }
+
+    #[test]
+    fn equal_images_share_a_disk() {
+        let mut disks = Vec::new();
+        let paths = ["/a", "/b", "/a"].map(PathBuf::from);
+        assert_eq!(paths.each_ref().map(|path| Prepared::disk(&mut disks, path)), [0, 1, 0]);
+        assert_eq!(disks, [PathBuf::from("/a"), "/b".into()]);
+    }
+
+    #[test]
+    fn urgency_is_ordered() {
+        assert!(StopRequest::No < StopRequest::Graceful && StopRequest::Graceful < StopRequest::Now);
+    }
+}

@@ -1,0 +1,429 @@
+//! What is known on this host about running pods.
+//!
+//! Every pod has a directory below the state directory: `pod.json`, one log per container, sockets, and a lock that
+//! the process which runs the pod holds for as long as it lives. Promises that a pod whose process died is noticed
+//! and its directory removed by whoever looks next. Must never hold anything that outlives the pod.
+//!
+//! ```text
+//! STATE/<pod>/lock  pod.json  <container>.log  vm/{vsock.sock,console.log,…}
+//! ```
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::timing::Timings;
+use crate::cache;
+use crate::vm::Endpoint;
+
+const LOCK: &str = "lock";
+const RECORD: &str = "pod.json";
+/// Two processes that make and sweep the same pod's directory at the same time meet at most this often.
+const TRIES: u32 = 10;
+
+/// Why state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The name is taken by a pod that runs.
+    #[error("a pod {0:?} is running already; `image-builder stop {0}` ends it")]
+    Running(String),
+    /// There is no such pod.
+    #[error("no pod {name:?} is running{}", known(pods))]
+    NoPod {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        pods: Vec<String>,
+    },
+    /// The pod has no such container.
+    #[error("pod {pod:?} has no container {name:?}; it has {}", containers.join(", "))]
+    NoContainer {
+        /// The pod.
+        pod: String,
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        containers: Vec<String>,
+    },
+    /// The pod has not come far enough to be talked to.
+    #[error("pod {0:?} is not up yet")]
+    NotUp(String),
+}
+
+fn known(pods: &[String]) -> String {
+    if pods.is_empty() { String::new() } else { format!("; running: {}", pods.join(", ")) }
+}
+
+fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { operation, path: path.to_path_buf(), source }
+}
+
+/// How far a pod has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Images are prepared, the guest boots, containers start.
+    Starting,
+    /// All containers have started.
+    Running,
+    /// The main containers have ended, and the pod is kept.
+    Finished,
+    /// Containers are being ended.
+    Stopping,
+}
+
+/// How far a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerPhase {
+    /// Not started yet.
+    Waiting,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+}
+
+/// What another process must know to run something in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Environment, each `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Whether it may not gain privileges.
+    pub no_new_privileges: bool,
+}
+
+/// A container of a running pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Name in the pod.
+    pub name: String,
+    /// Id in the guest.
+    pub id: String,
+    /// Image reference.
+    pub image: String,
+    /// How far it has come.
+    pub phase: ContainerPhase,
+    /// Exit status, once it has ended.
+    pub exit_code: Option<i32>,
+    /// The defaults for further processes.
+    pub process: ProcessRecord,
+}
+
+/// A running pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// Its name.
+    pub name: String,
+    /// The process that runs it.
+    pub pid: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When it was started, in seconds since 1970.
+    pub started: u64,
+    /// `kvm` or `tcg`.
+    pub accel: Option<String>,
+    /// Where its guest is reached.
+    pub endpoint: Option<Endpoint>,
+    /// Its containers.
+    pub containers: Vec<ContainerRecord>,
+    /// What was measured so far.
+    pub timings: Timings,
+}
+
+impl PodRecord {
+    /// The container called `name`, or the only one.
+    ///
+    /// # Errors
+    /// Names the containers there are.
+    pub fn container(&self, name: Option<&str>) -> Result<&ContainerRecord, StateError> {
+        let found = match name {
+            Some(name) => self.containers.iter().find(|container| container.name == name),
+            None => self.containers.first().filter(|_| self.containers.len() == 1),
+        };
+        found.ok_or_else(|| StateError::NoContainer {
+            pod: self.name.clone(),
+            name: name.unwrap_or_default().to_owned(),
+            containers: self.containers.iter().map(|container| container.name.clone()).collect(),
+        })
+    }
+
+    /// Where the guest is reached.
+    ///
+    /// # Errors
+    /// [`StateError::NotUp`] before it has booted.
+    pub fn endpoint(&self) -> Result<&Endpoint, StateError> {
+        self.endpoint.as_ref().ok_or_else(|| StateError::NotUp(self.name.clone()))
+    }
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// Uses `root`, which need not exist yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// `PITH_STATE`, else `pith` below `XDG_RUNTIME_DIR`, else `/run/pith` for root, else a directory in `/tmp` that
+    /// only this user can enter.
+    pub fn locate(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let uid = nix::unistd::geteuid();
+        let root = absolute("PITH_STATE")
+            .or_else(|| Some(absolute("XDG_RUNTIME_DIR")?.join("pith")))
+            .unwrap_or_else(|| {
+                if uid.is_root() { "/run/pith".into() } else { format!("/tmp/pith-{uid}").into() }
+            });
+        Self { root }
+    }
+
+    /// Takes a pod's name, for as long as the answer lives.
+    ///
+    /// # Errors
+    /// [`StateError::Running`] when a pod of that name runs.
+    pub fn reserve(&self, name: &str) -> Result<PodDir, StateError> {
+        let path = self.root.join(name);
+        for _ in 0..TRIES {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|error| io_error("create", &path, error))?;
+            refuse_foreign(&self.root)?;
+            let lock_path = path.join(LOCK);
+            let file = match File::options().create(true).append(true).open(&lock_path) {
+                Ok(file) => file,
+                // A sweeper removed the directory in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error("open", &lock_path, error)),
+            };
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+                .map_err(|_| StateError::Running(name.to_owned()))?;
+            if is_still_at(&lock, &lock_path) {
+                let dir = PodDir { path, _lock: lock };
+                dir.clear();
+                return Ok(dir);
+            }
+        }
+        Err(StateError::Running(name.to_owned()))
+    }
+
+    /// All running pods by name. Directories of pods whose process died are removed.
+    pub fn pods(&self) -> Vec<PodRecord> {
+        let mut pods: Vec<PodRecord> = fs::read_dir(&self.root)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| self.look_at(&entry.ok()?.path()))
+            .collect();
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        pods
+    }
+
+    /// A running pod and its directory.
+    ///
+    /// # Errors
+    /// [`StateError::NoPod`] names the pods there are.
+    pub fn find(&self, name: &str) -> Result<(PathBuf, PodRecord), StateError> {
+        let pods = self.pods();
+        let names = pods.iter().map(|pod| pod.name.clone()).collect();
+        pods.into_iter()
+            .find(|pod| pod.name == name)
+            .map(|pod| (self.root.join(name), pod))
+            .ok_or_else(|| StateError::NoPod { name: name.to_owned(), pods: names })
+    }
+
+    fn look_at(&self, path: &Path) -> Option<PodRecord> {
+        if is_running(path)? { serde_json::from_slice(&fs::read(path.join(RECORD)).ok()?).ok() } else { None }
+    }
+}
+
+/// Whether a pod's process is alive. If it is not, the directory is removed. Nothing when there is no such pod.
+pub(super) fn is_running(path: &Path) -> Option<bool> {
+    let file = File::options().append(true).open(path.join(LOCK)).ok()?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err(_) => Some(true),
+        Ok(lock) => {
+            if is_still_at(&lock, &path.join(LOCK)) {
+                drop(fs::remove_dir_all(path));
+            }
+            Some(false)
+        }
+    }
+}
+
+/// A directory in a place that anyone can write to could be someone else's.
+fn refuse_foreign(root: &Path) -> Result<(), StateError> {
+    let owner = fs::metadata(root).map_err(|error| io_error("read", root, error))?.uid();
+    if owner == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    let error = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user; set PITH_STATE");
+    Err(io_error("use", root, error))
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// The directory of a pod that this process runs. Dropping it removes the directory and frees the name.
+#[derive(Debug)]
+pub struct PodDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl PodDir {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where QEMU's sockets and logs go.
+    pub fn vm(&self) -> PathBuf {
+        self.path.join("vm")
+    }
+
+    /// Writes the record for others to read.
+    ///
+    /// # Errors
+    /// When the file cannot be replaced.
+    pub fn write(&self, record: &PodRecord) -> Result<(), StateError> {
+        let path = self.path.join(RECORD);
+        let bytes =
+            serde_json::to_vec_pretty(record).map_err(|error| io_error("write", &path, error.into()))?;
+        cache::write_atomically(&path, &bytes)
+            .map_err(|error| io_error("write", &path, io::Error::other(error)))
+    }
+
+    /// Removes what an earlier pod of this name left.
+    fn clear(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name() == LOCK {
+                continue;
+            }
+            let path = entry.path();
+            drop(if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+        }
+    }
+}
+
+impl Drop for PodDir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
+/// The log of a container.
+pub fn log_path(pod: &Path, container: &str) -> PathBuf {
+    pod.join(format!("{container}.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str) -> PodRecord {
+        PodRecord {
+            name: name.into(),
+            pid: 1,
+            phase: Phase::Running,
+            started: 0,
+            accel: None,
+            endpoint: None,
+            containers: vec![ContainerRecord {
+                name: "a".into(),
+                id: "web-a".into(),
+                image: "./a".into(),
+                phase: ContainerPhase::Exited,
+                exit_code: Some(7),
+                process: ProcessRecord::default(),
+            }],
+            timings: Timings::default(),
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("state"));
+        let pod = state.reserve("web").unwrap();
+        assert!(matches!(state.reserve("web"), Err(StateError::Running(_))));
+        assert!(state.pods().is_empty(), "no record yet");
+        pod.write(&record("web")).unwrap();
+        assert_eq!(state.find("web").unwrap().1, record("web"));
+        let path = pod.path().to_path_buf();
+        drop(pod);
+        assert!(!path.exists());
+        let error = state.find("web").unwrap_err().to_string();
+        assert_eq!(error, "no pod \"web\" is running");
+    }
+
+    #[test]
+    fn a_dead_pod_is_swept_and_its_name_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().to_path_buf());
+        for step in ["sweep", "reserve"] {
+            let dead = dir.path().join("dead");
+            fs::create_dir_all(dead.join("vm")).unwrap();
+            fs::write(dead.join(LOCK), "").unwrap();
+            fs::write(dead.join(RECORD), serde_json::to_vec(&record("dead")).unwrap()).unwrap();
+            if step == "sweep" {
+                assert!(state.pods().is_empty());
+                assert!(!dead.exists());
+            } else {
+                let pod = state.reserve("dead").unwrap();
+                assert_eq!(fs::read_dir(pod.path()).unwrap().count(), 1, "only the lock is left");
+            }
+        }
+    }
+
+    #[test]
+    fn containers_are_found_by_name_or_when_alone() {
+        let mut pod = record("web");
+        assert_eq!(pod.container(None).unwrap().name, "a");
+        assert_eq!(pod.container(Some("a")).unwrap().id, "web-a");
+        pod.containers.push(ContainerRecord { name: "b".into(), ..pod.containers[0].clone() });
+        assert!(pod.container(None).unwrap_err().to_string().contains("it has a, b"));
+    }
+
+    #[test]
+    fn the_place_follows_the_variables() {
+        let with = |name: &'static str, value: &'static str| {
+            StateDir::locate(move |asked| (asked == name).then(|| value.into()))
+        };
+        assert_eq!(with("PITH_STATE", "/s").root, Path::new("/s"));
+        assert_eq!(with("XDG_RUNTIME_DIR", "/run/user/1").root, Path::new("/run/user/1/pith"));
+    }
+}

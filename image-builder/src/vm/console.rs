@@ -1,0 +1,249 @@
+//! The guest's serial console.
+//!
+//! Owns the thread that drains QEMU's serial output, keeps all of it in memory and in a file, and notices the
+//! lines that matter. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
+//! console nobody drains stops the guest.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ChildStdout;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::VmError;
+
+/// How much of the console an error shows.
+const TAIL: usize = 4000;
+/// What the kernel prints when it is off and the machine has no way to say so.
+const OFF: [&str; 3] = ["reboot: System halted", "reboot: Power down", "reboot: machine restart"];
+
+/// What the agent's ready line said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Milliseconds from kernel entry to the line.
+    pub kernel_ms: u64,
+    /// Milliseconds from kernel entry to the start of `/init`.
+    pub init_ms: u64,
+    /// The agent's version.
+    pub version: String,
+}
+
+impl Ready {
+    /// Reads `agent ready: <N> ms since kernel start (init at <M> ms), version <V>`.
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = line.trim().strip_prefix("agent ready: ")?;
+        let (kernel_ms, rest) = rest.split_once(" ms since kernel start (init at ")?;
+        let (init_ms, version) = rest.split_once(" ms), version ")?;
+        Some(Self {
+            kernel_ms: kernel_ms.parse().ok()?,
+            init_ms: init_ms.parse().ok()?,
+            version: version.to_owned(),
+        })
+    }
+}
+
+/// How far the guest has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No ready line yet.
+    Booting,
+    /// The ready line has come.
+    Ready { ready: Ready, at: Instant },
+    /// QEMU closed the console.
+    Closed,
+}
+
+#[derive(Debug, Clone)]
+struct Progress {
+    ready: Option<(Ready, Instant)>,
+    off: bool,
+    closed: bool,
+}
+
+/// Everything known about a console.
+#[derive(Debug, Clone)]
+pub(super) struct Console {
+    text: Arc<Mutex<Vec<u8>>>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Console {
+    /// Starts to drain a serial stream, copying it to `log`.
+    pub(super) fn follow(stream: ChildStdout, log: &Path) -> Result<Self, VmError> {
+        let file = File::create(log).map_err(|source| VmError::io("create", log.display(), source))?;
+        Self::drain(stream, file)
+    }
+
+    fn drain(stream: impl Read + Send + 'static, log: impl Write + Send + 'static) -> Result<Self, VmError> {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let (publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
+        let reader = Reader { text: Arc::clone(&text), publish, line: Vec::new() };
+        std::thread::Builder::new()
+            .name("console".into())
+            .spawn(move || reader.run(stream, log))
+            .map_err(|source| VmError::io("start", "the thread that reads the console", source))?;
+        Ok(Self { text, progress })
+    }
+
+    /// Waits for the ready line, the end of QEMU, or the deadline.
+    pub(super) async fn wait_for_boot(&self, deadline: Duration) -> Stage {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|now| now.ready.is_some() || now.closed || now.off);
+        let now = match tokio::time::timeout(deadline, reached).await {
+            Ok(Ok(now)) => now.clone(),
+            Ok(Err(_)) => return Stage::Closed,
+            Err(_) => return Stage::Booting,
+        };
+        match now.ready {
+            Some((ready, at)) => Stage::Ready { ready, at },
+            None => Stage::Closed,
+        }
+    }
+
+    /// Waits until the guest is off; false at the deadline.
+    pub(super) async fn wait_for_off(&self, deadline: Duration) -> bool {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|now| now.closed || now.off);
+        tokio::time::timeout(deadline, reached).await.is_ok()
+    }
+
+    /// All of it.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.text)).into_owned()
+    }
+
+    /// The end of it, from the beginning of a line.
+    pub(super) fn tail(&self) -> String {
+        let text = self.text();
+        let mut start = text.len().saturating_sub(TAIL);
+        while !text.is_char_boundary(start) {
+            start += 1;
+        }
+        let tail = &text[start..];
+        match tail.split_once('\n') {
+            Some((_, rest)) if start > 0 => rest.to_owned(),
+            _ => tail.to_owned(),
+        }
+    }
+}
+
+/// The text is only ever appended to, so it is sound even when a reader panicked.
+fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Reader {
+    text: Arc<Mutex<Vec<u8>>>,
+    publish: watch::Sender<Progress>,
+    line: Vec<u8>,
+}
+
+impl Reader {
+    fn run(mut self, mut stream: impl Read, mut log: impl Write) {
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    let at = Instant::now();
+                    lock(&self.text).extend_from_slice(&buffer[..count]);
+                    // A full disk must not stop the guest; the text is still in memory.
+                    drop(log.write_all(&buffer[..count]));
+                    self.take(&buffer[..count], at);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.publish.send_modify(|progress| progress.closed = true);
+    }
+
+    fn take(&mut self, bytes: &[u8], at: Instant) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.look_at(&String::from_utf8_lossy(&line), at);
+            } else {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    fn look_at(&self, line: &str, at: Instant) {
+        if let Some(ready) = Ready::parse(line) {
+            self.publish.send_modify(|progress| progress.ready = Some((ready, at)));
+        } else if OFF.iter().any(|text| line.contains(text)) {
+            self.publish.send_modify(|progress| progress.off = true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "agent ready: 812 ms since kernel start (init at 790 ms), version 0.1.0";
+
+    fn ready() -> Ready {
+        Ready { kernel_ms: 812, init_ms: 790, version: "0.1.0".into() }
+    }
+
+    #[test]
+    fn the_ready_line_is_read() {
+        assert_eq!(Ready::parse(LINE), Some(ready()));
+        assert_eq!(Ready::parse(&format!("{LINE}\r")), Some(ready()));
+    }
+
+    #[test]
+    fn other_lines_are_not_ready_lines() {
+        for line in [
+            "agent ready",
+            "x agent ready: 1 ms since kernel start (init at 1 ms), version 1",
+            "agent ready: a",
+        ] {
+            assert_eq!(Ready::parse(line), None, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ready_line_in_pieces_is_seen() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let console = Console::drain(reader, std::io::sink()).unwrap();
+        writer.write_all(b"booting\r\nagent re").unwrap();
+        assert_eq!(console.wait_for_boot(Duration::from_millis(50)).await, Stage::Booting);
+        writer.write_all(LINE.strip_prefix("agent re").unwrap().as_bytes()).unwrap();
+        writer.write_all(b"\r\n").unwrap();
+        match console.wait_for_boot(Duration::from_secs(10)).await {
+            Stage::Ready { ready: seen, .. } => assert_eq!(seen, ready()),
+            other => panic!("{other:?}"),
+        }
+        assert!(console.text().starts_with("booting\r\nagent ready: 812"));
+    }
+
+    #[tokio::test]
+    async fn a_closed_console_ends_the_wait() {
+        let console = Console::drain(&b"Kernel panic - not syncing\n"[..], std::io::sink()).unwrap();
+        assert_eq!(console.wait_for_boot(Duration::from_secs(10)).await, Stage::Closed);
+        assert_eq!(console.tail(), "Kernel panic - not syncing\n");
+    }
+
+    #[tokio::test]
+    async fn power_off_is_noticed() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let console = Console::drain(reader, std::io::sink()).unwrap();
+        assert!(!console.wait_for_off(Duration::from_millis(20)).await);
+        writer.write_all(b"[    1.2] reboot: System halted\n").unwrap();
+        assert!(console.wait_for_off(Duration::from_secs(10)).await);
+    }
+
+    #[test]
+    fn the_tail_begins_with_a_line() {
+        let text = Arc::new(Mutex::new("é line\n".repeat(1000).into_bytes()));
+        let (_publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
+        let tail = Console { text, progress }.tail();
+        assert!(tail.starts_with("é line\n") && tail.len() <= TAIL);
+    }
+}

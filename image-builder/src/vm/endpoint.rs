@@ -1,0 +1,185 @@
+//! The host's end of a guest's vsock.
+//!
+//! Two ways lead to a port: AF_VSOCK where the host has `/dev/vhost-vsock`, and the *hybrid* handshake over a Unix
+//! socket (connect, `CONNECT <port>\n`, read `OK …\n`) that `vhost-device-vsock` shares with Firecracker, Cloud
+//! Hypervisor and Dragonball. Both give a connected byte stream.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::VmError;
+
+/// How long one dial may take.
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest answer to CONNECT that makes sense: `OK <u32>`.
+const ANSWER: usize = 64;
+
+/// Where a guest's vsock ports are reached from this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Endpoint {
+    /// By the hybrid handshake over a Unix socket.
+    Hybrid {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// By AF_VSOCK.
+    Vsock {
+        /// The guest's context id.
+        cid: u32,
+    },
+}
+
+impl Endpoint {
+    /// Opens a connection to a port. The stream is of the Unix type whichever way it was made: nothing but reading,
+    /// writing and closing is done with it.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`] when nothing listens there; [`VmError::DialTimeout`] when nobody answers.
+    pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
+        let dialled = async {
+            match self {
+                Self::Hybrid { socket } => {
+                    let stream = UnixStream::connect(socket)
+                        .await
+                        .map_err(|source| VmError::io("connect to", socket.display(), source))?;
+                    hybrid_handshake(stream, port).await
+                }
+                Self::Vsock { cid } => vsock_connect(*cid, port).await,
+            }
+        };
+        tokio::time::timeout(DIAL_DEADLINE, dialled)
+            .await
+            .unwrap_or(Err(VmError::DialTimeout { port, seconds: DIAL_DEADLINE.as_secs() }))
+    }
+}
+
+/// Asks the device at the other end of `stream` for a guest port.
+async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<UnixStream, VmError> {
+    let failed = |source| VmError::io("dial", format!("vsock port {port}"), source);
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(failed)?;
+    let mut answer = Vec::with_capacity(ANSWER);
+    // One byte at a time: whatever follows the newline belongs to the connection.
+    loop {
+        let mut byte = [0];
+        match stream.read(&mut byte).await {
+            Ok(0) => return Err(VmError::Refused { port }),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(VmError::Refused { port });
+            }
+            Err(source) => return Err(failed(source)),
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => answer.push(byte[0]),
+        }
+        if answer.len() > ANSWER {
+            break;
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    if answer == "OK" || answer.starts_with("OK ") {
+        Ok(stream)
+    } else {
+        Err(VmError::Handshake { port, answer })
+    }
+}
+
+async fn vsock_connect(cid: u32, port: u32) -> Result<UnixStream, VmError> {
+    let connected = tokio::task::spawn_blocking(move || -> io::Result<StdUnixStream> {
+        let fd: OwnedFd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(fd.as_raw_fd(), &VsockAddr::new(cid, port))?;
+        let stream = StdUnixStream::from(fd);
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    })
+    .await
+    .unwrap_or_else(|_| Err(io::Error::other("the connecting thread died")));
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => VmError::Refused { port },
+        _ => VmError::io("dial", format!("vsock port {port} of CID {cid}"), source),
+    };
+    connected.and_then(UnixStream::from_std).map_err(failed)
+}
+
+/// Whether QEMU can use the host kernel's own vsock device.
+pub(super) fn host_has_vhost_vsock() -> bool {
+    File::options().read(true).write(true).open("/dev/vhost-vsock").is_ok()
+}
+
+/// A guest CID that no other VM of the host is likely to have. CIDs 0 to 2 are reserved.
+pub(super) fn random_cid() -> Result<u32, VmError> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source| VmError::io("read", "/dev/urandom", source))?;
+    Ok(3 + u32::from_ne_bytes(bytes) % (i32::MAX as u32 - 3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that reads one line and answers `answer`, then echoes.
+    async fn dialled(answer: &'static [u8]) -> (Result<UnixStream, VmError>, String) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let device = tokio::spawn(async move {
+            let mut theirs = theirs;
+            let mut request = vec![0; "CONNECT 1024\n".len()];
+            theirs.read_exact(&mut request).await.unwrap();
+            theirs.write_all(answer).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let result = hybrid_handshake(ours, 1024).await;
+        (result, device.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn handshake_leaves_what_follows_to_the_reader() {
+        let (stream, request) = dialled(b"OK 1073741824\nhello").await;
+        assert_eq!(request, "CONNECT 1024\n");
+        let mut rest = String::new();
+        stream.unwrap().read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "hello");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused() {
+        let (result, _) = dialled(b"").await;
+        assert!(matches!(result, Err(VmError::Refused { port: 1024 })));
+    }
+
+    #[tokio::test]
+    async fn another_answer_is_an_error() {
+        let (result, _) = dialled(b"EINVAL\n").await;
+        assert!(matches!(result, Err(VmError::Handshake { answer, .. }) if answer == "EINVAL"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_an_error() {
+        let (result, _) = dialled(&[b'O'; 100]).await;
+        assert!(matches!(result, Err(VmError::Handshake { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let endpoint = Endpoint::Hybrid { socket: "/nonexistent/vsock.sock".into() };
+        let error = endpoint.dial(1024).await.unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vsock.sock"));
+    }
+
+    #[test]
+    fn endpoints_survive_json() {
+        for endpoint in [Endpoint::Hybrid { socket: "/run/v".into() }, Endpoint::Vsock { cid: 77 }] {
+            let text = serde_json::to_string(&endpoint).unwrap();
+            assert_eq!(serde_json::from_str::<Endpoint>(&text).unwrap(), endpoint);
+        }
+    }
+}

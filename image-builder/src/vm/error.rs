@@ -1,0 +1,150 @@
+//! What can go wrong between a kernel file and an agent that answers.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a machine did not boot or could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// A program that is needed is not installed.
+    #[error("{tool} is not installed; {fix}")]
+    MissingTool {
+        /// The program.
+        tool: &'static str,
+        /// What the user can do.
+        fix: &'static str,
+    },
+    /// An operation of the host failed.
+    #[error("cannot {operation} {subject}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        subject: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A socket in the run directory would have a name that no Unix socket can have.
+    #[error("{} is longer than the 107 bytes of a Unix socket's name; choose a shorter run directory", path.display())]
+    PathTooLong {
+        /// The name that is too long.
+        path: PathBuf,
+    },
+    /// The configuration asks for something the machine model does not have.
+    #[error("{0}")]
+    Config(String),
+    /// The vsock device did not come up.
+    #[error("vhost-device-vsock did not start: {messages}")]
+    VsockDevice {
+        /// Its own words.
+        messages: String,
+    },
+    /// QEMU ended before the agent was ready.
+    #[error("QEMU ({engine}) ended ({status}) before the agent was ready{}", annex(messages, console))]
+    Ended {
+        /// Accelerator.
+        engine: &'static str,
+        /// Exit status.
+        status: String,
+        /// What QEMU wrote to stderr.
+        messages: String,
+        /// The end of the guest's console.
+        console: String,
+    },
+    /// No ready line in time.
+    #[error("the agent was not ready after {seconds} s under {engine}{}", annex("", console))]
+    Deadline {
+        /// Accelerator.
+        engine: &'static str,
+        /// How long we waited.
+        seconds: u64,
+        /// The end of the guest's console.
+        console: String,
+    },
+    /// Nothing in the guest listens on the port.
+    #[error("nothing in the guest listens on vsock port {port}")]
+    Refused {
+        /// The vsock port.
+        port: u32,
+    },
+    /// The vsock device answered something other than `OK`.
+    #[error("dialling vsock port {port}: the device answered {answer:?} instead of OK")]
+    Handshake {
+        /// The vsock port.
+        port: u32,
+        /// Its answer.
+        answer: String,
+    },
+    /// The vsock device or the guest did not answer in time.
+    #[error("dialling vsock port {port}: no answer for {seconds} s")]
+    DialTimeout {
+        /// The vsock port.
+        port: u32,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// No accelerator was left to try.
+    #[error("the guest boots under no accelerator that was allowed")]
+    NoAccelerator,
+}
+
+/// The console and QEMU's own messages as they follow the one-line text of an error.
+fn annex(messages: &str, console: &str) -> impl fmt::Display {
+    let mut text = String::new();
+    if !messages.trim().is_empty() {
+        text.push_str("\n--- QEMU said:\n");
+        text.push_str(messages.trim_end());
+    }
+    if console.trim().is_empty() {
+        text.push_str("\n--- the guest's console is empty");
+    } else {
+        text.push_str("\n--- the end of the guest's console:\n");
+        text.push_str(console.trim_end());
+    }
+    text
+}
+
+impl VmError {
+    pub(crate) fn io(operation: &'static str, subject: impl fmt::Display, source: io::Error) -> Self {
+        Self::Io { operation, subject: subject.to_string(), source }
+    }
+
+    /// Whether the guest, rather than the host's set-up, is to blame.
+    pub(crate) fn is_of_the_guest(&self) -> bool {
+        matches!(self, Self::Ended { .. } | Self::Deadline { .. })
+    }
+
+    /// Whether another VM of the host holds the CID that was picked.
+    pub(crate) fn is_cid_in_use(&self) -> bool {
+        matches!(self, Self::Ended { messages, .. } if messages.contains("Address already in use"))
+    }
+
+    /// The first line of the text.
+    pub(crate) fn headline(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_shows_the_console() {
+        let error = VmError::Deadline { engine: "tcg", seconds: 5, console: "Kernel panic\n".into() };
+        assert_eq!(error.headline(), "the agent was not ready after 5 s under tcg");
+        assert!(error.to_string().ends_with("console:\nKernel panic"));
+        assert!(error.is_of_the_guest());
+    }
+
+    #[test]
+    fn a_taken_cid_is_recognised() {
+        let messages = "qemu: vhost-vsock: unable to set guest cid: Address already in use".to_owned();
+        let error =
+            VmError::Ended { engine: "kvm", status: "exit 1".into(), messages, console: String::new() };
+        assert!(error.is_cid_in_use());
+        assert!(error.to_string().contains("console is empty"));
+    }
+}

@@ -1,0 +1,321 @@
+//! QEMU's command line, decided without doing anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::accel::Engine;
+use super::{VmConfig, VmError};
+
+/// The hardware address of the guest's network interface.
+pub const MAC: &str = "52:54:00:70:69:74";
+
+/// A machine model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Machine {
+    /// A PC with PCI Express and ACPI.
+    Q35,
+    /// No PCI, no ACPI: virtio-mmio devices named on the kernel's command line. Boots fastest.
+    #[default]
+    Microvm,
+    /// As `Microvm`, with ACPI tables that name the devices.
+    MicrovmAcpi,
+}
+
+/// A disk image the guest gets as virtio-blk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the guest may not write to it.
+    pub readonly: bool,
+    /// What the guest reads as its serial number, at most 20 bytes.
+    pub serial: String,
+}
+
+/// How the guest's vsock is emulated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum VsockDevice {
+    /// By the host's kernel.
+    Vhost { cid: u32 },
+    /// By a process behind a vhost-user socket.
+    VhostUser { socket: PathBuf },
+}
+
+/// How virtio devices are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Pci,
+    Mmio,
+}
+
+impl Machine {
+    /// The model that boots fastest among those with room for all devices of `config`.
+    pub fn smallest_for(config: &VmConfig) -> Self {
+        if device_count(config) <= Self::Microvm.device_limit() { Self::Microvm } else { Self::Q35 }
+    }
+
+    pub(super) fn transport(self) -> Transport {
+        match self {
+            Self::Q35 => Transport::Pci,
+            Self::Microvm | Self::MicrovmAcpi => Transport::Mmio,
+        }
+    }
+
+    /// How many virtio devices fit: QEMU 7.2 gives a microvm 8 transports on the first interrupt controller, and
+    /// 24 with the second that comes with ACPI; on q35 one bus has 32 slots of which we leave 4 to the machine.
+    fn device_limit(self) -> usize {
+        match self {
+            Self::Q35 => 28,
+            Self::Microvm => 8,
+            Self::MicrovmAcpi => 24,
+        }
+    }
+}
+
+/// The guest's device node of the disk at `index` of [`VmConfig::disks`]: the kernel names disks in the order in
+/// which it finds them.
+pub fn disk_node(index: usize) -> String {
+    let letter = |number: usize| char::from(b'a' + u8::try_from(number % 26).unwrap_or_default());
+    match index / 26 {
+        0 => format!("/dev/vd{}", letter(index)),
+        above => format!("/dev/vd{}{}", letter(above - 1), letter(index)),
+    }
+}
+
+/// Disks, network, vsock.
+fn device_count(config: &VmConfig) -> usize {
+    config.disks.len() + usize::from(config.network) + 1
+}
+
+/// Refuses what QEMU would refuse less clearly.
+pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
+    let limit = config.machine.device_limit();
+    if device_count(config) > limit {
+        return Err(VmError::Config(format!(
+            "{} disks do not fit: the machine takes {limit} virtio devices, one of them for vsock; choose q35",
+            config.disks.len()
+        )));
+    }
+    for disk in &config.disks {
+        if disk.serial.len() > 20 {
+            return Err(VmError::Config(format!(
+                "the disk serial {:?} is longer than 20 bytes",
+                disk.serial
+            )));
+        }
+        std::fs::metadata(&disk.path)
+            .map_err(|source| VmError::io("read", format!("the disk {}", disk.path.display()), source))?;
+    }
+    if config.cpus == 0 || config.memory_mib == 0 {
+        return Err(VmError::Config("a machine needs at least one CPU and some memory".to_owned()));
+    }
+    Ok(())
+}
+
+/// All of QEMU's arguments.
+pub(super) fn arguments(
+    config: &VmConfig,
+    engine: Engine,
+    vsock: &VsockDevice,
+    tsc_khz: Option<u64>,
+) -> Vec<OsString> {
+    let mut args = Arguments(Vec::new());
+    args.push("-nodefaults");
+    args.push("-no-user-config");
+    // A guest that reboots has come to its end: with panic=-1 that includes a kernel panic.
+    args.push("-no-reboot");
+    args.pair("-display", "none");
+    args.pair("-machine", machine_option(config.machine));
+    match engine {
+        Engine::Kvm => {
+            args.pair("-accel", "kvm");
+            args.pair("-cpu", "host");
+        }
+        Engine::Tcg => {
+            args.pair("-accel", "tcg,thread=multi");
+            // The string instructions that erms and fsrm advertise are the slow way under TCG.
+            args.pair("-cpu", "max,-erms,-fsrm");
+        }
+    }
+    args.pair("-smp", config.cpus.to_string());
+    args.pair("-m", format!("{}M", config.memory_mib));
+    // vhost-user needs memory that the device's process can map too.
+    args.pair("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", config.memory_mib));
+    args.pair("-chardev", "stdio,id=console,signal=off");
+    args.pair("-serial", "chardev:console");
+    args.pair("-kernel", config.kernel.as_os_str());
+    args.pair("-initrd", config.initrd.as_os_str());
+    args.pair("-append", kernel_cmdline(config, engine, tsc_khz));
+    let suffix = match config.machine.transport() {
+        Transport::Pci => "pci",
+        Transport::Mmio => "device",
+    };
+    match vsock {
+        VsockDevice::Vhost { cid } => args.pair("-device", format!("vhost-vsock-{suffix},guest-cid={cid}")),
+        VsockDevice::VhostUser { socket } => {
+            args.pair("-chardev", joined("socket,id=vsock,path=", &escaped(socket)));
+            args.pair("-device", format!("vhost-user-vsock-{suffix},chardev=vsock"));
+        }
+    }
+    if config.network {
+        args.pair("-netdev", "user,id=net");
+        args.pair("-device", format!("virtio-net-{suffix},netdev=net,mac={MAC}"));
+    }
+    // All three models hand out slots in the order of the command line, and the guest looks in that order.
+    for (index, disk) in config.disks.iter().enumerate() {
+        let readonly = if disk.readonly { "on" } else { "off" };
+        let mut drive =
+            OsString::from(format!("if=none,id=disk{index},format=raw,readonly={readonly},file="));
+        drive.push(escaped(&disk.path));
+        args.pair("-drive", drive);
+        let serial = if disk.serial.is_empty() { String::new() } else { format!(",serial={}", disk.serial) };
+        args.pair("-device", format!("virtio-blk-{suffix},drive=disk{index}{serial}"));
+    }
+    args.0
+}
+
+fn machine_option(machine: Machine) -> String {
+    let model = match machine {
+        Machine::Q35 => "q35",
+        // Option ROMs only serve firmware that boots from disks; without the RTC the kernel polls for it for seconds.
+        Machine::Microvm => "microvm,acpi=off,x-option-roms=off,rtc=on",
+        Machine::MicrovmAcpi => "microvm,acpi=on,x-option-roms=off,rtc=on",
+    };
+    format!("{model},memory-backend=mem")
+}
+
+/// The kernel's command line.
+fn kernel_cmdline(config: &VmConfig, engine: Engine, tsc_khz: Option<u64>) -> String {
+    let mut words: Vec<String> =
+        ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"].map(str::to_owned).to_vec();
+    if config.machine == Machine::Microvm {
+        // There is neither; the kernel would search, and complain.
+        words.extend(["acpi=off", "pci=off"].map(str::to_owned));
+    }
+    if engine == Engine::Tcg {
+        words.extend(["no_timer_check", "nokaslr"].map(str::to_owned));
+        if let Some(khz) = tsc_khz {
+            words.push(format!("tsc_early_khz={khz}"));
+            words.push("tsc=reliable".to_owned());
+        }
+        // Calibrating the APIC timer takes 220 ms and more here; the PIT does for one CPU.
+        if config.machine == Machine::Microvm && config.cpus == 1 {
+            words.push("nolapic_timer".to_owned());
+        }
+    }
+    words.extend(config.cmdline.iter().cloned());
+    words.join(" ")
+}
+
+/// QEMU splits option lists at commas; a doubled one stands for itself.
+fn escaped(path: &std::path::Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = path.as_os_str().as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        out.push(byte);
+        if byte == b',' {
+            out.push(byte);
+        }
+    }
+    OsString::from_vec(out)
+}
+
+fn joined(head: &str, tail: &std::ffi::OsStr) -> OsString {
+    let mut whole = OsString::from(head);
+    whole.push(tail);
+    whole
+}
+
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn push(&mut self, word: impl Into<OsString>) {
+        self.0.push(word.into());
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.push(option);
+        self.push(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(machine: Machine) -> VmConfig {
+        let mut config = VmConfig::new("/k", "/i", "/run");
+        config.machine = machine;
+        config
+    }
+
+    fn text(config: &VmConfig, engine: Engine, vsock: &VsockDevice) -> String {
+        let args = arguments(config, engine, vsock, Some(2_600_000));
+        args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn disk(name: &str) -> Disk {
+        Disk { path: format!("/d/{name}").into(), readonly: true, serial: name.to_owned() }
+    }
+
+    #[test]
+    fn microvm_under_tcg() {
+        let line = text(
+            &config(Machine::Microvm),
+            Engine::Tcg,
+            &VsockDevice::VhostUser { socket: "/run/v,1.sock".into() },
+        );
+        for part in [
+            "-machine microvm,acpi=off,x-option-roms=off,rtc=on,memory-backend=mem",
+            "-accel tcg,thread=multi",
+            "memory-backend-memfd,id=mem,size=512M,share=on",
+            "socket,id=vsock,path=/run/v,,1.sock",
+            "vhost-user-vsock-device,chardev=vsock",
+            "tsc_early_khz=2600000 tsc=reliable nolapic_timer",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn q35_under_kvm_keeps_the_kernel_its_own_master() {
+        let line = text(&config(Machine::Q35), Engine::Kvm, &VsockDevice::Vhost { cid: 9 });
+        assert!(line.contains("vhost-vsock-pci,guest-cid=9") && line.contains("-cpu host"));
+        for word in ["nokaslr", "tsc_early_khz", "nolapic_timer"] {
+            assert!(!line.contains(word), "{word} in {line}");
+        }
+    }
+
+    #[test]
+    fn the_first_disk_is_named_first() {
+        let vsock = VsockDevice::Vhost { cid: 3 };
+        for machine in [Machine::Q35, Machine::Microvm, Machine::MicrovmAcpi] {
+            let mut config = config(machine);
+            config.disks = vec![disk("one"), disk("two")];
+            let line = text(&config, Engine::Tcg, &vsock);
+            assert!(line.find("serial=one").unwrap() < line.find("serial=two").unwrap());
+        }
+    }
+
+    #[test]
+    fn disks_are_lettered_like_the_kernel_does() {
+        assert_eq!(disk_node(0), "/dev/vda");
+        assert_eq!(disk_node(25), "/dev/vdz");
+        assert_eq!(disk_node(26), "/dev/vdaa");
+    }
+
+    #[test]
+    fn too_many_disks_say_what_to_do() {
+        let mut config = config(Machine::Microvm);
+        config.disks = (0..8).map(|number| disk(&number.to_string())).collect();
+        assert!(check(&config).unwrap_err().to_string().contains("choose q35"));
+    }
+
+    #[test]
+    fn extra_words_come_last() {
+        let mut config = config(Machine::Q35);
+        config.cmdline = vec!["agent.log=debug".into()];
+        assert!(kernel_cmdline(&config, Engine::Tcg, None).ends_with("nokaslr agent.log=debug"));
+    }
+}

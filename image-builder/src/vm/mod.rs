@@ -1,0 +1,481 @@
+//! Boots a guest in a virtual machine and reaches it over vsock.
+//!
+//! Owns the QEMU process, the vsock device process and their sockets. Promises that a [`Vm`] that exists has
+//! printed the agent's ready line, and that dropping it, or the death of this process, ends both processes.
+//! Must never dial the guest before its ready line: `vhost-device-vsock` 0.3 wedges for good when it is asked to
+//! connect before the guest's vsock driver is up.
+//!
+//! ```text
+//!  Vm::boot ── Nursery (thread) ──┬─ vhost-device-vsock ── vsock.sock  ◄── CONNECT 1024 ── Vm::dial
+//!                                 └─ QEMU ── serial ── Console (thread) ── ready line
+//! ```
+
+mod accel;
+mod client;
+mod console;
+mod endpoint;
+mod error;
+mod machine;
+mod nursery;
+mod sys;
+mod tsc;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+
+pub use accel::Accel;
+pub use client::AgentClient;
+pub use console::Ready;
+pub use endpoint::Endpoint;
+pub use error::VmError;
+pub use machine::{Disk, MAC, Machine, disk_node};
+
+use crate::cache::Cache;
+use accel::{Engine, Memory};
+use console::{Console, Stage};
+use machine::VsockDevice;
+use nursery::{Nursery, Ward};
+
+/// vsock port of the agent's ttrpc server.
+pub const AGENT_PORT: u32 = 1024;
+/// vsock port of the guest's debug console, where the guest has one.
+pub const CONSOLE_PORT: u32 = 1026;
+
+/// How long a guest may take to print its ready line, by default.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+/// How long the first try with KVM may take on a host about which nothing is known.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the vsock device may take to listen.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long QEMU and the vsock device may take to obey SIGTERM before SIGKILL.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often a guest CID that another VM holds is replaced by a fresh one.
+const CID_TRIES: u32 = 5;
+
+/// What to boot, and in which machine.
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// The machine model.
+    pub machine: Machine,
+    /// The kernel: a `vmlinux` with a PVH note or a bzImage.
+    pub kernel: PathBuf,
+    /// The initrd, in any format that the kernel unpacks.
+    pub initrd: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Guest CPUs.
+    pub cpus: u32,
+    /// Words added to the end of the kernel command line, for example `agent.log=debug`.
+    pub cmdline: Vec<String>,
+    /// Disks, in the order the guest sees them: the first is `/dev/vda`.
+    pub disks: Vec<Disk>,
+    /// Whether the guest gets a virtio-net interface behind QEMU's user-mode network (DHCP at 10.0.2.2).
+    pub network: bool,
+    /// Which accelerator to use.
+    pub accel: Accel,
+    /// Directory for sockets and logs; made when absent, emptied of our files in the end.
+    pub run_dir: PathBuf,
+    /// How long the guest may take until its ready line.
+    pub deadline: Duration,
+}
+
+impl VmConfig {
+    /// A microvm with 512 MiB and one CPU, no disks and no network.
+    pub fn new(kernel: impl Into<PathBuf>, initrd: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            machine: Machine::Microvm,
+            kernel: kernel.into(),
+            initrd: initrd.into(),
+            memory_mib: 512,
+            cpus: 1,
+            cmdline: Vec::new(),
+            disks: Vec::new(),
+            network: false,
+            accel: Accel::Auto,
+            run_dir: run_dir.into(),
+            deadline: BOOT_DEADLINE,
+        }
+    }
+}
+
+/// When things happened during a boot, seen from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootTiming {
+    /// From starting QEMU to the ready line.
+    pub power_on_to_ready: Duration,
+    /// From kernel entry to the ready line, as the guest says.
+    pub kernel_to_ready: Duration,
+    /// From kernel entry to the first instruction of `/init`, as the guest says.
+    pub kernel_to_init: Duration,
+}
+
+impl BootTiming {
+    /// From starting QEMU to kernel entry: firmware and loading.
+    pub fn power_on_to_kernel(&self) -> Duration {
+        self.power_on_to_ready.saturating_sub(self.kernel_to_ready)
+    }
+
+    /// From starting QEMU to `/init`.
+    pub fn power_on_to_init(&self) -> Duration {
+        self.power_on_to_kernel() + self.kernel_to_init
+    }
+}
+
+/// A running guest whose agent accepts calls.
+#[derive(Debug)]
+pub struct Vm {
+    console: Console,
+    endpoint: Endpoint,
+    engine: Engine,
+    files: RunFiles,
+    notes: Vec<String>,
+    powered_on: Instant,
+    ready: Ready,
+    ready_at: Instant,
+    // Field order is drop order: QEMU dies before the device it talks to.
+    qemu: Ward,
+    _device: Option<Ward>,
+}
+
+impl Vm {
+    /// Boots a guest and returns once its agent accepts calls.
+    ///
+    /// # Errors
+    /// A missing tool or file, a QEMU that ends early, or no ready line before the deadline; the error carries the
+    /// end of the guest's console.
+    pub async fn boot(config: VmConfig) -> Result<Self, VmError> {
+        for (what, path) in [("kernel", &config.kernel), ("initrd", &config.initrd)] {
+            fs::metadata(path)
+                .map_err(|source| VmError::io("read", format!("the {what} {}", path.display()), source))?;
+        }
+        machine::check(&config)?;
+        let memory = Memory::of_this_host();
+        let mut notes = Vec::new();
+        let mut kvm_failure = None;
+        for (engine, on_trial) in accel::candidates(config.accel, &memory) {
+            let deadline = if on_trial { PROBE_DEADLINE.min(config.deadline) } else { config.deadline };
+            match Self::boot_with(&config, engine, deadline).await {
+                Ok(mut vm) => {
+                    if on_trial {
+                        notes.extend(memory.remember(true));
+                    } else if let Some(failure) = kvm_failure.take() {
+                        notes.push(format!(
+                            "KVM is offered here but the guest does not boot in it: {failure}"
+                        ));
+                        notes.extend(memory.remember(false));
+                    }
+                    vm.notes = notes;
+                    return Ok(vm);
+                }
+                Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error.headline()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(VmError::NoAccelerator)
+    }
+
+    async fn boot_with(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::boot_once(config, engine, deadline).await {
+                Err(error) if tries < CID_TRIES && error.is_cid_in_use() => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn boot_once(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
+        let files = RunFiles::create(&config.run_dir)?;
+        let nursery = Nursery::new()?;
+        let (vsock, device) = if endpoint::host_has_vhost_vsock() {
+            (VsockDevice::Vhost { cid: endpoint::random_cid()? }, None)
+        } else {
+            let device = start_vsock_device(&nursery, &files).await?;
+            (VsockDevice::VhostUser { socket: files.vhost_socket() }, Some(device))
+        };
+        let endpoint = match &vsock {
+            VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
+            VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
+        };
+        let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
+        let binary = find_tool("qemu-system-x86_64", "PITH_QEMU").ok_or(VmError::MissingTool {
+            tool: "qemu-system-x86_64",
+            fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
+        })?;
+        let mut command = Command::new(binary);
+        command.args(machine::arguments(config, engine, &vsock, tsc_khz));
+        let powered_on = Instant::now();
+        let (qemu, serial) = nursery.spawn_with_stdout(command, &files.qemu_log())?;
+        let console = Console::follow(serial, &files.console_log())?;
+        let stage = console.wait_for_boot(deadline).await;
+        let (ready, ready_at) = match stage {
+            Stage::Ready { ready, at } => (ready, at),
+            Stage::Closed => {
+                let mut qemu = qemu;
+                let status = qemu.stop(STOP_GRACE).await;
+                return Err(VmError::Ended {
+                    engine: engine.name(),
+                    status,
+                    messages: fs::read_to_string(files.qemu_log()).unwrap_or_default(),
+                    console: console.tail(),
+                });
+            }
+            Stage::Booting => {
+                return Err(VmError::Deadline {
+                    engine: engine.name(),
+                    seconds: deadline.as_secs(),
+                    console: console.tail(),
+                });
+            }
+        };
+        Ok(Self {
+            console,
+            endpoint,
+            engine,
+            files,
+            notes: Vec::new(),
+            powered_on,
+            ready,
+            ready_at,
+            qemu,
+            _device: device,
+        })
+    }
+
+    /// Opens a connection to a vsock port of the guest.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`] when nothing listens on the port, other errors when the device does not answer.
+    pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
+        self.endpoint.dial(port).await
+    }
+
+    /// Connects to the agent.
+    ///
+    /// # Errors
+    /// As [`Vm::dial`].
+    pub async fn client(&self) -> Result<AgentClient, VmError> {
+        AgentClient::connect(&self.endpoint).await
+    }
+
+    /// Where the guest's vsock is reached, for other processes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Everything the guest wrote to its serial console so far.
+    pub fn console_log(&self) -> String {
+        self.console.text()
+    }
+
+    /// When things happened during the boot.
+    pub fn boot_timing(&self) -> BootTiming {
+        BootTiming {
+            power_on_to_ready: self.ready_at - self.powered_on,
+            kernel_to_ready: Duration::from_millis(self.ready.kernel_ms),
+            kernel_to_init: Duration::from_millis(self.ready.init_ms),
+        }
+    }
+
+    /// What the ready line said.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Time since QEMU was started.
+    pub fn since_power_on(&self) -> Duration {
+        self.powered_on.elapsed()
+    }
+
+    /// The accelerator that is in use: `kvm` or `tcg`.
+    pub fn accel(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// Things worth telling the user about how the guest was booted.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The process id of QEMU.
+    pub fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether
+    /// that happened before the deadline.
+    pub async fn wait_off(&self, deadline: Duration) -> bool {
+        self.console.wait_for_off(deadline).await
+    }
+
+    /// Switches the machine off: SIGTERM, then SIGKILL, and removes the sockets and logs.
+    ///
+    /// # Errors
+    /// Never at present; the processes are gone when it returns.
+    pub async fn stop(mut self) -> Result<(), VmError> {
+        self.qemu.stop(STOP_GRACE).await;
+        if let Some(device) = &mut self._device {
+            device.stop(STOP_GRACE).await;
+        }
+        self.files.remove();
+        Ok(())
+    }
+}
+
+/// Starts `vhost-device-vsock` and waits until it listens.
+async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward, VmError> {
+    let binary = find_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK").ok_or(VmError::MissingTool {
+        tool: "vhost-device-vsock",
+        fix: "this host has no usable /dev/vhost-vsock, so it is needed: `cargo install vhost-device-vsock --locked`, \
+              or name it in PITH_VHOST_DEVICE_VSOCK",
+    })?;
+    let mut command = Command::new(binary);
+    // A buffer below 32 KiB is what keeps large guest packets from stalling (vhost-device-vsock 0.3).
+    command.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]);
+    command.arg(files.vhost_socket()).arg("--uds-path").arg(files.vsock_socket());
+    let mut device = nursery.spawn(command, &files.device_log())?;
+    let give_up = Instant::now() + DEVICE_DEADLINE;
+    while !files.vhost_socket().exists() {
+        let ended = device.has_ended();
+        if ended || Instant::now() > give_up {
+            let messages = fs::read_to_string(files.device_log()).unwrap_or_default();
+            return Err(VmError::VsockDevice { messages: messages.trim().to_owned() });
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(device)
+}
+
+/// Finds a program: by an environment variable, on PATH, or in the cache's `bin`.
+fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
+        return Some(PathBuf::from(path));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.extend(cache_root().map(|root| root.join("bin")));
+    places.into_iter().map(|place| place.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// The sockets and logs of one machine. Dropping it removes them.
+#[derive(Debug)]
+struct RunFiles {
+    dir: PathBuf,
+}
+
+impl RunFiles {
+    fn create(dir: &Path) -> Result<Self, VmError> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| VmError::io("create", dir.display(), source))?;
+        let dir = dir.canonicalize().map_err(|source| VmError::io("resolve", dir.display(), source))?;
+        let files = Self { dir };
+        let longest = files.vhost_socket();
+        // sockaddr_un.sun_path holds 108 bytes with its NUL.
+        if longest.as_os_str().len() > 107 {
+            return Err(VmError::PathTooLong { path: longest });
+        }
+        files.remove_files();
+        Ok(files)
+    }
+
+    fn vhost_socket(&self) -> PathBuf {
+        self.dir.join("vhost.sock")
+    }
+
+    fn vsock_socket(&self) -> PathBuf {
+        self.dir.join("vsock.sock")
+    }
+
+    fn qemu_log(&self) -> PathBuf {
+        self.dir.join("qemu.log")
+    }
+
+    fn device_log(&self) -> PathBuf {
+        self.dir.join("vsock.log")
+    }
+
+    fn console_log(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    fn remove_files(&self) {
+        for path in
+            [self.vhost_socket(), self.vsock_socket(), self.qemu_log(), self.device_log(), self.console_log()]
+        {
+            drop(fs::remove_file(path));
+        }
+    }
+
+    /// Removes our files, and the directory when nothing else is in it.
+    fn remove(&self) {
+        self.remove_files();
+        drop(fs::remove_dir(&self.dir));
+    }
+}
+
+impl Drop for RunFiles {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// The project's cache directory, where there can be one.
+fn cache_root() -> Option<PathBuf> {
+    Cache::locate(|name| std::env::var_os(name)).ok().map(|cache| cache.root().to_path_buf())
+}
+
+/// Reads a small file of the kernel's, for example below `/proc`.
+fn read_trimmed(path: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timings_add_up() {
+        let timing = BootTiming {
+            power_on_to_ready: Duration::from_millis(1500),
+            kernel_to_ready: Duration::from_millis(900),
+            kernel_to_init: Duration::from_millis(800),
+        };
+        assert_eq!(timing.power_on_to_kernel(), Duration::from_millis(600));
+        assert_eq!(timing.power_on_to_init(), Duration::from_millis(1400));
+    }
+
+    #[test]
+    fn run_files_refuse_a_path_no_socket_can_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(100));
+        assert!(matches!(RunFiles::create(&long), Err(VmError::PathTooLong { .. })));
+    }
+
+    #[test]
+    fn run_files_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        let files = RunFiles::create(&run).unwrap();
+        fs::write(files.qemu_log(), "x").unwrap();
+        drop(files);
+        assert!(!run.exists());
+    }
+
+    #[tokio::test]
+    async fn boot_names_a_missing_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = VmConfig::new("/nonexistent/vmlinux", "/nonexistent/initrd", dir.path());
+        let error = Vm::boot(config).await.unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vmlinux"), "{error}");
+    }
+}
