@@ -1,0 +1,113 @@
+//! Which crate may use which, by `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::source::workspace;
+
+/// What each crate of ours may use of ours. Everything not listed is forbidden.
+const OURS: [(&str, &[&str]); 6] = [
+    ("agent", &["init", "protocols", "rustjail"]),
+    ("image-builder", &["protocols"]),
+    ("init", &[]),
+    ("protocols", &[]),
+    ("rustjail", &[]),
+    ("tests", &["image-builder", "protocols"]),
+];
+
+/// What must not be anywhere below a crate: it would drag a runtime or a wire format to where none belongs.
+const NEVER_BELOW: [(&str, &[&str]); 3] = [
+    ("rustjail", &["tokio", "ttrpc", "protobuf", "async-trait", "futures-util", "tracing"]),
+    ("init", &["tokio", "ttrpc", "protobuf", "serde", "oci-spec"]),
+    ("agent", &["clap", "openssl-sys", "prost", "zbus"]),
+];
+
+/// All that `init` may use directly: it runs before anything else does.
+const INIT: [&str; 2] = ["nix", "thiserror"];
+
+/// Crates of the closure on the guest's platform. Dependencies for tests alone are left out.
+struct Graph {
+    names: BTreeMap<String, String>,
+    edges: BTreeMap<String, Vec<String>>,
+    members: BTreeMap<String, String>,
+}
+
+impl Graph {
+    fn read() -> Self {
+        let metadata = Command::new(env!("CARGO"))
+            .current_dir(workspace())
+            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+            .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+            .output()
+            .unwrap();
+        assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+        Self::from_metadata(&serde_json::from_slice(&metadata.stdout).unwrap())
+    }
+
+    fn from_metadata(metadata: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let names: BTreeMap<String, String> =
+            list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+        let is_dev =
+            |dependency: &Value| list(&dependency["dep_kinds"]).iter().all(|kind| kind["kind"] == "dev");
+        let edges = list(&metadata["resolve"]["nodes"]).into_iter().map(|node| {
+            let uses = list(&node["deps"]).into_iter().filter(|dependency| !is_dev(dependency));
+            (text(&node["id"]), uses.map(|dependency| text(&dependency["pkg"])).collect())
+        });
+        let edges = edges.collect();
+        let members = list(&metadata["workspace_members"])
+            .iter()
+            .map(|id| (names[&text(id)].clone(), text(id)))
+            .collect();
+        Self { names, edges, members }
+    }
+
+    /// The names of what `member` uses directly.
+    fn direct(&self, member: &str) -> BTreeSet<&str> {
+        self.edges[&self.members[member]].iter().map(|id| self.names[id].as_str()).collect()
+    }
+
+    /// The names of all that `member` is built of.
+    fn closure(&self, member: &str) -> BTreeSet<&str> {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![&self.members[member]];
+        while let Some(id) = next.pop() {
+            if seen.insert(id) {
+                next.extend(&self.edges[id]);
+            }
+        }
+        seen.into_iter().map(|id| self.names[id].as_str()).collect()
+    }
+}
+
+#[test]
+fn our_crates_depend_in_one_direction() {
+    let graph = Graph::read();
+    let members: BTreeSet<&str> = graph.members.keys().map(String::as_str).collect();
+    assert_eq!(members, OURS.map(|(name, _)| name).into(), "a new crate needs a line in OURS");
+    for (member, allowed) in OURS {
+        let ours: BTreeSet<&str> = graph.direct(member).intersection(&members).copied().collect();
+        let forbidden: Vec<_> = ours.iter().filter(|name| !allowed.contains(name)).collect();
+        assert!(forbidden.is_empty(), "{member} may use {allowed:?} of ours, and uses {forbidden:?} as well");
+    }
+}
+
+#[test]
+fn heavy_crates_stay_where_they_belong() {
+    let graph = Graph::read();
+    for (member, never) in NEVER_BELOW {
+        let closure = graph.closure(member);
+        let found: Vec<_> = never.iter().filter(|name| closure.contains(*name)).collect();
+        assert!(found.is_empty(), "{member} is built of {found:?}, directly or not");
+    }
+}
+
+#[test]
+fn init_stays_small() {
+    let graph = Graph::read();
+    let extra: Vec<&str> = graph.direct("init").into_iter().filter(|name| !INIT.contains(name)).collect();
+    assert!(extra.is_empty(), "init may use {INIT:?}, and uses {extra:?} as well");
+}
