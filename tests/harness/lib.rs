@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Boots guests and speaks to their agent, so that a test reads like a shell script.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use tests::Guest;
+//! let guest = Guest::boot().await?;
+//! guest.sandbox().await?;
+//! let web = guest.container("web").args(["sh", "-c", "exit 7"]).run().await?;
+//! assert_eq!(web.wait().await?, 7);
+//! # Ok(()) }
+//! ```
+//!
+//! Containers have a busybox as their root. Products come from `make build images`; one that is missing is an error,
+//! never a skip. Every guest ends with its [`Guest`], and its console is printed when the test panics.
+
+mod container;
+mod guest;
+mod inspect;
+mod process;
+
+pub use container::{Container, ContainerBuilder};
+pub use guest::{Guest, GuestBuilder};
+pub use image_builder::vm::Machine;
+pub use inspect::{Inspector, Snapshot};
+pub use process::{Exec, Finished, Running};
+pub use ttrpc::Code;
+
+/// Code and text of a refused call.
+///
+/// # Panics
+/// When the call succeeded, or failed otherwise than by an answer.
+pub fn refusal<T>(result: ttrpc::Result<T>) -> (Code, String) {
+    match result {
+        Ok(_) => panic!("the call succeeded"),
+        Err(ttrpc::Error::RpcStatus(status)) => (status.code(), status.message().to_owned()),
+        Err(other) => panic!("no answer: {other}"),
+    }
+}
+
+/// Checks that a call is refused with a code, and gives the text.
+///
+/// # Panics
+/// When it is not.
+pub fn expect_code<T>(result: ttrpc::Result<T>, code: Code) -> String {
+    let (got, text) = refusal(result);
+    assert_eq!(got, code, "{text}");
+    text
+}

@@ -3,7 +3,8 @@
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
-use super::tree::{Spool, Tree};
+use super::spool::Spool;
+use super::tree::Tree;
 
 /// Account files larger than this are not read.
 const MAX_ACCOUNTS: u64 = 1 << 20;

@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
-use super::tree::{Inode, Kind, Meta, Spool, Tree};
+use super::spool::Spool;
+use super::tree::{Inode, Kind, Meta, Tree};
 use crate::digest::Digest;
 
 /// A digest that changes whenever anything in the directory does, without reading file content.

@@ -15,7 +15,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use super::tree::{Extent, Inode, InodeId, Kind, Spool, Tree};
+use super::spool::{Extent, Spool};
+use super::tree::{Inode, InodeId, Kind, Tree};
 
 const BLOCK: u64 = 4096;
 const SLOT: u64 = 32;

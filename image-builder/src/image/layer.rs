@@ -10,7 +10,8 @@ use std::io::{self, Read};
 
 use tar::{Archive, EntryType, Header};
 
-use super::tree::{Inode, Kind, Meta, Spool, Tree, TreeError};
+use super::spool::Spool;
+use super::tree::{Inode, Kind, Meta, Tree, TreeError};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -397,5 +398,32 @@ mod tests {
         assert_eq!(pax_records(b"6 a=b\n").unwrap(), [(b"a".to_vec(), b"b".to_vec())]);
         assert_eq!(pax_records(b"2"), None);
         assert_eq!(pax_records(b"1 a=b\n"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_applied_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4096)) {
+            let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+            drop(apply(&mut Tree::new(), &mut spool, &bytes[..]));
+        }
+
+        #[test]
+        fn any_pax_header_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            if let Some(records) = pax_records(&bytes) {
+                let length: usize = records.iter().map(|(key, value)| key.len() + value.len()).sum();
+                proptest::prop_assert!(length < bytes.len().max(1));
+            }
+        }
+
+        #[test]
+        fn no_path_leads_out(parts in proptest::collection::vec("[.a-c]{1,3}|\\.wh\\.[a.]{0,3}", 1..6)) {
+            let path = parts.join("/");
+            let layer = Layer::new().entry(EntryType::Symlink, "a", "../..", b"").file(&path);
+            if let Ok((tree, _)) = tree_of(vec![layer]) {
+                for (name, _) in tree.names(InodeId::ROOT) {
+                    proptest::prop_assert!(!matches!(name, b"" | b"." | b".."));
+                }
+            }
+        }
     }
 }

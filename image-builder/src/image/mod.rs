@@ -9,12 +9,14 @@
 //! source: layout dir | archive | plain dir ──► tree (layers applied) ──► erofs ──► cache/images/<key>/{disk.erofs,image.json}
 //! ```
 
+mod archive;
 mod config;
 mod directory;
 mod erofs;
 mod error;
 mod layer;
 mod source;
+mod spool;
 mod tree;
 
 use std::fs::{self, File};
@@ -28,7 +30,8 @@ pub use error::ImageError;
 use crate::cache::Cache;
 use crate::digest::Digest;
 use source::{Opened, Resolved};
-use tree::{Spool, Tree};
+use spool::Spool;
+use tree::Tree;
 
 /// Changes whenever the same image would become a different disk.
 const WRITER: &[u8] = b"erofs 1";

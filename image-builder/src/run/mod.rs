@@ -9,8 +9,12 @@
 //!     ─► ReadStdout/ReadStderr … WaitProcess ─► signals ─► RemoveContainer ─► DestroySandbox ─► power off
 //! ```
 
+mod board;
+mod capabilities;
+mod container;
 mod error;
 pub mod exec;
+mod manifest;
 mod network;
 pub mod output;
 pub mod pod;

@@ -2,26 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protobuf::MessageField;
-use protocols::agent::{
-    CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest, RemoveContainerRequest,
-    StartContainerRequest,
-};
+use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, RemoveContainerRequest};
 use protocols::health::CheckRequest;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
+use super::board::Board;
+use super::container::{Running, all_ended, start, waiting};
 use super::exec::{self, ProcessId};
-use super::output::{Event, Lines, Sink, Stream};
-use super::pod::{Container, Pod, VolumeKind};
+use super::output::{Event, Sink};
+use super::pod::{Pod, VolumeKind};
 use super::spec;
-use super::state::{
-    ContainerPhase, ContainerRecord, Phase, PodDir, PodRecord, ProcessRecord, StateDir, log_path,
-};
+use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use super::{RunError, network};
 use crate::cache::Cache;
@@ -118,78 +112,20 @@ pub async fn run(
         containers: pod.containers.iter().map(|container| waiting(&pod, container)).collect(),
         timings: options.sizes.clone(),
     };
-    let board = Board { dir: Arc::new(dir), record: Arc::new(Mutex::new(record)), sink };
-    board.change(|_| {})?;
+    let board = Board::new(dir, record, sink)?;
 
     let prepared = tokio::select! {
         prepared = prepare(&pod, &options, &board) => prepared?,
-        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.outcome(&pod)),
+        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
     let config = machine(&pod, &options, &prepared, &board);
     let vm = tokio::select! {
         vm = Vm::boot(config) => vm?,
-        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.outcome(&pod)),
+        () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
     let result = drive(&pod, &options, &prepared, &board, &vm, stop).await;
     vm.stop().await?;
     result.map(|()| board.outcome(&pod))
-}
-
-/// The record of the run: in memory, on disk, and on the sink.
-#[derive(Clone)]
-struct Board {
-    dir: Arc<PodDir>,
-    record: Arc<Mutex<PodRecord>>,
-    sink: Arc<dyn Sink>,
-}
-
-impl Board {
-    /// Changes the record and writes it for others to read.
-    fn change(&self, change: impl FnOnce(&mut PodRecord)) -> Result<(), RunError> {
-        // Held while writing, so that the file never goes back in time.
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut record);
-        Ok(self.dir.write(&record)?)
-    }
-
-    fn read<T>(&self, look: impl FnOnce(&PodRecord) -> T) -> T {
-        look(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn change_container(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut ContainerRecord),
-    ) -> Result<(), RunError> {
-        self.change(|record| {
-            if let Some(container) = record.containers.iter_mut().find(|container| container.name == name) {
-                change(container);
-            }
-        })
-    }
-
-    fn note(&self, text: impl Into<String>) {
-        self.sink.show(&Event::Note { text: text.into() });
-    }
-
-    fn outcome(&self, pod: &Pod) -> Outcome {
-        self.read(|record| {
-            let main = record.containers.iter().filter(|container| pod.main.contains(&container.name));
-            let code = main.filter_map(|container| container.exit_code).find(|&code| code != 0).unwrap_or(0);
-            Outcome { code, timings: record.timings.clone() }
-        })
-    }
-}
-
-fn waiting(pod: &Pod, container: &Container) -> ContainerRecord {
-    ContainerRecord {
-        name: container.name.clone(),
-        id: spec::container_id(pod, container),
-        image: container.image.clone(),
-        phase: ContainerPhase::Waiting,
-        exit_code: None,
-        process: ProcessRecord::default(),
-    }
 }
 
 /// Waits until the run should end at least this urgently. For ever, when nobody can say so any more.
@@ -232,7 +168,7 @@ async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepa
                 source: Box::new(source),
             })?;
             Prepared::disk(&mut prepared.disks, &image.disk);
-            board.sink.show(&Event::Image {
+            board.show(&Event::Image {
                 container: container.name.clone(),
                 image: container.image.clone(),
                 bytes: image.size,
@@ -258,7 +194,7 @@ async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepa
 }
 
 fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) -> VmConfig {
-    let mut config = VmConfig::new(&options.kernel, &options.initrd, board.dir.vm());
+    let mut config = VmConfig::new(&options.kernel, &options.initrd, board.dir().vm());
     let limits: u64 = pod.containers.iter().filter_map(|container| container.memory).sum();
     let memory = BASE_MEMORY_MIB + limits.div_ceil(1 << 20);
     config.memory_mib = options.memory_mib.unwrap_or_else(|| u32::try_from(memory).unwrap_or(u32::MAX));
@@ -298,7 +234,7 @@ async fn drive(
         record.timings.take_boot(&vm.boot_timing());
         record.timings.check_ms = Some(first_check);
     })?;
-    board.sink.show(&Event::Booted {
+    board.show(&Event::Booted {
         accel: vm.accel().to_owned(),
         version: vm.ready().version.clone(),
         ms: first_check,
@@ -344,7 +280,7 @@ async fn live(
         running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
     }
     board.change(|record| record.phase = Phase::Running)?;
-    board.sink.show(&Event::Running { pod: pod.name.clone() });
+    board.show(&Event::Running { pod: pod.name.clone() });
 
     let main = running.iter().filter(|container| pod.main.contains(&container.name));
     let reason = tokio::select! {
@@ -356,9 +292,9 @@ async fn live(
         board.change(|record| record.phase = Phase::Finished)?;
         board.note(format!("{reason}; the pod stays up until it is stopped"));
         asked(&mut stop, StopRequest::Graceful).await;
-        board.sink.show(&Event::Stopping { reason: "asked to".to_owned() });
+        board.show(&Event::Stopping { reason: "asked to".to_owned() });
     } else {
-        board.sink.show(&Event::Stopping { reason: reason.to_owned() });
+        board.show(&Event::Stopping { reason: reason.to_owned() });
     }
     Ok(())
 }
@@ -398,149 +334,6 @@ async fn create_sandbox(pod: &Pod, prepared: &Prepared, client: &AgentClient) ->
         .map_err(RunError::call("CreateSandbox", &pod.name))
 }
 
-/// A container that was started.
-struct Running {
-    name: String,
-    id: String,
-    stop_signal: u32,
-    exit: watch::Receiver<Option<i32>>,
-    _follower: Follower,
-}
-
-/// The task that reads a container's output; it ends with the run.
-struct Follower(JoinHandle<()>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn start(
-    pod: &Pod,
-    container: &Container,
-    image: &Image,
-    disk: &str,
-    board: &Board,
-    client: &AgentClient,
-) -> Result<Running, RunError> {
-    let id = spec::container_id(pod, container);
-    let spec = spec::spec(pod, container, &image.config)?;
-    let process = &spec.Process;
-    let defaults = ProcessRecord {
-        env: process.Env.clone(),
-        cwd: process.Cwd.clone(),
-        uid: process.User.UID,
-        gid: process.User.GID,
-        groups: process.User.AdditionalGids.clone(),
-        no_new_privileges: process.NoNewPrivileges,
-    };
-    let mut create = CreateContainerRequest::new();
-    create.container_id = id.clone();
-    create.exec_id = id.clone();
-    create.storages = spec::root_storages(&id, disk);
-    create.OCI = MessageField::some(spec);
-    let begun = Instant::now();
-    let created = client.agent.create_container(AgentClient::call(), &create).await;
-    created.map_err(RunError::call("CreateContainer", &container.name))?;
-    let create_ms = millis(begun.elapsed());
-
-    let mut request = StartContainerRequest::new();
-    request.container_id = id.clone();
-    let begun = Instant::now();
-    let started = client.agent.start_container(AgentClient::call(), &request).await;
-    started.map_err(RunError::call("StartContainer", &container.name))?;
-    let start_ms = millis(begun.elapsed());
-    board.change(|record| {
-        record.timings.create_ms.push(create_ms);
-        record.timings.start_ms.push(start_ms);
-    })?;
-    board.change_container(&container.name, |record| {
-        record.phase = ContainerPhase::Running;
-        record.process = defaults;
-    })?;
-    board.sink.show(&Event::Started { container: container.name.clone() });
-
-    let process = ProcessId::init(&id);
-    if !container.stdin {
-        exec::close_stdin(client, &process).await;
-    }
-    let (publish, exit) = watch::channel(None);
-    let follower = tokio::spawn(follow(client.clone(), process, container.clone(), board.clone(), publish));
-    let stop_signal = signal_number(&image.config.stop_signal).unwrap_or(15);
-    Ok(Running { name: container.name.clone(), id, stop_signal, exit, _follower: Follower(follower) })
-}
-
-/// Shows and logs a container's output until it ends, then says how it ended.
-async fn follow(
-    client: AgentClient,
-    process: ProcessId,
-    container: Container,
-    board: Board,
-    publish: watch::Sender<Option<i32>>,
-) {
-    let out = show(&client, &process, Stream::Stdout, &container.name, &board);
-    if container.tty {
-        out.await;
-    } else {
-        tokio::join!(out, show(&client, &process, Stream::Stderr, &container.name, &board));
-    }
-    match exec::wait(&client, &process).await {
-        Ok(code) => {
-            let noted = board.change_container(&container.name, |record| {
-                record.phase = ContainerPhase::Exited;
-                record.exit_code = Some(code);
-            });
-            if let Err(error) = noted {
-                board.note(error.to_string());
-            }
-            board.sink.show(&Event::Exited { container: container.name.clone(), code });
-            publish.send_replace(Some(code));
-        }
-        // The connection is gone; so is the guest, which the run notices by itself.
-        Err(error) => board.note(error.to_string()),
-    }
-}
-
-async fn show(client: &AgentClient, process: &ProcessId, stream: Stream, container: &str, board: &Board) {
-    let path = log_path(board.dir.path(), container);
-    let mut log = match tokio::fs::File::options().create(true).append(true).open(&path).await {
-        Ok(log) => Some(log),
-        Err(error) => {
-            board.note(format!("{container} has no log: cannot open {}: {error}", path.display()));
-            None
-        }
-    };
-    let mut lines = Lines::default();
-    let emit =
-        |text: String| board.sink.show(&Event::Output { container: container.to_owned(), stream, text });
-    while let Some(data) = exec::read(client, process, stream).await {
-        if let Some(file) = &mut log {
-            let written = async {
-                file.write_all(&data).await?;
-                file.flush().await
-            };
-            if let Err(error) = written.await {
-                board.note(format!("the log of {container} ends here: {error}"));
-                log = None;
-            }
-        }
-        lines.feed(&data, emit);
-    }
-    if let Some(text) = lines.finish() {
-        emit(text);
-    }
-}
-
-/// Waits until all these containers have ended. For ever, when that will never be known.
-async fn all_ended(containers: impl Iterator<Item = &Running>) {
-    for container in containers {
-        if container.exit.clone().wait_for(Option::is_some).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 /// Ends what still runs, and the sandbox.
 async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]) -> Result<(), RunError> {
     board.change(|record| record.phase = Phase::Stopping)?;
@@ -577,16 +370,6 @@ async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]
     Ok(())
 }
 
-/// The number of a signal such as `SIGQUIT`, `QUIT` or `3`.
-fn signal_number(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    let signal: nix::sys::signal::Signal = full.parse().ok()?;
-    u32::try_from(signal as i32).ok()
-}
-
 fn tail(console: &str) -> String {
     let lines: Vec<&str> = console.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
@@ -595,15 +378,6 @@ fn tail(console: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stop_signals_by_name_and_number() {
-        assert_eq!(signal_number("SIGQUIT"), Some(3));
-        assert_eq!(signal_number("QUIT"), Some(3));
-        assert_eq!(signal_number("37"), Some(37));
-        assert_eq!(signal_number(""), None);
-        assert_eq!(signal_number("65"), None);
-    }
 
     #[test]
     fn equal_images_share_a_disk() {

@@ -10,61 +10,13 @@ use protobuf::MessageField;
 use protocols::agent::Storage;
 use protocols::oci;
 
+use super::capabilities;
 use super::pod::{Container, Pod, Volume, VolumeKind};
 use crate::image::{ImageConfig, UserError};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the agent keeps what belongs to containers and to the pod.
 const RUN: &str = "/run/kata-containers";
-
-/// What Docker gives a container that asks for nothing.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
-/// The others that Linux 6.12 has.
-const OTHER_CAPABILITIES: [&str; 27] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "DAC_READ_SEARCH",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "NET_ADMIN",
-    "NET_BROADCAST",
-    "PERFMON",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "SYSLOG",
-    "WAKE_ALARM",
-];
 
 const MASKED: [&str; 11] = [
     "/proc/acpi",
@@ -177,7 +129,7 @@ fn process(pod: &Pod, container: &Container, image: &ImageConfig) -> Result<oci:
     let from_image = Some(image.working_dir.clone()).filter(|dir| !dir.is_empty());
     process.Cwd = container.working_dir.clone().or(from_image).unwrap_or_else(|| "/".to_owned());
     process.NoNewPrivileges = !container.may_gain_privileges;
-    let names = capabilities(container)?;
+    let names = capabilities::of(container)?;
     process.Capabilities = MessageField::some(oci::LinuxCapabilities {
         Bounding: names.clone(),
         Effective: names.clone(),
@@ -270,31 +222,6 @@ fn expand(text: &str, env: &[(String, String)]) -> String {
     }
     out.push_str(rest);
     out
-}
-
-fn capabilities(container: &Container) -> Result<Vec<String>, SpecError> {
-    let known = |name: &str| DEFAULT_CAPABILITIES.contains(&name) || OTHER_CAPABILITIES.contains(&name);
-    for name in container.add_capabilities.iter().chain(&container.drop_capabilities) {
-        if name != "ALL" && !known(name) {
-            return Err(SpecError::Capability { container: container.name.clone(), name: name.clone() });
-        }
-    }
-    let added = |name: &str| container.add_capabilities.iter().any(|other| other == name || other == "ALL");
-    let dropped =
-        |name: &str| container.drop_capabilities.iter().any(|other| other == name || other == "ALL");
-    let named = |name: &str| container.add_capabilities.iter().any(|other| other == name);
-    let mut names: Vec<String> = DEFAULT_CAPABILITIES
-        .into_iter()
-        .map(|name| (name, true))
-        .chain(OTHER_CAPABILITIES.into_iter().map(|name| (name, false)))
-        .filter(|&(name, default)| {
-            // Dropping ALL still leaves what is added by name.
-            container.privileged || named(name) || ((default || added(name)) && !dropped(name))
-        })
-        .map(|(name, _)| format!("CAP_{name}"))
-        .collect();
-    names.sort();
-    Ok(names)
 }
 
 fn resources(container: &Container) -> oci::LinuxResources {
@@ -509,24 +436,6 @@ mod tests {
             (user.UID, user.GID, user.AdditionalGids, process.Cwd.as_str()),
             (1000, 5, vec![3, 9], "/w")
         );
-    }
-
-    #[test]
-    fn capabilities_follow_the_pod() {
-        let of = |add: &[&str], drop: &[&str], privileged| {
-            capabilities(&Container {
-                add_capabilities: words(add),
-                drop_capabilities: words(drop),
-                privileged,
-                ..container()
-            })
-        };
-        assert_eq!(of(&[], &[], false).unwrap().len(), 14);
-        assert_eq!(of(&["SYS_TIME"], &["ALL"], false).unwrap(), ["CAP_SYS_TIME"]);
-        assert!(!of(&[], &["NET_RAW"], false).unwrap().contains(&"CAP_NET_RAW".to_owned()));
-        assert_eq!(of(&["ALL"], &["SYS_ADMIN"], false).unwrap().len(), 40);
-        assert_eq!(of(&[], &[], true).unwrap().len(), 41);
-        assert!(of(&["NOPE"], &[], false).unwrap_err().to_string().contains("NOPE"));
     }
 
     #[test]

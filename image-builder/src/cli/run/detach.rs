@@ -77,7 +77,7 @@ async fn until_up(
         }
         if let Ok((_, record)) = state.find(pod)
             && record.pid == child.id()
-            && record.phase != Phase::Starting
+            && matches!(record.phase, Phase::Running | Phase::Finished)
         {
             return Ok(ExitCode::SUCCESS);
         }

@@ -1,0 +1,198 @@
+//! One container of a run: created, started, followed until its end.
+
+use std::time::Instant;
+
+use protobuf::MessageField;
+use protocols::agent::{CreateContainerRequest, StartContainerRequest};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::board::Board;
+use super::exec::{self, ProcessId};
+use super::output::{Event, Lines, Stream};
+use super::pod::{Container, Pod};
+use super::state::{ContainerPhase, ContainerRecord, ProcessRecord, log_path};
+use super::timing::millis;
+use super::{RunError, spec};
+use crate::image::Image;
+use crate::vm::AgentClient;
+
+/// The record of a container that has not been started.
+pub(super) fn waiting(pod: &Pod, container: &Container) -> ContainerRecord {
+    ContainerRecord {
+        name: container.name.clone(),
+        id: spec::container_id(pod, container),
+        image: container.image.clone(),
+        phase: ContainerPhase::Waiting,
+        exit_code: None,
+        process: ProcessRecord::default(),
+    }
+}
+
+/// A container that was started.
+pub(super) struct Running {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) stop_signal: u32,
+    pub(super) exit: watch::Receiver<Option<i32>>,
+    _follower: Follower,
+}
+
+/// The task that reads a container's output; it ends with the run.
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Creates and starts a container, and begins to follow it.
+pub(super) async fn start(
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    disk: &str,
+    board: &Board,
+    client: &AgentClient,
+) -> Result<Running, RunError> {
+    let id = spec::container_id(pod, container);
+    let spec = spec::spec(pod, container, &image.config)?;
+    let process = &spec.Process;
+    let defaults = ProcessRecord {
+        env: process.Env.clone(),
+        cwd: process.Cwd.clone(),
+        uid: process.User.UID,
+        gid: process.User.GID,
+        groups: process.User.AdditionalGids.clone(),
+        no_new_privileges: process.NoNewPrivileges,
+    };
+    let mut create = CreateContainerRequest::new();
+    create.container_id = id.clone();
+    create.exec_id = id.clone();
+    create.storages = spec::root_storages(&id, disk);
+    create.OCI = MessageField::some(spec);
+    let begun = Instant::now();
+    let created = client.agent.create_container(AgentClient::call(), &create).await;
+    created.map_err(RunError::call("CreateContainer", &container.name))?;
+    let create_ms = millis(begun.elapsed());
+
+    let mut request = StartContainerRequest::new();
+    request.container_id = id.clone();
+    let begun = Instant::now();
+    let started = client.agent.start_container(AgentClient::call(), &request).await;
+    started.map_err(RunError::call("StartContainer", &container.name))?;
+    let start_ms = millis(begun.elapsed());
+    board.change(|record| {
+        record.timings.create_ms.push(create_ms);
+        record.timings.start_ms.push(start_ms);
+    })?;
+    board.change_container(&container.name, |record| {
+        record.phase = ContainerPhase::Running;
+        record.process = defaults;
+    })?;
+    board.show(&Event::Started { container: container.name.clone() });
+
+    let process = ProcessId::init(&id);
+    if !container.stdin {
+        exec::close_stdin(client, &process).await;
+    }
+    let (publish, exit) = watch::channel(None);
+    let follower = tokio::spawn(follow(client.clone(), process, container.clone(), board.clone(), publish));
+    let stop_signal = signal_number(&image.config.stop_signal).unwrap_or(15);
+    Ok(Running { name: container.name.clone(), id, stop_signal, exit, _follower: Follower(follower) })
+}
+
+/// Shows and logs a container's output until it ends, then says how it ended.
+async fn follow(
+    client: AgentClient,
+    process: ProcessId,
+    container: Container,
+    board: Board,
+    publish: watch::Sender<Option<i32>>,
+) {
+    let out = show(&client, &process, Stream::Stdout, &container.name, &board);
+    if container.tty {
+        out.await;
+    } else {
+        tokio::join!(out, show(&client, &process, Stream::Stderr, &container.name, &board));
+    }
+    match exec::wait(&client, &process).await {
+        Ok(code) => {
+            let noted = board.change_container(&container.name, |record| {
+                record.phase = ContainerPhase::Exited;
+                record.exit_code = Some(code);
+            });
+            if let Err(error) = noted {
+                board.note(error.to_string());
+            }
+            board.show(&Event::Exited { container: container.name.clone(), code });
+            publish.send_replace(Some(code));
+        }
+        // The connection is gone; so is the guest, which the run notices by itself.
+        Err(error) => board.note(error.to_string()),
+    }
+}
+
+async fn show(client: &AgentClient, process: &ProcessId, stream: Stream, container: &str, board: &Board) {
+    let path = log_path(board.dir().path(), container);
+    let mut log = match tokio::fs::File::options().create(true).append(true).open(&path).await {
+        Ok(log) => Some(log),
+        Err(error) => {
+            board.note(format!("{container} has no log: cannot open {}: {error}", path.display()));
+            None
+        }
+    };
+    let mut lines = Lines::default();
+    let emit = |text: String| board.show(&Event::Output { container: container.to_owned(), stream, text });
+    while let Some(data) = exec::read(client, process, stream).await {
+        if let Some(file) = &mut log {
+            let written = async {
+                file.write_all(&data).await?;
+                file.flush().await
+            };
+            if let Err(error) = written.await {
+                board.note(format!("the log of {container} ends here: {error}"));
+                log = None;
+            }
+        }
+        lines.feed(&data, emit);
+    }
+    if let Some(text) = lines.finish() {
+        emit(text);
+    }
+}
+
+/// Waits until all these containers have ended. For ever, when that will never be known.
+pub(super) async fn all_ended(containers: impl Iterator<Item = &Running>) {
+    for container in containers {
+        if container.exit.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The number of a signal such as `SIGQUIT`, `QUIT` or `3`.
+fn signal_number(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    let signal: nix::sys::signal::Signal = full.parse().ok()?;
+    u32::try_from(signal as i32).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_signals_by_name_and_number() {
+        assert_eq!(signal_number("SIGQUIT"), Some(3));
+        assert_eq!(signal_number("QUIT"), Some(3));
+        assert_eq!(signal_number("37"), Some(37));
+        assert_eq!(signal_number(""), None);
+        assert_eq!(signal_number("65"), None);
+    }
+}

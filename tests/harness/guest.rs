@@ -1,0 +1,167 @@
+//! A booted guest.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use image_builder::cache::Cache;
+use image_builder::vm::{AgentClient, Disk, Machine, Vm, VmConfig};
+use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
+use protocols::agent_ttrpc::AgentServiceClient;
+use tempfile::TempDir;
+
+use crate::container::ContainerBuilder;
+
+/// Id of the sandbox that [`Guest::sandbox`] makes.
+const SANDBOX: &str = "pod";
+
+/// A running guest with a busybox disk at `/dev/vda`.
+pub struct Guest {
+    vm: Option<Vm>,
+    client: AgentClient,
+    _directory: TempDir,
+}
+
+/// How a guest is to be booted.
+#[derive(Debug, Clone, Default)]
+pub struct GuestBuilder {
+    machine: Machine,
+    words: Vec<String>,
+    network: bool,
+    cpus: Option<u32>,
+}
+
+impl GuestBuilder {
+    /// On another machine model than a microvm.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> GuestBuilder {
+        self.machine = machine;
+        self
+    }
+
+    /// With words added to the kernel's command line.
+    #[must_use]
+    pub fn cmdline(mut self, words: &[&str]) -> GuestBuilder {
+        self.words.extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// With a virtio-net interface.
+    #[must_use]
+    pub fn network(mut self) -> GuestBuilder {
+        self.network = true;
+        self
+    }
+
+    /// With this many processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> GuestBuilder {
+        self.cpus = Some(cpus);
+        self
+    }
+
+    /// Boots, and waits for the agent.
+    ///
+    /// # Errors
+    /// When a product is missing, or the guest does not get ready; the console's end is in the text.
+    pub async fn boot(self) -> Result<Guest> {
+        let directory = tempfile::tempdir().context("make a directory for the guest")?;
+        let mut config = VmConfig::new(product("vmlinux")?, product("initrd.img")?, directory.path());
+        config.machine = self.machine;
+        config.network = self.network;
+        config.cpus = self.cpus.unwrap_or(1);
+        config.cmdline = self.words;
+        config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
+        let vm = Vm::boot(config).await.context("boot a guest")?;
+        let client = vm.client().await.context("dial the agent")?;
+        Ok(Guest { vm: Some(vm), client, _directory: directory })
+    }
+}
+
+/// A file that `make build` makes.
+fn product(name: &str) -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name);
+    ensure!(path.exists(), "{} is missing: run `make build`", path.display());
+    Ok(path)
+}
+
+/// The disk of the busybox image that `make images` makes.
+fn busybox() -> Result<PathBuf> {
+    let layout = product("images/busybox").context("the sample images are missing: run `make images`")?;
+    let cache = Cache::locate().context("find the cache")?;
+    let image = image_builder::image::prepare(&layout.display().to_string(), &cache)?;
+    Ok(image.disk)
+}
+
+impl Guest {
+    /// Boots a microvm.
+    ///
+    /// # Errors
+    /// As [`GuestBuilder::boot`].
+    pub async fn boot() -> Result<Guest> {
+        Guest::builder().boot().await
+    }
+
+    /// To boot something else.
+    pub fn builder() -> GuestBuilder {
+        GuestBuilder::default()
+    }
+
+    /// The virtual machine.
+    ///
+    /// # Panics
+    /// Never: it is there as long as the guest is.
+    pub fn vm(&self) -> &Vm {
+        self.vm.as_ref().expect("present until the guest is dropped")
+    }
+
+    /// The agent's services, over the guest's first connection.
+    pub fn client(&self) -> &AgentClient {
+        &self.client
+    }
+
+    /// The agent's main service.
+    pub fn api(&self) -> &AgentServiceClient {
+        &self.client.agent
+    }
+
+    /// Makes a sandbox named `pod`.
+    ///
+    /// # Errors
+    /// When the agent refuses.
+    pub async fn sandbox(&self) -> Result<()> {
+        let request = CreateSandboxRequest {
+            sandbox_id: SANDBOX.into(),
+            hostname: SANDBOX.into(),
+            ..CreateSandboxRequest::default()
+        };
+        self.api().create_sandbox(AgentClient::call(), &request).await.context("CreateSandbox")?;
+        Ok(())
+    }
+
+    /// Describes a container; nothing happens yet.
+    pub fn container(&self, id: &str) -> ContainerBuilder {
+        ContainerBuilder::new(self.client.clone(), id)
+    }
+
+    /// Destroys the sandbox and waits for the machine to go off.
+    ///
+    /// # Errors
+    /// When it stays on.
+    pub async fn destroy(&self) -> Result<()> {
+        let destroyed = self.api().destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await;
+        destroyed.context("DestroySandbox")?;
+        ensure!(self.vm().wait_off(Duration::from_secs(60)).await, "the machine stays on");
+        Ok(())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(vm) = &self.vm
+        {
+            eprintln!("--- console ---\n{}\n---------------", vm.console_log());
+        }
+    }
+}

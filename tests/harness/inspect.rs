@@ -1,0 +1,90 @@
+//! A look at the guest from outside of its containers. The guest has no shell, so the look is through a privileged
+//! container that has the guest's own `/proc`, cgroups and `/run` bound into it.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+
+use crate::{Container, Guest};
+
+/// A container that sees the guest below `/guest`.
+pub struct Inspector {
+    container: Container,
+}
+
+/// What the guest holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Mount points of the agent's mount namespace.
+    pub mounts: BTreeSet<String>,
+    /// Directories below the cgroup root.
+    pub cgroups: BTreeSet<String>,
+    /// Processes that are no kernel threads: `PID STATE COMMAND`, without the inspector's own.
+    pub processes: BTreeSet<String>,
+    /// Entries of the agent's state directory.
+    pub directories: BTreeSet<String>,
+    /// Open descriptors of the agent.
+    pub descriptors: usize,
+}
+
+impl Guest {
+    /// Starts an inspector; the sandbox must exist.
+    ///
+    /// # Errors
+    /// When the agent refuses the container.
+    pub async fn inspector(&self) -> Result<Inspector> {
+        let container = self
+            .container("inspector")
+            .privileged()
+            .mount("/guest/proc", "bind", "/proc", &["rbind", "rslave"])
+            .mount("/guest/cgroup", "bind", "/sys/fs/cgroup", &["rbind"])
+            .mount("/guest/run", "bind", "/run", &["rbind", "rslave"])
+            .run()
+            .await
+            .context("start the inspector")?;
+        Ok(Inspector { container })
+    }
+}
+
+impl Inspector {
+    /// Runs a script that sees the guest below `/guest`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn sh(&self, script: &str) -> Result<String> {
+        self.container.sh(script).await
+    }
+
+    async fn lines(&self, script: &str) -> Result<BTreeSet<String>> {
+        Ok(self.sh(script).await?.lines().map(str::to_owned).collect())
+    }
+
+    /// What the guest holds now.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        // Processes of the inspector itself are in its cgroup; its own name there is the guest's.
+        let processes = "for p in /guest/proc/[0-9]*; do \
+            grep -qs '^VmSize\\|^State:.*zombie' $p/status || continue; \
+            grep -qs inspector $p/cgroup && continue; \
+            echo ${p##*/} $(sed -n 's/^State:[[:space:]]*\\(.\\).*/\\1/p;s/^Name:[[:space:]]*//p' $p/status); \
+            done; true";
+        Ok(Snapshot {
+            mounts: self.lines("cut -d' ' -f5 /guest/proc/1/mountinfo | sort").await?,
+            cgroups: self.lines("cd /guest/cgroup && find . -type d | grep -v inspector | sort").await?,
+            processes: self.lines(processes).await?,
+            directories: self.lines("ls /guest/run/kata-containers").await?,
+            descriptors: self.sh("ls /guest/proc/1/fd | wc -l").await?.trim().parse()?,
+        })
+    }
+
+    /// Resident memory of the agent in KiB (`VmRSS`).
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn agent_rss_kib(&self) -> Result<u64> {
+        let text = self.sh("sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /guest/proc/1/status").await?;
+        text.parse().with_context(|| format!("VmRSS {text:?}"))
+    }
+}

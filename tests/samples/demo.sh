@@ -1,0 +1,26 @@
+#!/bin/sh
+# Runs the sample pod as a user would, command by command: start it, read curl's output, execute something in
+# nginx, look at the pod, show the figures. The pod is stopped in the end.
+#
+#   demo.sh [--bench]     --bench measures 200 execs instead of 20
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+builder=${BUILDER:-$here/../../target/debug/image-builder}
+execs=20
+[ "${1:-}" != --bench ] || execs=200
+
+# Shows a command, then runs it.
+step() {
+    printf '\n\033[1m$ image-builder %s\033[0m\n' "$*"
+    "$builder" "$@"
+}
+
+trap '"$builder" stop sample 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+
+step run --detach --keep --file "$here/pod.yaml"
+step logs --follow sample curl
+step exec sample nginx -- nginx -v
+step ps
+step timings --bench-exec "$execs" sample
