@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result};
 use image_builder::vm::AgentClient;
 use protobuf::MessageField;
 use protocols::agent::{
-    CreateContainerRequest, RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
-    StatsContainerResponse, Storage,
+    CreateContainerRequest, RemoveContainerRequest, SignalProcessRequest, StartContainerRequest,
+    StatsContainerRequest, StatsContainerResponse, Storage,
 };
 use protocols::oci;
 
@@ -50,7 +50,8 @@ pub fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> o
 
 impl ContainerBuilder {
     pub(crate) fn new(client: AgentClient, id: &str) -> ContainerBuilder {
-        let mut request = CreateContainerRequest { container_id: id.into(), ..CreateContainerRequest::default() };
+        let mut request =
+            CreateContainerRequest { container_id: id.into(), ..CreateContainerRequest::default() };
         request.storages = storages(id);
         request.OCI = MessageField::some(spec(id));
         ContainerBuilder { client, request }
@@ -215,7 +216,13 @@ fn spec(id: &str) -> oci::Spec {
     let linux = oci::Linux {
         CgroupsPath: format!("/test/{id}"),
         Namespaces: ["ipc", "uts", "mount"].map(namespace).to_vec(),
-        MaskedPaths: strings(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"]),
+        MaskedPaths: strings(&[
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/timer_list",
+            "/proc/scsi",
+            "/sys/firmware",
+        ]),
         ReadonlyPaths: strings(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
         ..oci::Linux::default()
     };
@@ -227,7 +234,12 @@ fn spec(id: &str) -> oci::Spec {
         Mounts: vec![
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                &["nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
             mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
             mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
             mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),

@@ -88,7 +88,7 @@ fn product(name: &str) -> Result<PathBuf> {
 /// The disk of the busybox image that `make images` makes.
 fn busybox() -> Result<PathBuf> {
     let layout = product("images/busybox").context("the sample images are missing: run `make images`")?;
-    let cache = Cache::locate().context("find the cache")?;
+    let cache = Cache::locate(|name| std::env::var_os(name)).context("find the cache")?;
     let image = image_builder::image::prepare(&layout.display().to_string(), &cache)?;
     Ok(image.disk)
 }

@@ -64,10 +64,10 @@ impl Inspector {
     /// # Errors
     /// When it cannot be looked at.
     pub async fn snapshot(&self) -> Result<Snapshot> {
-        // Processes of the inspector itself are in its cgroup; its own name there is the guest's.
+        // Seen from the inspector's cgroup namespace, its own processes are at the root.
         let processes = "for p in /guest/proc/[0-9]*; do \
             grep -qs '^VmSize\\|^State:.*zombie' $p/status || continue; \
-            grep -qs inspector $p/cgroup && continue; \
+            grep -qs '^0::/$' $p/cgroup && continue; \
             echo ${p##*/} $(sed -n 's/^State:[[:space:]]*\\(.\\).*/\\1/p;s/^Name:[[:space:]]*//p' $p/status); \
             done; true";
         Ok(Snapshot {

@@ -18,7 +18,7 @@ mod guest;
 mod inspect;
 mod process;
 
-pub use container::{Container, ContainerBuilder};
+pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};

@@ -10,6 +10,7 @@ mod table;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -61,7 +62,8 @@ impl Kind for ProcessError {
 pub(crate) struct Process {
     id: String,
     pid: i32,
-    pidfd: OwnedFd,
+    /// Present while it lives.
+    pidfd: Mutex<Option<OwnedFd>>,
     exit: watch::Receiver<Option<i32>>,
     waited: AtomicBool,
     /// Its streams.
@@ -76,7 +78,22 @@ impl Process {
         exit: watch::Receiver<Option<i32>>,
         stdio: Stdio,
     ) -> Process {
-        Process { id, pid, pidfd, exit, waited: AtomicBool::new(false), stdio }
+        Process { id, pid, pidfd: Mutex::new(Some(pidfd)), exit, waited: AtomicBool::new(false), stdio }
+    }
+
+    /// Closes what only a living process needs, as soon as it ends: its status may be kept for days.
+    pub(crate) fn release_at_exit(self: &Arc<Self>) {
+        let process = Arc::clone(self);
+        tokio::spawn(async move {
+            // An error means that its end will never be known; its descriptors are of no use then either.
+            drop(process.exit.clone().wait_for(Option::is_some).await.map(drop));
+            *process.pidfd() = None;
+            process.stdio.release_terminal();
+        });
+    }
+
+    fn pidfd(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
+        self.pidfd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Process id in the guest. Only for reading `/proc`: signals go through the pidfd.
@@ -113,7 +130,9 @@ impl Process {
         if !rustjail::signal_is_valid(signal) {
             return Err(ProcessError::NotASignal(signal));
         }
-        match rustjail::pidfd_signal(self.pidfd.as_fd(), signal as i32) {
+        let pidfd = self.pidfd();
+        let Some(pidfd) = pidfd.as_ref() else { return Err(ProcessError::Gone(self.id.clone())) };
+        match rustjail::pidfd_signal(pidfd.as_fd(), signal as i32) {
             Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
                 Err(ProcessError::Gone(self.id.clone()))

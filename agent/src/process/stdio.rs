@@ -109,7 +109,8 @@ pub(crate) struct Stdio {
     stdin: mpsc::Sender<Input>,
     stdout: Arc<Output>,
     stderr: Option<Arc<Output>>,
-    terminal: Option<Arc<OwnedFd>>,
+    /// The terminal's master end, while its process lives.
+    terminal: Mutex<Option<OwnedFd>>,
 }
 
 enum Input {
@@ -136,7 +137,7 @@ impl Stdio {
             stdin: sender,
             stdout: output(pipes.stdout)?,
             stderr: Some(output(pipes.stderr)?),
-            terminal: None,
+            terminal: Mutex::default(),
         })
     }
 
@@ -153,7 +154,7 @@ impl Stdio {
         tokio::spawn(Arc::clone(&output).pump(source, exit.clone()));
         tokio::spawn(feed(sink, receiver, true, exit.clone()));
         // One master is one source of bytes: both calls read it, as shims expect.
-        Ok(Stdio { stdin: sender, stdout: output, stderr: None, terminal: Some(Arc::new(master)) })
+        Ok(Stdio { stdin: sender, stdout: output, stderr: None, terminal: Mutex::new(Some(master)) })
     }
 
     /// At most `most` bytes of stdout; waits for them; none is the end.
@@ -180,9 +181,15 @@ impl Stdio {
         drop(self.stdin.send(Input::Close).await);
     }
 
+    /// Closes the descriptor that only [`Stdio::resize`] needs. What was written is still read.
+    pub(crate) fn release_terminal(&self) {
+        *self.terminal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Sets the terminal's size in characters.
     pub(crate) fn resize(&self, rows: u16, columns: u16) -> Result<(), StreamError> {
-        let master = self.terminal.as_ref().ok_or(StreamError::NoTerminal)?;
+        let terminal = self.terminal.lock().unwrap_or_else(PoisonError::into_inner);
+        let master = terminal.as_ref().ok_or(StreamError::NoTerminal)?;
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(master, size)
             .map_err(|errno| StreamError::io("resize the terminal", errno))

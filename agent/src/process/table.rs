@@ -39,6 +39,7 @@ impl ProcessTable {
 
     /// Fills a reserved id, and forgets the oldest of many ended processes.
     pub(crate) fn insert(&mut self, id: &str, process: Arc<Process>) {
+        process.release_at_exit();
         self.processes.insert(id.to_owned(), Some(process));
         self.forget_old();
     }

@@ -1,0 +1,93 @@
+//! Guests boot, whatever the machine and the command line, and go off when told to.
+
+use anyhow::Result;
+use image_builder::vm::AgentClient;
+use protocols::agent::GuestDetailsRequest;
+use protocols::health::CheckRequest;
+use protocols::health::health_check_response::ServingStatus;
+use tests::{Guest, Machine};
+
+async fn boots_and_answers(machine: Machine) -> Result<()> {
+    let guest = Guest::builder().machine(machine).boot().await?;
+    let check = guest.client().health.check(AgentClient::call(), &CheckRequest::new()).await?;
+    assert_eq!(check.status.enum_value(), Ok(ServingStatus::SERVING));
+    let version = guest.client().health.version(AgentClient::call(), &CheckRequest::new()).await?;
+    assert_eq!(version.grpc_version, "0.0.1");
+    assert_eq!(version.agent_version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(guest.vm().ready().version, version.agent_version);
+    guest.destroy().await
+}
+
+#[tokio::test]
+async fn a_q35_boots_answers_and_goes_off() -> Result<()> {
+    boots_and_answers(Machine::Q35).await
+}
+
+#[tokio::test]
+async fn a_microvm_boots_answers_and_goes_off() -> Result<()> {
+    boots_and_answers(Machine::Microvm).await
+}
+
+#[tokio::test]
+async fn a_microvm_with_acpi_boots_answers_and_goes_off() -> Result<()> {
+    boots_and_answers(Machine::MicrovmAcpi).await
+}
+
+#[tokio::test]
+async fn guest_details_say_what_the_guest_is() -> Result<()> {
+    let guest = Guest::boot().await?;
+    let request = GuestDetailsRequest {
+        mem_block_size: true,
+        mem_hotplug_probe: true,
+        ..GuestDetailsRequest::default()
+    };
+    let details = guest.api().get_guest_details(AgentClient::call(), &request).await?;
+    assert!(details.mem_block_size_bytes >= 1 << 20, "{}", details.mem_block_size_bytes);
+    let agent = details.agent_details.unwrap();
+    assert!(agent.init_daemon);
+    assert_eq!(agent.storage_handlers, ["blk", "ephemeral", "local", "overlayfs"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn options_that_make_no_sense_warn_and_stop_no_boot() -> Result<()> {
+    let words =
+        ["agent.log=loud", "agent.hotplug_timeout=-1", "agent.no_such_option=1", "agent.server_addr=tcp://x"];
+    let guest = Guest::builder().cmdline(&words).boot().await?;
+    guest.sandbox().await?;
+    assert_eq!(guest.container("c1").script("exit 3").run().await?.wait().await?, 3);
+    let console = guest.vm().console_log();
+    for option in
+        ["agent.log=loud", "agent.hotplug_timeout=-1", "agent.no_such_option=1", "agent.server_addr=tcp://x"]
+    {
+        assert!(console.contains(option), "{option} is not warned about:\n{console}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_debug_console_answers_only_when_asked_for() -> Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let guest = Guest::builder().cmdline(&["agent.debug_console"]).boot().await?;
+    guest.sandbox().await?;
+    guest.container("c1").run().await?;
+    let mut console = guest.vm().dial(1026).await?;
+    console.write_all(b"containers\nenter c1\n").await?;
+    console.write_all(b"echo inside $((40 + 2)); exit 5\n").await?;
+    let mut all = String::new();
+    let mut buffer = [0; 4096];
+    while !all.contains("ended with status 5") {
+        let count = console.read(&mut buffer).await?;
+        assert!(count > 0, "the console ended: {all}");
+        all.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    assert!(all.contains("running") && all.contains("inside 42"), "{all}");
+    drop(console);
+    let without = Guest::boot().await?;
+    let answer = match without.vm().dial(1026).await {
+        Ok(mut stream) => stream.read(&mut buffer).await.unwrap_or(0),
+        Err(_) => 0,
+    };
+    assert_eq!(answer, 0, "a console nobody asked for");
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Nothing accumulates.
+
+use anyhow::Result;
+use tests::Guest;
+
+#[tokio::test]
+async fn two_hundred_execs_in_a_row_leak_nothing() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let inspector = guest.inspector().await?;
+    let container = guest.container("c1").run().await?;
+    container.sh("true").await?;
+    let before = inspector.snapshot().await?;
+    let memory_before = inspector.agent_rss_kib().await?;
+    for number in 0..200 {
+        // Half of them are never read.
+        let exec = container.exec(["sh", "-c", "echo some output; echo more >&2"]).start().await?;
+        if number % 2 == 0 {
+            assert_eq!(exec.finish().await?.status, 0);
+        } else {
+            assert_eq!(exec.wait().await?, 0);
+        }
+    }
+    let mut after = inspector.snapshot().await?;
+    // Outputs that nobody reads are closed a moment after their process's end.
+    for _ in 0..50 {
+        if after == before {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        after = inspector.snapshot().await?;
+    }
+    assert_eq!(after, before);
+    let memory = inspector.agent_rss_kib().await?;
+    println!("agent VmRSS: {memory_before} KiB before, {memory} KiB after 200 execs");
+    // A page for each exec would be a leak; what the allocator keeps is not.
+    assert!(memory < memory_before + 200 * 4 + 1024, "{memory_before} KiB grew to {memory} KiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn thirty_containers_come_and_go_without_a_trace() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let inspector = guest.inspector().await?;
+    guest.container("warm").run().await?.remove().await?;
+    let before = inspector.snapshot().await?;
+    for number in 0..30 {
+        let container = guest.container(&format!("c{number}")).script("echo hello; sleep 1000").run().await?;
+        container.init().read_until("hello").await?;
+        container.remove().await?;
+    }
+    assert_eq!(inspector.snapshot().await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_at_rest_is_small() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let inspector = guest.inspector().await?;
+    let resident = inspector.agent_rss_kib().await?;
+    println!("agent VmRSS at rest: {resident} KiB");
+    assert!(resident < 8 * 1024, "{resident} KiB");
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! A pod's life in a booted guest, over the same socket that shims use.
+
+mod boot;
+mod exits;
+mod failures;
+mod leaks;
+mod lifecycle;
+mod limits;
+mod network;
+mod streams;
+mod wire;

@@ -1,0 +1,89 @@
+//! One network for the pod, links and routes as the host wants them.
+
+use anyhow::Result;
+use image_builder::vm::{AgentClient, MAC};
+use protobuf::MessageField;
+use protocols::agent::{
+    ListInterfacesRequest, ListRoutesRequest, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,
+};
+use protocols::types;
+use tests::{Code, Guest, expect_code};
+
+#[tokio::test]
+async fn two_containers_of_a_pod_meet_on_the_loopback() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let serve = "mkdir /www; echo hello from the server > /www/index.html; httpd -f -p 8080 -h /www";
+    guest.container("server").script(serve).run().await?;
+    let client = guest.container("client").run().await?;
+    let fetch =
+        "for i in $(seq 50); do wget -q -O - http://127.0.0.1:8080/ && exit 0; sleep 0.1; done; exit 1";
+    assert_eq!(client.sh(fetch).await?, "hello from the server");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_container_whose_spec_lists_a_network_namespace_has_its_own() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let shared = guest.container("shared").run().await?;
+    let alone = guest
+        .container("alone")
+        .linux(|linux| {
+            let namespace = protocols::oci::LinuxNamespace { Type: "network".into(), ..Default::default() };
+            linux.Namespaces.push(namespace);
+        })
+        .run()
+        .await?;
+    let link = "readlink /proc/self/ns/net";
+    assert_ne!(shared.sh(link).await?, alone.sh(link).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn links_and_routes_become_what_the_host_asks_for() -> Result<()> {
+    let guest = Guest::builder().network().boot().await?;
+    let address = |address: &str, mask: &str| types::IPAddress {
+        address: address.into(),
+        mask: mask.into(),
+        ..Default::default()
+    };
+    let wanted = types::Interface {
+        device: "eth0".into(),
+        name: "eth0".into(),
+        hwAddr: MAC.into(),
+        mtu: 1400,
+        IPAddresses: vec![address("10.0.2.15", "24")],
+        ..Default::default()
+    };
+    let request = UpdateInterfaceRequest { interface: MessageField::some(wanted), ..Default::default() };
+    guest.api().update_interface(AgentClient::call(), &request).await?;
+    let list = guest.api().list_interfaces(AgentClient::call(), &ListInterfacesRequest::new()).await?;
+    let eth0 = list.Interfaces.iter().find(|link| link.name == "eth0").expect("eth0 is listed");
+    assert_eq!((eth0.mtu, eth0.hwAddr.as_str()), (1400, MAC));
+    assert!(eth0.IPAddresses.iter().any(|ip| ip.address == "10.0.2.15" && ip.mask == "24"), "{eth0:?}");
+    let loopback = list.Interfaces.iter().find(|link| link.name == "lo").expect("lo is listed");
+    let own = loopback.IPAddresses.iter().find(|ip| ip.address == "127.0.0.1").expect("lo has its address");
+    assert_eq!(own.family.enum_value(), Ok(types::IPFamily::v4));
+
+    let gateway = types::Route { gateway: "10.0.2.2".into(), device: "eth0".into(), ..Default::default() };
+    let routes = Routes { Routes: vec![gateway], ..Default::default() };
+    let request = UpdateRoutesRequest { routes: MessageField::some(routes), ..Default::default() };
+    guest.api().update_routes(AgentClient::call(), &request).await?;
+    let now = guest.api().list_routes(AgentClient::call(), &ListRoutesRequest::new()).await?;
+    assert!(now.Routes.iter().any(|route| route.gateway == "10.0.2.2" && route.device == "eth0"), "{now:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn empty_and_impossible_network_requests_are_refused() -> Result<()> {
+    let guest = Guest::boot().await?;
+    let empty = guest.api().update_interface(AgentClient::call(), &UpdateInterfaceRequest::new()).await;
+    expect_code(empty, Code::INVALID_ARGUMENT);
+    let empty = guest.api().update_routes(AgentClient::call(), &UpdateRoutesRequest::new()).await;
+    expect_code(empty, Code::INVALID_ARGUMENT);
+    let bad = types::Interface { name: "eth0".into(), hwAddr: "not a mac".into(), ..Default::default() };
+    let request = UpdateInterfaceRequest { interface: MessageField::some(bad), ..Default::default() };
+    expect_code(guest.api().update_interface(AgentClient::call(), &request).await, Code::INVALID_ARGUMENT);
+    Ok(())
+}
