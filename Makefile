@@ -33,7 +33,7 @@ test: lint unit guest-tests ## Run every test; the last ones boot guests
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	cargo-deny --offline check --hide-inclusion-graph bans licenses sources
+	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run --locked --workspace

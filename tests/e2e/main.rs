@@ -7,5 +7,6 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod network;
+mod recovery;
 mod streams;
 mod wire;

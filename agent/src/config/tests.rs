@@ -1,3 +1,5 @@
+//! The option table, option by option, and properties of the parser.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -384,3 +384,41 @@ impl AgentService for Service {
         not_built("SetPolicy")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ttrpc::Code;
+
+    fn code<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> Code {
+        match result {
+            Err(ttrpc::Error::RpcStatus(status)) => status.code(),
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let panics = || async { if true { panic!("a bug") } else { Ok(()) } };
+        assert_eq!(code(detached(panics()).await), Code::INTERNAL);
+        assert_eq!(code(inline(panics()).await), Code::INTERNAL);
+    }
+
+    #[tokio::test]
+    async fn detached_work_outlives_its_caller() {
+        let (told, heard) = tokio::sync::oneshot::channel();
+        let work = async move {
+            tokio::task::yield_now().await;
+            told.send(()).map_err(|()| Failure::internal("nobody hears"))
+        };
+        let call = tokio::spawn(detached(work));
+        tokio::task::yield_now().await;
+        call.abort();
+        heard.await.expect("the work was dropped with its caller");
+    }
+
+    #[test]
+    fn what_is_not_built_is_unimplemented() {
+        assert_eq!(code(not_built::<()>("X")), Code::UNIMPLEMENTED);
+    }
+}

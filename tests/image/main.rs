@@ -1,0 +1,74 @@
+//! What image-builder makes: the same bytes when built twice, within its budgets, and bootable in every form.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use image_builder::format::compress::Compression;
+use image_builder::initrd::{self, Options};
+use image_builder::layout::Layout;
+use image_builder::manifest::Manifest;
+use image_builder::vm::{Machine, Vm, VmConfig};
+
+/// Bytes that the products may have (issue: vmlinuz, initrd).
+const VMLINUZ_MOST: u64 = 5_200_000;
+const INITRD_MOST: u64 = 2_500_000;
+
+fn layout() -> Layout {
+    Layout::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), None)
+}
+
+fn options(compression: Compression) -> Options {
+    Options { flavour: "minimal".into(), compression, epoch: 0, twice: true }
+}
+
+async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let initrd = directory.path().join("initrd");
+    std::fs::write(&initrd, image)?;
+    let mut config = VmConfig::new(kernel, initrd, directory.path().join("vm"));
+    config.machine = machine;
+    let vm = Vm::boot(config).await?;
+    assert!(!vm.ready().version.is_empty());
+    vm.stop().await?;
+    Ok(())
+}
+
+#[test]
+fn products_are_within_their_budgets_and_in_the_manifest() -> Result<()> {
+    let layout = layout();
+    for (path, most) in [(layout.vmlinuz(), VMLINUZ_MOST), (layout.initrd(), INITRD_MOST)] {
+        let size = path.metadata()?.len();
+        assert!(size < most, "{} has {size} bytes", path.display());
+        println!("{}: {size} bytes", path.display());
+    }
+    let manifest = Manifest::read(&layout);
+    let text = serde_json::to_string(&manifest)?;
+    for name in ["vmlinuz", "vmlinux", "initrd.img", "agent"] {
+        assert!(text.contains(&format!("\"{name}\"")), "{name} is not in {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_initrd_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
+    let layout = layout();
+    let again = initrd::pack(&layout, &options(Compression::Zstd))?;
+    assert!(again.image() == std::fs::read(layout.initrd())?, "the initrd in out/ has other bytes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_kernel_that_ships_boots_the_initrd_that_ships_on_a_q35() -> Result<()> {
+    let layout = layout();
+    boots(layout.vmlinuz(), &std::fs::read(layout.initrd())?, Machine::Q35).await
+}
+
+#[tokio::test]
+async fn an_initrd_boots_however_it_is_compressed() -> Result<()> {
+    let layout = layout();
+    for compression in [Compression::Gzip, Compression::Lz4, Compression::None] {
+        let initrd = initrd::pack(&layout, &options(compression))?;
+        boots(layout.vmlinux(), initrd.image(), Machine::Microvm).await?;
+    }
+    Ok(())
+}
