@@ -48,7 +48,7 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
                 drop(reply.send(guarded(&shared, work).await));
             }
             Command::Remove(reply) => {
-                let result = guarded(&shared, remove::remove(&shared, &agent, &mut body)).await;
+                let result = guarded(&shared, remove::remove(&shared, &mut body)).await;
                 let done = result.is_ok();
                 if done {
                     forget(&shared, &agent);
@@ -85,7 +85,7 @@ async fn start(shared: &Shared, body: &mut Body) -> Result<(), ContainerError> {
         state: State::Running,
         operation: "start it",
     })?;
-    starting.release().map_err(|error| ContainerError::from((shared.id.clone(), error)))?;
+    starting.release().map_err(|error| ContainerError::Launch(shared.id.clone(), error.into()))?;
     shared.set_state(State::Running);
     launch::watch_execution(starting, shared.id.to_string());
     Ok(())

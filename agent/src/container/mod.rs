@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustjail::cgroup::{self, Cgroup, ErrorClass};
 use rustjail::plan::PlanError;
-use rustjail::start::StartError;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use create::CreateRequest;
@@ -290,11 +289,5 @@ impl ContainerHandle {
             Ok(result) => result.map_err(|error| ContainerError::Cgroup(self.shared.id.clone(), error)),
             Err(_) => Err(ContainerError::Panicked(self.shared.id.clone())),
         }
-    }
-}
-
-impl From<(ContainerId, StartError)> for ContainerError {
-    fn from((id, error): (ContainerId, StartError)) -> ContainerError {
-        ContainerError::Launch(id, error.into())
     }
 }

@@ -8,7 +8,7 @@ use super::identity::{Identity, Rlimit};
 use super::mount::container_path;
 use super::{
     Command, DeviceKind, DeviceNode, JailPlan, MountPlan, MountSource, NamespaceKind, NamespacePlan,
-    Propagation, RootSwitch, RootfsPlan, TerminalPlan,
+    Propagation, PropagationMode, RootSwitch, RootfsPlan, TerminalPlan,
 };
 
 /// Why no plan could be made. The text names the field of the spec.
@@ -53,6 +53,10 @@ pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
     let process =
         spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
     let linux = spec.linux().as_ref();
+    if linux.is_some_and(|l| l.seccomp().is_some()) {
+        // To run without the filter would be worse than not to run.
+        return Err(PlanError::Unsupported("linux.seccomp".into()));
+    }
     let mut namespaces =
         NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
     if namespaces.join.iter().any(|(kind, _)| *kind == NamespaceKind::Mount) {
@@ -158,12 +162,12 @@ fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<Root
     let own_dev = !mounts.iter().any(|mount| {
         mount.destination == Path::new("/dev") && matches!(mount.source, MountSource::Bind { .. })
     });
-    let named = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
-        None | Some("") => None,
-        Some(word) => Some(
-            Propagation::parse(word)
-                .ok_or_else(|| PlanError::Invalid(format!("linux.rootfsPropagation {word:?} is unknown")))?,
-        ),
+    let (propagation, propagation_is_final) = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+        None | Some("") => (Propagation { mode: PropagationMode::Slave, recursive: true }, false),
+        Some(word) => {
+            let unknown = || PlanError::Invalid(format!("linux.rootfsPropagation {word:?} is unknown"));
+            (Propagation::parse(word).ok_or_else(unknown)?, true)
+        }
     };
     let paths = |list: Option<&Vec<String>>| -> Result<Vec<String>, PlanError> {
         list.into_iter()
@@ -173,8 +177,8 @@ fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<Root
     };
     Ok(RootfsPlan {
         path: root.path().clone(),
-        propagation: Propagation { mode: super::mount::PropagationMode::Slave, recursive: true },
-        propagation_is_final: named.is_some(),
+        propagation,
+        propagation_is_final,
         mounts,
         devices: if own_dev { devices(linux)? } else { Vec::new() },
         links: if own_dev { default_links() } else { Vec::new() },
@@ -182,17 +186,7 @@ fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<Root
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()))?,
         readonly: root.readonly().unwrap_or(false),
         switch,
-    }
-    .with_propagation(named))
-}
-
-impl RootfsPlan {
-    fn with_propagation(mut self, named: Option<Propagation>) -> RootfsPlan {
-        if let Some(named) = named {
-            self.propagation = named;
-        }
-        self
-    }
+    })
 }
 
 /// Nodes every container has (runtime-spec, "Default Devices"); `/dev/console` and `/dev/ptmx` are made otherwise.

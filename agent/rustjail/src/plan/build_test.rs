@@ -3,7 +3,8 @@
 use super::*;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder,
+    LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompBuilder, MountBuilder, ProcessBuilder, RootBuilder,
+    SpecBuilder, UserBuilder,
 };
 use std::collections::HashMap;
 
@@ -103,6 +104,17 @@ fn what_cannot_be_right_is_named() {
         let got = error(process, linux);
         assert!(got.contains(text), "{got:?} does not name {text:?}");
     }
+}
+
+#[test]
+fn a_seccomp_profile_is_refused_not_dropped() {
+    let profile = LinuxSeccompBuilder::default()
+        .default_action(LinuxSeccompAction::ScmpActErrno)
+        .syscalls([])
+        .build()
+        .unwrap();
+    let error = init(&spec(process(), linux().seccomp(profile)), OPTIONS).unwrap_err();
+    assert_eq!(error, PlanError::Unsupported("linux.seccomp".into()));
 }
 
 #[test]
