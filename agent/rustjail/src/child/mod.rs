@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::thread::move_into_link_name_space;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use forker::forker;
 
@@ -173,11 +173,24 @@ fn join(namespaces: &[(NamespaceKind, OwnedFd)]) -> Step<()> {
     for kind in NamespaceKind::ALL {
         // The forker joined the pid namespace already: it takes effect in children only (setns(2)).
         for (_, fd) in namespaces.iter().filter(|(other, _)| *other == kind && kind != NamespaceKind::Pid) {
-            move_into_link_name_space(fd.as_fd(), None)
+            // With the type: a path that leads to a namespace of another kind is an error, not a surprise.
+            move_into_link_name_space(fd.as_fd(), Some(link_type(kind)))
                 .map_err(|errno| refuse(format!("join the {} namespace", kind.proc_name()), errno))?;
         }
     }
     Ok(())
+}
+
+fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
+    match kind {
+        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
+        NamespaceKind::User => LinkNameSpaceType::User,
+        NamespaceKind::Network => LinkNameSpaceType::Network,
+        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::Mount => LinkNameSpaceType::Mount,
+    }
 }
 
 fn separate(plan: &JailPlan) -> Step<()> {

@@ -30,11 +30,6 @@ pub(super) fn enter(plan: &RootfsPlan, cwd: Option<&Path>) -> Step<()> {
     for (link, target) in &plan.links {
         device::link(&root, Path::new(link), target)?;
     }
-    for mount in plan.mounts.iter().filter(|mount| is_readonly_dev(mount)) {
-        let dev = root.lookup(&mount.destination).map_err(|errno| fail("open /dev", errno))?;
-        sys::mount::set_attributes(dev.as_fd(), RDONLY, 0, 0, false)
-            .map_err(|error| fail("make /dev read-only", error))?;
-    }
     for path in &plan.readonly_paths {
         make_readonly(&root, path)?;
     }
@@ -53,6 +48,11 @@ pub(super) fn enter(plan: &RootfsPlan, cwd: Option<&Path>) -> Step<()> {
 
 /// What is left once the container's terminal is in place, from inside the root.
 pub(super) fn finish(plan: &RootfsPlan) -> Step<()> {
+    for mount in plan.mounts.iter().filter(|mount| is_readonly_dev(mount)) {
+        let dev = super::open_directory(&mount.destination).map_err(|errno| fail("open /dev", errno))?;
+        sys::mount::set_attributes(dev.as_fd(), RDONLY, 0, 0, false)
+            .map_err(|error| fail("make /dev read-only", error))?;
+    }
     if plan.readonly {
         let slash = super::open_directory(Path::new("/")).map_err(|errno| fail("open the root", errno))?;
         sys::mount::set_attributes(slash.as_fd(), RDONLY, 0, 0, false)
@@ -120,7 +120,7 @@ fn mount_into(root: &Root, plan: &MountPlan) -> Step<()> {
     };
     let mut plan_now = plan.clone();
     if is_readonly_dev(plan) {
-        // Its nodes are still to be made.
+        // Its nodes are still to be made, and the terminal's console.
         plan_now.attributes.set &= !RDONLY;
     }
     let mount = mount::detached(&plan_now).map_err(|error| of_mount(subject(), error))?;
@@ -194,6 +194,16 @@ fn pivot(root: &Root) -> Step<()> {
 fn move_root(root: &Root, path: &Path) -> Step<()> {
     let others = outer_mounts(path)?;
     rustix::process::fchdir(root.fd()).map_err(|errno| fail("enter the root", errno))?;
+    // Where the spec wants the root shared the guest's mounts still are: the move and the unmounts would happen to the
+    // guest too. What is below the root keeps its propagation.
+    for other in std::iter::once(Path::new("/")).chain(others.iter().map(PathBuf::as_path)) {
+        let private = Propagation { mode: PropagationMode::Private, recursive: !path.starts_with(other) };
+        match change_propagation(other, private) {
+            // Covered by a mount above it.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(fail(format!("make {} private", other.display()), errno)),
+        }
+    }
     let slash = super::open_directory(Path::new("/")).map_err(|errno| fail("open the old root", errno))?;
     mount::attach(root.fd(), slash.as_fd()).map_err(|errno| fail("move the root onto /", errno))?;
     for other in others.iter().rev() {

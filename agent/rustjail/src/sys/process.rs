@@ -92,12 +92,25 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets every signal's disposition to its default and blocks none: a program must not inherit ours (Rust's runtime
-/// ignores SIGPIPE).
+/// Sets every signal's disposition to its default and blocks none: a program must not inherit ours. Rust's runtime
+/// ignores SIGPIPE, and glibc's posix_spawn leaves its own two signals (32 and 33) ignored, which its signal(3) will not
+/// change: so this asks the kernel itself.
 pub(crate) fn reset_signals() {
+    /// `struct kernel_sigaction`: handler, flags, restorer, mask. All zero is SIG_DFL.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid disposition; a refusal (SIGKILL, SIGSTOP, reserved numbers) changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the action is a kernel_sigaction that is only read, and the old one is not asked for; a refusal
+        // (SIGKILL, SIGSTOP) changes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal as c_long,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<c_void>(),
+                MASK_BYTES,
+            )
+        };
     }
     // SAFETY: the set is initialised by sigemptyset before use, and the old mask is not asked for.
     unsafe {
