@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, ServerAddr};
 use crate::console;
-use crate::container::{ContainerError, ContainerHandle, CreateRequest};
+use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::guest::details::VERSION;
 use crate::network::Network;
@@ -80,6 +80,7 @@ pub(crate) struct Agent {
     pub(crate) storages: StorageRegistry,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) network: Network,
+    pub(crate) oom: OomWatch,
     shutdown: watch::Sender<bool>,
 }
 
@@ -104,8 +105,8 @@ impl Kind for CreateError {
 }
 
 impl Agent {
-    fn new(config: Config, launcher: Arc<Launcher>) -> Arc<Agent> {
-        Arc::new(Agent {
+    fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        Ok(Arc::new(Agent {
             config,
             facts: Facts::of_guest(),
             paths: Paths::default(),
@@ -114,8 +115,9 @@ impl Agent {
             storages: StorageRegistry::default(),
             launcher,
             network: Network::new(),
+            oom: OomWatch::start()?,
             shutdown: watch::channel(false).0,
-        })
+        }))
     }
 
     /// Makes the sandbox.
@@ -181,6 +183,8 @@ enum RunError {
     Forker(#[from] StartError),
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
+    #[error("watch for out-of-memory kills")]
+    Watch(#[source] std::io::Error),
     #[error("handle signals")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
@@ -278,7 +282,7 @@ async fn serve(
     announce: impl FnOnce(),
 ) -> Result<(), RunError> {
     let address = config.server_addr.clone();
-    let agent = Agent::new(config, launcher);
+    let agent = Agent::new(config, launcher).map_err(RunError::Watch)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     tokio::spawn(async move {

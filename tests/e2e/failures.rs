@@ -110,7 +110,7 @@ async fn failed_creates_answer_the_right_code_and_leave_nothing() -> Result<()> 
     for (what, change, code, text) in CASES {
         let answer = expect_code(change(guest.container("broken")).try_create().await, code);
         assert!(answer.contains(text), "{what}: {answer:?} does not name {text:?}");
-        assert_eq!(inspector.snapshot().await?, before, "after a create where {what}");
+        assert_eq!(inspector.settled(&before).await?, before, "after a create where {what}");
     }
     assert_eq!(guest.container("broken").script("exit 0").run().await?.wait().await?, 0);
     Ok(())
@@ -129,7 +129,7 @@ async fn failed_execs_answer_the_right_code_and_leave_nothing() -> Result<()> {
     expect_code(exec(&[]).start().await, Code::INVALID_ARGUMENT);
     expect_code(exec(&["true"]).process(|p| p.Cwd = "/none".into()).start().await, Code::INVALID_ARGUMENT);
     expect_code(exec(&["true"]).process(|p| p.Cwd = "rel".into()).start().await, Code::INVALID_ARGUMENT);
-    assert_eq!(inspector.snapshot().await?, before);
+    assert_eq!(inspector.settled(&before).await?, before);
     assert_eq!(exec(&["true"]).run().await?.status, 0);
     Ok(())
 }

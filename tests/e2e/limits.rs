@@ -1,6 +1,8 @@
 //! Resource limits hold, and statistics tell.
 
 use anyhow::Result;
+use image_builder::vm::AgentClient;
+use protocols::agent::GetOOMEventRequest;
 use tests::Guest;
 
 #[tokio::test]
@@ -66,5 +68,36 @@ async fn a_pids_limit_holds_and_cpu_time_is_counted() -> Result<()> {
     assert_eq!(stats.pids_stats.limit, 5);
     assert!(stats.pids_stats.current <= 5);
     assert!(stats.cpu_stats.cpu_usage.total_usage > 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_kill_for_lack_of_memory_is_an_event_that_names_its_container() -> Result<()> {
+    const EAT: &str = "x=0123456789abcdef; while :; do x=$x$x; done";
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let limited = |id: &str| {
+        guest.container(id).resources(|resources| resources.Memory.mut_or_insert_default().Limit = 8 << 20)
+    };
+    // Asked for before there is anything to tell.
+    let early = guest.client().agent.clone();
+    let early =
+        tokio::spawn(
+            async move { early.get_oom_event(AgentClient::forever(), &GetOOMEventRequest::new()).await },
+        );
+    let survivor = limited("survivor").run().await?;
+    for _ in 0..3 {
+        assert_eq!(survivor.exec(["sh", "-c", EAT]).run().await?.status, 137);
+    }
+    let ended = limited("ended").script(EAT).run().await?;
+    assert_eq!(ended.wait().await?, 137);
+    ended.remove().await?;
+    let mut names = vec![early.await??.container_id];
+    for _ in 0..3 {
+        let event = guest.api().get_oom_event(AgentClient::call(), &GetOOMEventRequest::new()).await?;
+        names.push(event.container_id);
+    }
+    names.sort();
+    assert_eq!(names, ["ended", "survivor", "survivor", "survivor"]);
     Ok(())
 }

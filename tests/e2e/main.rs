@@ -3,6 +3,7 @@
 mod boot;
 mod exits;
 mod failures;
+mod freeze;
 mod leaks;
 mod lifecycle;
 mod limits;

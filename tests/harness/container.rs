@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use image_builder::vm::AgentClient;
 use protobuf::MessageField;
 use protocols::agent::{
-    CreateContainerRequest, RemoveContainerRequest, SignalProcessRequest, StartContainerRequest,
-    StatsContainerRequest, StatsContainerResponse, Storage,
+    CreateContainerRequest, PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,
+    SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse, Storage,
+    UpdateContainerRequest,
 };
 use protocols::oci;
 
@@ -338,6 +339,37 @@ impl Container {
     pub async fn stats(&self) -> ttrpc::Result<StatsContainerResponse> {
         let request = StatsContainerRequest { container_id: self.id.clone(), ..Default::default() };
         self.client.agent.stats_container(AgentClient::call(), &request).await
+    }
+
+    /// Freezes it.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub async fn pause(&self) -> ttrpc::Result<()> {
+        let request = PauseContainerRequest { container_id: self.id.clone(), ..Default::default() };
+        self.client.agent.pause_container(AgentClient::call(), &request).await.map(drop)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub async fn resume(&self) -> ttrpc::Result<()> {
+        let request = ResumeContainerRequest { container_id: self.id.clone(), ..Default::default() };
+        self.client.agent.resume_container(AgentClient::call(), &request).await.map(drop)
+    }
+
+    /// Changes its limits.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub async fn update(&self, resources: Option<oci::LinuxResources>) -> ttrpc::Result<()> {
+        let request = UpdateContainerRequest {
+            container_id: self.id.clone(),
+            resources: resources.into(),
+            ..Default::default()
+        };
+        self.client.agent.update_container(AgentClient::call(), &request).await.map(drop)
     }
 
     /// Removes it, running or not.

@@ -79,6 +79,23 @@ impl Inspector {
         })
     }
 
+    /// Looks until the guest holds what it held before, for ten seconds at most, and gives the last look: what a process
+    /// used is closed a moment after its end, that of the look before included.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn settled(&self, before: &Snapshot) -> Result<Snapshot> {
+        let mut now = self.snapshot().await?;
+        for _ in 0..100 {
+            if now == *before {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            now = self.snapshot().await?;
+        }
+        Ok(now)
+    }
+
     /// Resident memory of the agent in KiB (`VmRSS`).
     ///
     /// # Errors

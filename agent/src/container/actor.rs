@@ -8,7 +8,7 @@ use rustjail::start::Starting;
 use tokio::sync::mpsc;
 
 use super::create::Created;
-use super::{Command, ContainerError, Shared, State, create, exec, remove};
+use super::{Command, ContainerError, Shared, State, create, exec, freeze, remove};
 use crate::app::Agent;
 use crate::process::launch;
 
@@ -19,6 +19,8 @@ pub(super) struct Body {
     pub(super) created: Option<Created>,
     /// The first process's handshake, until it is started.
     pub(super) starting: Option<Starting>,
+    /// The state to return to when a paused container is resumed.
+    pub(super) before_pause: Option<State>,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc::Receiver<Command>) {
@@ -47,8 +49,18 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
                 let work = exec::exec(&shared, &agent, &body, *request);
                 drop(reply.send(guarded(&shared, work).await));
             }
+            Command::Pause(reply) => {
+                drop(reply.send(guarded(&shared, freeze::pause(&shared, &mut body)).await));
+            }
+            Command::Resume(reply) => {
+                drop(reply.send(guarded(&shared, freeze::resume(&shared, &mut body)).await));
+            }
+            Command::Update(resources, reply) => {
+                let work = freeze::update(&shared, &mut body, *resources);
+                drop(reply.send(guarded(&shared, work).await));
+            }
             Command::Remove(reply) => {
-                let result = guarded(&shared, remove::remove(&shared, &mut body)).await;
+                let result = guarded(&shared, remove::remove(&shared, &agent, &mut body)).await;
                 let done = result.is_ok();
                 if done {
                     forget(&shared, &agent);

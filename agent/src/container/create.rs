@@ -74,6 +74,9 @@ pub(super) async fn create(
             shared.processes().insert("", Arc::new(init));
             body.starting = Some(launched.starting);
             body.created = Some(Created { spec, namespaces, cgroup, undo });
+            if let Some(created) = &body.created {
+                watch_memory(shared, agent, &created.cgroup);
+            }
             shared.set_state(State::Created);
             Ok(())
         }
@@ -81,6 +84,16 @@ pub(super) async fn create(
             take_back(undo).await;
             Err(error)
         }
+    }
+}
+
+/// Kills in the pod's infrastructure container concern nobody: it is the sandbox's own.
+fn watch_memory(shared: &Shared, agent: &Agent, cgroup: &Arc<Cgroup>) {
+    if agent.sandbox.id().is_ok_and(|sandbox| sandbox == shared.id.as_str()) {
+        return;
+    }
+    if let Err(error) = agent.oom.add(&shared.id, cgroup) {
+        tracing::warn!(container_id = %shared.id, error = %chain(&error), "memory events are not watched");
     }
 }
 

@@ -8,18 +8,22 @@
 mod actor;
 mod create;
 mod exec;
+mod freeze;
+mod oom;
 mod remove;
 mod state;
 mod undo;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use oci_spec::runtime::LinuxResources;
 use rustjail::cgroup::{self, Cgroup, ErrorClass};
 use rustjail::plan::PlanError;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
+pub(crate) use oom::OomWatch;
 pub(crate) use state::State;
 
 use crate::app::Agent;
@@ -130,6 +134,9 @@ enum Command {
     Create(Box<CreateRequest>, Reply<()>),
     Start(Reply<()>),
     Exec(Box<ExecRequest>, Reply<()>),
+    Pause(Reply<()>),
+    Resume(Reply<()>),
+    Update(Box<LinuxResources>, Reply<()>),
     Remove(Reply<()>),
 }
 
@@ -158,7 +165,9 @@ impl Shared {
     fn state(&self) -> State {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // The exit of the first process is published before anybody could note it here.
-        if state == State::Running && self.processes().get("").is_ok_and(|init| init.exited().is_some()) {
+        if matches!(state, State::Running | State::Paused)
+            && self.processes().get("").is_ok_and(|init| init.exited().is_some())
+        {
             return State::Stopped;
         }
         state
@@ -226,6 +235,21 @@ impl ContainerHandle {
     /// Starts a further process.
     pub(crate) async fn exec(&self, request: ExecRequest) -> Result<(), ContainerError> {
         self.ask(|reply| Command::Exec(Box::new(request), reply)).await
+    }
+
+    /// Freezes all processes.
+    pub(crate) async fn pause(&self) -> Result<(), ContainerError> {
+        self.ask(Command::Pause).await
+    }
+
+    /// Lets frozen processes go on.
+    pub(crate) async fn resume(&self) -> Result<(), ContainerError> {
+        self.ask(Command::Resume).await
+    }
+
+    /// Changes limits while the container lives.
+    pub(crate) async fn update(&self, resources: LinuxResources) -> Result<(), ContainerError> {
+        self.ask(|reply| Command::Update(Box::new(resources), reply)).await
     }
 
     /// Kills and removes the container. `seconds` bounds the waiting, 0 does not; the work goes on in any case.

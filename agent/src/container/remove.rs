@@ -5,13 +5,19 @@ use std::sync::Arc;
 use super::actor::Body;
 use super::create::REMOVE_DEADLINE;
 use super::{ContainerError, Shared, State};
+use crate::app::Agent;
 
 /// Kills what still runs, waits for it, and takes back every step of the create. It may be called again after a
 /// failure. Waiters learn the exit status, since the processes end before they are forgotten.
-pub(super) async fn remove(shared: &Arc<Shared>, body: &mut Body) -> Result<(), ContainerError> {
-    shared.expect(&[State::Created, State::Running, State::Stopped], "remove it")?;
+pub(super) async fn remove(
+    shared: &Arc<Shared>,
+    agent: &Agent,
+    body: &mut Body,
+) -> Result<(), ContainerError> {
+    shared.expect(&[State::Created, State::Running, State::Paused, State::Stopped], "remove it")?;
     // A first process that waits for its start ends by itself when its handshake closes.
     body.starting = None;
+    agent.oom.remove(&shared.id);
     if let Some(cgroup) = body.created.as_ref().map(|created| Arc::clone(&created.cgroup)) {
         let emptied = tokio::task::spawn_blocking(move || cgroup.remove(REMOVE_DEADLINE)).await;
         emptied

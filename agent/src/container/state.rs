@@ -11,6 +11,8 @@ pub(crate) enum State {
     Created,
     /// Its first process executes.
     Running,
+    /// Frozen.
+    Paused,
     /// Its first process has ended.
     Stopped,
     /// Being removed, or removed.
@@ -23,6 +25,7 @@ impl fmt::Display for State {
             State::Creating => "creating",
             State::Created => "created",
             State::Running => "running",
+            State::Paused => "paused",
             State::Stopped => "stopped",
             State::Removed => "removed",
         })

@@ -108,7 +108,7 @@ pub(crate) fn pipes(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
 pub(crate) struct Stdio {
     stdin: mpsc::Sender<Input>,
     stdout: Arc<Output>,
-    stderr: Option<Arc<Output>>,
+    stderr: Arc<Output>,
     /// The terminal's master end, while its process lives.
     terminal: Mutex<Option<OwnedFd>>,
 }
@@ -136,7 +136,7 @@ impl Stdio {
         Ok(Stdio {
             stdin: sender,
             stdout: output(pipes.stdout)?,
-            stderr: Some(output(pipes.stderr)?),
+            stderr: output(pipes.stderr)?,
             terminal: Mutex::default(),
         })
     }
@@ -153,8 +153,9 @@ impl Stdio {
         let (source, sink) = (reader(copy()?)?, writer(copy()?)?);
         tokio::spawn(Arc::clone(&output).pump(source, exit.clone()));
         tokio::spawn(feed(sink, receiver, true, exit.clone()));
-        // One master is one source of bytes: both calls read it, as shims expect.
-        Ok(Stdio { stdin: sender, stdout: output, stderr: None, terminal: Mutex::new(Some(master)) })
+        // One master is one source of bytes, and all of them are stdout's: a reader of stderr would take some away.
+        let stderr = Arc::new(Output::default()).ended();
+        Ok(Stdio { stdin: sender, stdout: output, stderr, terminal: Mutex::new(Some(master)) })
     }
 
     /// At most `most` bytes of stdout; waits for them; none is the end.
@@ -162,9 +163,9 @@ impl Stdio {
         self.stdout.read(most).await
     }
 
-    /// At most `most` bytes of stderr; waits for them; none is the end.
+    /// At most `most` bytes of stderr; waits for them; none is the end, at once for a terminal.
     pub(crate) async fn read_stderr(&self, most: usize) -> Vec<u8> {
-        self.stderr.as_ref().unwrap_or(&self.stdout).read(most).await
+        self.stderr.read(most).await
     }
 
     /// Writes all of `data` to stdin. The writing goes on if the caller goes away.

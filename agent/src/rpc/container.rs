@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use protocols::agent::{
     BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, CreateContainerRequest, ExecProcessRequest,
-    HugetlbStats, MemoryData, MemoryStats, PidsStats, RemoveContainerRequest, StatsContainerResponse,
-    ThrottlingData,
+    HugetlbStats, MemoryData, MemoryStats, OOMEvent, PidsStats, RemoveContainerRequest,
+    StatsContainerResponse, ThrottlingData, UpdateContainerRequest,
 };
+use protocols::spec;
 use rustjail::cgroup::{self, MemoryUsage};
 
 use super::status::Failure;
@@ -29,6 +30,27 @@ pub(super) async fn remove(agent: &Agent, request: RemoveContainerRequest) -> Re
 pub(super) async fn exec(agent: &Agent, request: ExecProcessRequest) -> Result<(), Failure> {
     let (container, request) = validate::exec(request)?;
     Ok(agent.registry.get(&container)?.exec(request).await?)
+}
+
+pub(super) async fn pause(agent: &Agent, id: &str) -> Result<(), Failure> {
+    Ok(agent.registry.get(id)?.pause().await?)
+}
+
+pub(super) async fn resume(agent: &Agent, id: &str) -> Result<(), Failure> {
+    Ok(agent.registry.get(id)?.resume().await?)
+}
+
+pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Result<(), Failure> {
+    let container = agent.registry.get(&request.container_id)?;
+    // Nothing to change is no error: shims send it.
+    let Some(wire) = request.resources.into_option() else { return Ok(()) };
+    Ok(container.update(spec::resources_from_wire(&wire)?).await?)
+}
+
+/// Waits for the next kill. As soon as the sandbox ends there will be none.
+pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
+    let id = agent.oom.next().await.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
+    Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
 }
 
 pub(super) async fn stats(agent: &Agent, id: &str) -> Result<StatsContainerResponse, Failure> {

@@ -115,9 +115,10 @@ impl AgentService for Service {
     async fn update_container(
         &self,
         _: &TtrpcContext,
-        _: agent::UpdateContainerRequest,
+        request: agent::UpdateContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("UpdateContainer")
+        let agent = self.agent();
+        detached(async move { container::update(&agent, request).await.map(empty) }).await
     }
 
     async fn update_ephemeral_mounts(
@@ -140,17 +141,19 @@ impl AgentService for Service {
     async fn pause_container(
         &self,
         _: &TtrpcContext,
-        _: agent::PauseContainerRequest,
+        request: agent::PauseContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("PauseContainer")
+        let agent = self.agent();
+        detached(async move { container::pause(&agent, &request.container_id).await.map(empty) }).await
     }
 
     async fn resume_container(
         &self,
         _: &TtrpcContext,
-        _: agent::ResumeContainerRequest,
+        request: agent::ResumeContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("ResumeContainer")
+        let agent = self.agent();
+        detached(async move { container::resume(&agent, &request.container_id).await.map(empty) }).await
     }
 
     async fn remove_stale_virtiofs_share_mounts(
@@ -357,7 +360,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::GetOOMEventRequest,
     ) -> ttrpc::Result<agent::OOMEvent> {
-        not_built("GetOOMEvent")
+        let agent = self.agent();
+        inline(async move { container::oom_event(&agent).await }).await
     }
 
     async fn add_swap(&self, _: &TtrpcContext, _: agent::AddSwapRequest) -> ttrpc::Result<Empty> {

@@ -51,6 +51,7 @@ fn refuse(step: impl Into<String>, error: impl Into<io::Error>) -> Failure {
                 | Errno::ACCESS
                 | Errno::EXIST
                 | Errno::XDEV
+                | Errno::ROFS
         )
     );
     Failure { invalid, ..failure }

@@ -110,6 +110,10 @@ impl Root {
                     };
                     rest = tail;
                     if FileType::from_raw_mode(rustix::fs::fstat(&current)?.st_mode) == FileType::Symlink {
+                        if matches!(self.lookup(&sofar), Err(Errno::LOOP)) {
+                            // A magic link, whose text is not where it leads.
+                            return Err(Errno::LOOP);
+                        }
                         links += 1;
                         if links > MOST_LINKS {
                             return Err(Errno::LOOP);
