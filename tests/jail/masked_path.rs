@@ -12,7 +12,8 @@ async fn masked_files_are_empty_and_masked_directories_too() -> Result<()> {
         let image = "mkdir -p secret/deep && echo hidden >secret/deep/file && echo hidden >secret.txt";
         let one = with_image(guest, &inspector, "one", image).await?;
         let open = guest.container("open").linux(|linux| linux.MaskedPaths.clear()).run().await?;
-        let masked = ["/proc/cmdline", "/proc/irq", "/proc/sys/kernel", "/sys/kernel", "/secret", "/secret.txt"];
+        let masked =
+            ["/proc/cmdline", "/proc/irq", "/proc/sys/kernel", "/sys/kernel", "/secret", "/secret.txt"];
         let one = one.linux(|linux| {
             linux.MaskedPaths = masked.map(str::to_owned).to_vec();
             linux.MaskedPaths.extend(["/no/such/path".to_owned(), "/etc/passwd/below-a-file".to_owned()]);
@@ -24,7 +25,10 @@ async fn masked_files_are_empty_and_masked_directories_too() -> Result<()> {
         for directory in ["/proc/irq", "/proc/sys/kernel", "/sys/kernel", "/secret"] {
             assert_eq!(one.sh(&format!("ls -A {directory}")).await?, "", "{directory}");
             let written = one.exec(["touch", &format!("{directory}/x")]).run().await?;
-            assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only"), "{directory}: {written:?}");
+            assert!(
+                String::from_utf8_lossy(&written.stderr).contains("Read-only"),
+                "{directory}: {written:?}"
+            );
         }
         // They are not empty by themselves.
         assert_ne!(open.sh("cat /proc/cmdline").await?, "");
@@ -44,9 +48,19 @@ async fn masks_that_shims_send_hold() -> Result<()> {
     in_guest(async |guest| {
         // What containerd masks; which of them exist depends on the kernel.
         let masked = [
-            "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-            "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-            "/sys/devices/virtual/powercap", "/sys/devices/system/cpu/cpu0/thermal_throttle",
+            "/proc/asound",
+            "/proc/acpi",
+            "/proc/interrupts",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/sys/firmware",
+            "/sys/devices/virtual/powercap",
+            "/sys/devices/system/cpu/cpu0/thermal_throttle",
         ];
         let one = guest
             .container("one")
@@ -60,7 +74,8 @@ async fn masks_that_shims_send_hold() -> Result<()> {
             test -c $path && test -n \"$(head -c1 $path)\" && echo $path
             done; true";
         assert_eq!(one.sh(&leaks.replace("LIST", &list)).await?, "");
-        let present = one.sh(&format!("for path in {list}; do test -e $path && echo $path; done; true")).await?;
+        let present =
+            one.sh(&format!("for path in {list}; do test -e $path && echo $path; done; true")).await?;
         assert!(present.lines().any(|path| path == "/proc/interrupts"), "{present}");
         Ok(())
     })
@@ -71,7 +86,9 @@ async fn masks_that_shims_send_hold() -> Result<()> {
 async fn readonly_paths_cannot_be_written_and_can_be_read() -> Result<()> {
     in_guest(async |guest| {
         let inspector = guest.inspector().await?;
-        let one = with_image(guest, &inspector, "one", "mkdir tree && echo read >tree/file && echo read >file").await?;
+        let one =
+            with_image(guest, &inspector, "one", "mkdir tree && echo read >tree/file && echo read >file")
+                .await?;
         let one = one
             .privileged()
             .mount("/tree/sub", "tmpfs", "tmpfs", &[])

@@ -31,7 +31,10 @@ async fn files_and_directories_of_the_guest_are_bound() -> Result<()> {
             .mount("/only/type", "bind", &format!("{STORE}/dir"), &[])
             .run()
             .await?;
-        assert_eq!(one.sh("cat /made/for/file /dir/deep/inner /only/type/deep/inner").await?, "file\ninner\ninner");
+        assert_eq!(
+            one.sh("cat /made/for/file /dir/deep/inner /only/type/deep/inner").await?,
+            "file\ninner\ninner"
+        );
         one.sh("echo changed >/made/for/file && echo new >/dir/deep/new").await?;
         let seen = inspector.sh(&format!("cat /guest{STORE}/file /guest{STORE}/dir/deep/new")).await?;
         assert_eq!(seen, "changed\nnew");
@@ -60,9 +63,12 @@ async fn rbind_takes_the_mounts_below_along_and_bind_does_not() -> Result<()> {
             .run()
             .await?;
         one.sh("echo below >/rbind/sub/x").await?;
-        assert_eq!(one.sh("ls -A /bind/sub; cat /rbind/sub/x /ro/sub/x /rro/sub/x").await?, "below\nbelow\nbelow");
+        assert_eq!(
+            one.sh("ls -A /bind/sub; cat /rbind/sub/x /ro/sub/x /rro/sub/x").await?,
+            "below\nbelow\nbelow"
+        );
         // "ro" is the mount's, "rro" is also that of the mounts below (runtime-spec, "Mount options").
-        let try_write = |path: &str| one.exec(["touch", path]).run_owned();
+        let try_write = async |path: &str| anyhow::Ok(one.exec(["touch", path]).run().await?.status);
         assert_ne!(try_write("/ro/x").await?, 0);
         assert_eq!(try_write("/ro/sub/y").await?, 0);
         assert_ne!(try_write("/rro/x").await?, 0);
@@ -72,23 +78,13 @@ async fn rbind_takes_the_mounts_below_along_and_bind_does_not() -> Result<()> {
     .await
 }
 
-/// To run an exec that a closure made.
-trait RunOwned {
-    async fn run_owned(self) -> Result<i32>;
-}
-
-impl RunOwned for tests::Exec {
-    async fn run_owned(self) -> Result<i32> {
-        Ok(self.run().await?.status)
-    }
-}
-
 #[tokio::test]
 async fn a_file_that_a_mount_covers_keeps_its_content() -> Result<()> {
     in_guest(async |guest| {
         let inspector = guest.inspector().await?;
         store(&inspector, "echo cover >cover").await?;
-        let one = with_image(guest, &inspector, "one", "mkdir etc && echo kept >etc/kept && echo kept >own").await?;
+        let one = with_image(guest, &inspector, "one", "mkdir etc && echo kept >etc/kept && echo kept >own")
+            .await?;
         let cover = format!("{STORE}/cover");
         let one = one
             .mount("/etc/kept", "bind", &cover, &["bind", "ro"])
@@ -127,7 +123,8 @@ async fn links_in_an_image_lead_no_mount_out_of_the_root() -> Result<()> {
             .mount("/inside/c", "bind", &file, &["bind"])
             .run()
             .await?;
-        let seen = one.sh(&format!("cat {STORE}/out/a/file /etc/c; cut -d' ' -f5 /proc/self/mountinfo")).await?;
+        let seen =
+            one.sh(&format!("cat {STORE}/out/a/file /etc/c; cut -d' ' -f5 /proc/self/mountinfo")).await?;
         for place in [format!("{STORE}/out/a"), format!("{STORE}/out/b"), "/etc/c".into()] {
             assert!(seen.lines().any(|line| line == place), "{place}: {seen}");
         }
@@ -197,7 +194,11 @@ async fn mounts_travel_as_their_propagation_says() -> Result<()> {
     in_guest(async |guest| {
         let inspector = guest.inspector().await?;
         store(&inspector, "mkdir -p volume/shared volume/slave volume/private").await?;
-        let shared = volume(guest.container("shared"), &["rbind", "rshared"]).run().await?;
+        // For a volume to be the guest's peer the root must not be cut off, as Kubernetes' Bidirectional asks for.
+        let shared = volume(guest.container("shared"), &["rbind", "rshared"])
+            .linux(|linux| linux.RootfsPropagation = "rshared".into())
+            .run()
+            .await?;
         let slave = volume(guest.container("slave"), &["rbind", "rslave"]).run().await?;
         let private = volume(guest.container("private"), &["rbind", "rprivate"]).run().await?;
         for (container, name) in [(&shared, "shared"), (&slave, "slave"), (&private, "private")] {
@@ -209,6 +210,8 @@ async fn mounts_travel_as_their_propagation_says() -> Result<()> {
         assert_eq!(private.sh(seen).await?, "/volume/private");
         let guests = inspector.sh("awk '$5 ~ /volume\\// { print $5 }' /guest/proc/1/mountinfo").await?;
         assert_eq!(guests, format!("{STORE}/volume/shared"));
+        // The guest has kept its own.
+        inspector.sh("test -e /guest/proc/1/root/proc/version -a -e /guest/proc/1/root/dev/null").await?;
 
         let unbindable = volume(guest.container("unbindable"), &["rbind", "unbindable"]).run().await?;
         let line = unbindable.sh("grep ' /volume ' /proc/self/mountinfo").await?;

@@ -66,19 +66,22 @@ async fn containers_share_the_pods_namespaces_and_have_the_others_to_themselves(
 }
 
 #[tokio::test]
-async fn containers_of_a_pod_share_hostname_semaphores_and_the_network() -> Result<()> {
+async fn containers_of_a_pod_share_hostname_and_network_and_do_not_see_each_others_processes() -> Result<()> {
     in_guest(async |guest| {
         let (one, two) = (guest.container("one").run().await?, guest.container("two").run().await?);
         // The spec's hostname is the container's id; the pod's counts.
         assert_eq!(one.sh("hostname").await?, "pod");
         assert_eq!(two.sh("hostname").await?, "pod");
-        let listener = one.exec(["nc", "-l", "-s", "127.0.0.1", "-p", "7000"]).start().await?;
-        let said = "until echo hello | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.1; done";
-        two.sh(said).await?;
-        assert_eq!(listener.finish().await?.success()?, "hello");
+        let listener = one.exec(["nc", "-l", "-p", "7000"]).start().await?;
+        // 7000, listening.
+        let seen = "n=0; until cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1B58 .* 0A '; do
+            n=$((n+1)); test $n -lt 600 || exit 1; sleep 0.1; done";
+        two.sh(seen).await.context("the other container's listener")?;
         // Each sees its own processes only.
         assert_eq!(one.sh("cat /proc/1/comm").await?, "sleep");
-        assert!(!one.sh("ps -o args").await?.contains("nc "), "another container's processes are in sight");
+        assert!(one.sh("ps -o args").await?.contains("nc -l"));
+        assert!(!two.sh("ps -o args").await?.contains("nc -l"), "another container's processes are in sight");
+        one.signal(listener.exec_id(), 9).await?;
         Ok(())
     })
     .await
@@ -158,7 +161,8 @@ async fn a_namespace_named_by_a_path_is_joined() -> Result<()> {
 
         let text = expect_code(guest_with("lost", "/run/no/such").try_create().await, Code::INVALID_ARGUMENT);
         assert!(text.contains("/run/no/such"), "{text}");
-        let text = expect_code(guest_with("other", "/proc/1/ns/uts").try_create().await, Code::INVALID_ARGUMENT);
+        let text =
+            expect_code(guest_with("other", "/proc/1/ns/uts").try_create().await, Code::INVALID_ARGUMENT);
         assert!(text.contains("net namespace"), "{text}");
         Ok(())
     })

@@ -55,6 +55,7 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
     without_hooks(&spec)?;
+    tell_what_is_ignored(&id, &spec);
     let request = CreateRequest {
         spec,
         storages: request.storages.into_iter().map(storage).collect(),
@@ -80,6 +81,23 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest),
 fn tell(id: &ContainerId, warnings: &[Warning]) {
     for warning in warnings {
         tracing::warn!(container_id = %id, %warning, "in a spec");
+    }
+}
+
+/// Labels of security modules that this kernel does not have. Kata's own agent passes them over too, and shims send them
+/// unasked.
+fn tell_what_is_ignored(id: &ContainerId, spec: &Spec) {
+    let process = spec.process().as_ref();
+    let is_given =
+        |text: Option<&Option<String>>| text.is_some_and(|text| text.as_ref().is_some_and(|t| !t.is_empty()));
+    let ignored = [
+        ("process.apparmorProfile", is_given(process.map(|process| process.apparmor_profile()))),
+        ("process.selinuxLabel", is_given(process.map(|process| process.selinux_label()))),
+        ("linux.mountLabel", is_given(spec.linux().as_ref().map(|linux| linux.mount_label()))),
+        ("linux.intelRdt", spec.linux().as_ref().is_some_and(|linux| linux.intel_rdt().is_some())),
+    ];
+    for (field, _) in ignored.iter().filter(|(_, is_given)| *is_given) {
+        tracing::warn!(container_id = %id, field, "ignored: this guest does not have what it asks for");
     }
 }
 
