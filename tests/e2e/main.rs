@@ -1,6 +1,7 @@
 //! A pod's life in a booted guest, over the same socket that shims use.
 
 mod boot;
+mod cli;
 mod exits;
 mod failures;
 mod freeze;
