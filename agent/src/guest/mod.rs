@@ -3,4 +3,7 @@
 //! Owns facts about the machine and, in time, what changes it as a whole: clock, entropy, hotplug. Promises to read
 //! them from the kernel when asked. Must never do anything to a container.
 
+pub(crate) mod clock;
 pub mod details;
+pub(crate) mod hotplug;
+pub(crate) mod volume;

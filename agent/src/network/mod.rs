@@ -9,6 +9,7 @@
 mod address;
 mod error;
 mod link;
+mod neighbour;
 mod pci;
 mod route;
 
@@ -25,6 +26,7 @@ pub(crate) use self::address::parse_ip;
 pub use self::address::{Family, HardwareAddress, IpAddress, Prefix};
 pub use self::error::NetworkError;
 pub use self::link::Interface;
+pub use self::neighbour::Neighbour;
 pub use self::pci::PciPath;
 pub use self::route::{Route, Source};
 
@@ -94,6 +96,19 @@ impl Network {
         finish(tokio::spawn(async move {
             let _one_at_a_time = shared.update.lock().await;
             route::update(&Session::open()?, &wanted).await
+        }))
+        .await
+    }
+
+    /// Adds or replaces entries of the neighbour tables.
+    ///
+    /// # Errors
+    /// When a device is unknown or the kernel refuses an entry; those added before stay.
+    pub async fn add_neighbours(&self, wanted: &[Neighbour]) -> Result<(), NetworkError> {
+        let (shared, wanted) = (Arc::clone(&self.shared), wanted.to_vec());
+        finish(tokio::spawn(async move {
+            let _one_at_a_time = shared.update.lock().await;
+            neighbour::add(&Session::open()?, &wanted).await
         }))
         .await
     }

@@ -1,13 +1,20 @@
 //! What the guest is.
 
-use protocols::agent::{AgentDetails, GuestDetailsRequest, GuestDetailsResponse};
+use std::path::{Path, PathBuf};
+
+use protocols::agent::{
+    AgentDetails, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest, OnlineCPUMemRequest,
+    SetGuestDateTimeRequest,
+};
+use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
 use super::status::Failure;
 use crate::guest::details::{Details, VERSION};
+use crate::guest::{clock, hotplug, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
-    let details = Details::new("/sys");
+    let details = Details::new(SYSFS);
     let agent = AgentDetails {
         version: VERSION.to_owned(),
         init_daemon: init::is_pid1(),
@@ -18,6 +25,47 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
         mem_block_size_bytes: if request.mem_block_size { details.memory_block_size()? } else { 0 },
         support_mem_hotplug_probe: request.mem_hotplug_probe && details.memory_probe(),
         agent_details: Some(agent).into(),
+        ..Default::default()
+    })
+}
+
+const SYSFS: &str = "/sys";
+
+/// Work that waits for the kernel, on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Failure::internal("the work panicked")))
+}
+
+pub(super) async fn online(request: OnlineCPUMemRequest) -> Result<(), Failure> {
+    on_a_thread(move || Ok(hotplug::online(Path::new(SYSFS), request.nb_cpus, request.cpu_only)?)).await
+}
+
+pub(super) async fn probe_memory(request: MemHotplugByProbeRequest) -> Result<(), Failure> {
+    on_a_thread(move || Ok(hotplug::probe(Path::new(SYSFS), &request.memHotplugProbeAddr)?)).await
+}
+
+pub(super) fn set_clock(request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
+    Ok(clock::set(request.Sec, request.Usec)?)
+}
+
+pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, Failure> {
+    if !path.is_absolute() {
+        return Err(Failure::invalid(format!("volume path {path:?} is not absolute")));
+    }
+    let (bytes, inodes) = on_a_thread(move || Ok(volume::usage(&path)?)).await?;
+    let encode = |usage: volume::Usage, unit: Unit| VolumeUsage {
+        available: usage.available,
+        total: usage.total,
+        used: usage.used,
+        unit: unit.into(),
+        ..Default::default()
+    };
+    let condition = VolumeCondition { abnormal: false, message: "OK".into(), ..Default::default() };
+    Ok(VolumeStatsResponse {
+        usage: vec![encode(bytes, Unit::BYTES), encode(inodes, Unit::INODES)],
+        volume_condition: Some(condition).into(),
         ..Default::default()
     })
 }

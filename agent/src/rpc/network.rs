@@ -1,12 +1,14 @@
 //! The calls about links and routes: between the API's messages and the network's own types. No decisions here.
 
-use protocols::agent::{Interfaces, Routes, UpdateInterfaceRequest, UpdateRoutesRequest};
+use protocols::agent::{
+    AddARPNeighborsRequest, Interfaces, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,
+};
 use protocols::types;
 
 use super::status::Failure;
 use crate::network::{
-    Family, HardwareAddress, Interface, IpAddress, Network, NetworkError, PciPath, Prefix, Route, Source,
-    parse_ip,
+    Family, HardwareAddress, Interface, IpAddress, Neighbour, Network, NetworkError, PciPath, Prefix, Route,
+    Source, parse_ip,
 };
 
 pub(super) async fn list_interfaces(network: &Network) -> Result<Interfaces, Failure> {
@@ -40,6 +42,32 @@ pub(super) async fn update_routes(
     let wanted = wanted.ok_or_else(|| Failure::invalid("empty update routes request"))?;
     let wanted: Vec<Route> = wanted.Routes.iter().map(decode_route).collect::<Result<_, _>>()?;
     Ok(encode_routes(network.update_routes(&wanted).await?))
+}
+
+pub(super) async fn add_neighbours(
+    network: &Network,
+    request: AddARPNeighborsRequest,
+) -> Result<(), Failure> {
+    let wanted = request.neighbors.into_option();
+    let wanted = wanted.ok_or_else(|| Failure::invalid("empty add arp neighbours request"))?;
+    let wanted: Vec<Neighbour> =
+        wanted.ARPNeighbors.iter().map(decode_neighbour).collect::<Result<_, Failure>>()?;
+    Ok(network.add_neighbours(&wanted).await?)
+}
+
+fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {
+    let address =
+        wire.toIPAddress.as_ref().ok_or_else(|| Failure::invalid("a neighbour without an address"))?;
+    let number = |value: i32, what: &str| {
+        u16::try_from(value).map_err(|_| Failure::invalid(format!("{value} is not a neighbour's {what}")))
+    };
+    Ok(Neighbour {
+        address: parse_ip(&address.address)?,
+        device: wire.device.clone(),
+        hw_addr: optional(&wire.lladdr, str::parse::<HardwareAddress>)?,
+        state: number(wire.state, "state")?,
+        flags: number(wire.flags, "flags")? as u8,
+    })
 }
 
 /// `parse` of text that may be empty for none.

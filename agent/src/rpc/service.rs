@@ -252,9 +252,10 @@ impl AgentService for Service {
     async fn add_arp_neighbors(
         &self,
         _: &TtrpcContext,
-        _: agent::AddARPNeighborsRequest,
+        request: agent::AddARPNeighborsRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("AddARPNeighbors")
+        let agent = self.agent();
+        detached(async move { network::add_neighbours(&agent.network, request).await.map(empty) }).await
     }
 
     async fn get_ip_tables(
@@ -315,8 +316,12 @@ impl AgentService for Service {
         detached(async move { sandbox::destroy(&agent).await.map(empty) }).await
     }
 
-    async fn online_cpu_mem(&self, _: &TtrpcContext, _: agent::OnlineCPUMemRequest) -> ttrpc::Result<Empty> {
-        not_built("OnlineCPUMem")
+    async fn online_cpu_mem(
+        &self,
+        _: &TtrpcContext,
+        request: agent::OnlineCPUMemRequest,
+    ) -> ttrpc::Result<Empty> {
+        detached(async move { guest::online(request).await.map(empty) }).await
     }
 
     async fn reseed_random_dev(
@@ -338,17 +343,17 @@ impl AgentService for Service {
     async fn mem_hotplug_by_probe(
         &self,
         _: &TtrpcContext,
-        _: agent::MemHotplugByProbeRequest,
+        request: agent::MemHotplugByProbeRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("MemHotplugByProbe")
+        detached(async move { guest::probe_memory(request).await.map(empty) }).await
     }
 
     async fn set_guest_date_time(
         &self,
         _: &TtrpcContext,
-        _: agent::SetGuestDateTimeRequest,
+        request: agent::SetGuestDateTimeRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("SetGuestDateTime")
+        inline(async move { guest::set_clock(&request).map(empty) }).await
     }
 
     async fn copy_file(&self, _: &TtrpcContext, _: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
@@ -375,9 +380,9 @@ impl AgentService for Service {
     async fn get_volume_stats(
         &self,
         _: &TtrpcContext,
-        _: agent::VolumeStatsRequest,
+        request: agent::VolumeStatsRequest,
     ) -> ttrpc::Result<csi::VolumeStatsResponse> {
-        not_built("GetVolumeStats")
+        inline(async move { guest::volume_stats(request.volume_guest_path.into()).await }).await
     }
 
     async fn resize_volume(&self, _: &TtrpcContext, _: agent::ResizeVolumeRequest) -> ttrpc::Result<Empty> {
