@@ -34,6 +34,20 @@ async fn a_microvm_with_acpi_boots_answers_and_goes_off() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_is_destroyed_takes_running_containers_with_it() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    let deaf =
+        guest.container("deaf").script("trap '' TERM INT HUP; while :; do sleep 1; done").run().await?;
+    deaf.exec(["sleep", "1000"]).start().await?;
+    guest.container("waits").create().await?;
+    guest.destroy().await?;
+    let console = guest.vm().console_log();
+    assert!(!console.contains("Kernel panic"), "{console}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn guest_details_say_what_the_guest_is() -> Result<()> {
     let guest = Guest::boot().await?;
     let request = GuestDetailsRequest {

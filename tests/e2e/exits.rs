@@ -114,3 +114,32 @@ async fn orphans_are_reaped() -> Result<()> {
     }
     panic!("zombies: {left}");
 }
+
+#[tokio::test]
+async fn an_orphan_that_comes_to_the_agent_is_reaped_by_it() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    // In the guest's own pid namespace the agent is pid 1, so orphans become its children.
+    let container = guest
+        .container("c1")
+        .linux(|linux| {
+            linux.Namespaces.push(protocols::oci::LinuxNamespace {
+                Type: "pid".into(),
+                Path: "/proc/1/ns/pid".into(),
+                ..Default::default()
+            });
+        })
+        .run()
+        .await?;
+    let orphan = container.sh("sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'").await?;
+    let parent = format!("sed -n 's/^PPid:[^0-9]*//p' /proc/{orphan}/status");
+    assert_eq!(container.sh(&parent).await?, "1");
+    container.sh(&format!("kill {orphan}")).await?;
+    for _ in 0..100 {
+        if container.sh(&format!("test -e /proc/{orphan} || echo gone")).await? == "gone" {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{} is left: {}", orphan, container.sh(&format!("cat /proc/{orphan}/status")).await?);
+}

@@ -100,7 +100,7 @@ async fn a_created_container_that_never_starts_is_removed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_a_healthy_agent_and_a_finished_create() -> Result<()> {
+async fn a_client_that_goes_away_leaves_a_healthy_agent_and_processes_others_can_wait_for() -> Result<()> {
     let guest = Guest::boot().await?;
     guest.sandbox().await?;
     let container = guest.container("c1").run().await?;
@@ -122,6 +122,35 @@ async fn a_client_that_goes_away_leaves_a_healthy_agent_and_a_finished_create() 
         assert_eq!(guest.api().wait_process(AgentClient::call(), &request).await?.status, 0);
     }
     assert_eq!(container.sh("echo alive").await?, "alive");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_create_whose_client_goes_away_is_finished_all_the_same() -> Result<()> {
+    let guest = Guest::boot().await?;
+    guest.sandbox().await?;
+    for number in 0..5 {
+        let id = format!("left-{number}");
+        let other = guest.vm().client().await?;
+        let builder = guest.container(&id).over(&other);
+        let create = tokio::spawn(async move { builder.try_create().await.map(drop) });
+        // The agent says that it is at work on it; only then is the connection cut.
+        let mut rounds = 0;
+        while !guest.vm().console_log().contains(&id) {
+            rounds += 1;
+            assert!(rounds < 3000, "the agent never began to create {id}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        create.abort();
+        drop(create.await);
+        drop(other);
+        expect_code(guest.container(&id).try_create().await, Code::ALREADY_EXISTS);
+        // The start queues behind the create.
+        let container = guest.container(&id).made();
+        container.start().await?;
+        assert_eq!(container.sh("echo alive").await?, "alive");
+        container.remove().await?;
+    }
     Ok(())
 }
 

@@ -37,6 +37,15 @@ async fn a_container_whose_spec_lists_a_network_namespace_has_its_own() -> Resul
         .await?;
     let link = "readlink /proc/self/ns/net";
     assert_ne!(shared.sh(link).await?, alone.sh(link).await?);
+    // Its loopback is another one: what the pod serves there cannot be reached from it.
+    shared.sh("mkdir /www; echo hello > /www/index.html; httpd -p 127.0.0.1:8080 -h /www").await?;
+    let fetch = "wget -q -O - http://127.0.0.1:8080/";
+    assert_eq!(
+        shared.sh(&format!("for i in $(seq 50); do {fetch} && exit 0; sleep 0.1; done; exit 1")).await?,
+        "hello"
+    );
+    assert_ne!(alone.exec(["sh", "-c", fetch]).run().await?.status, 0);
+    assert_eq!(alone.sh("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await?, "lo");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
     let api = guest.api();
     let call = AgentClient::call;
     expect_code(api.add_swap(call(), &AddSwapRequest::new()).await, Code::UNIMPLEMENTED);
-    expect_code(api.add_arp_neighbors(call(), &AddARPNeighborsRequest::new()).await, Code::UNIMPLEMENTED);
+    expect_code(api.set_policy(call(), &SetPolicyRequest::new()).await, Code::UNIMPLEMENTED);
     expect_code(api.get_metrics(call(), &GetMetricsRequest::new()).await, Code::UNIMPLEMENTED);
     expect_code(api.resize_volume(call(), &ResizeVolumeRequest::new()).await, Code::UNIMPLEMENTED);
     let text = expect_code(api.copy_file(call(), &CopyFileRequest::new()).await, Code::UNIMPLEMENTED);

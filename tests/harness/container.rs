@@ -140,13 +140,25 @@ impl ContainerBuilder {
             })
     }
 
+    /// The same, asked for over another connection.
+    #[must_use]
+    pub fn over(mut self, client: &AgentClient) -> ContainerBuilder {
+        self.client = client.clone();
+        self
+    }
+
+    /// The container of this id, which somebody else has created.
+    pub fn made(&self) -> Container {
+        Container { client: self.client.clone(), id: self.request.container_id.clone() }
+    }
+
     /// Asks for it, and gives the agent's answer as it is.
     ///
     /// # Errors
     /// The agent's refusal.
     pub async fn try_create(&self) -> ttrpc::Result<Container> {
         self.client.agent.create_container(AgentClient::call(), &self.request).await?;
-        Ok(Container { client: self.client.clone(), id: self.request.container_id.clone() })
+        Ok(self.made())
     }
 
     /// Creates it.
