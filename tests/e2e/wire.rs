@@ -11,10 +11,26 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
     let guest = Guest::boot().await?;
     let api = guest.api();
     let call = AgentClient::call;
-    expect_code(api.add_swap(call(), &AddSwapRequest::new()).await, Code::UNIMPLEMENTED);
-    expect_code(api.set_policy(call(), &SetPolicyRequest::new()).await, Code::UNIMPLEMENTED);
-    expect_code(api.get_metrics(call(), &GetMetricsRequest::new()).await, Code::UNIMPLEMENTED);
-    expect_code(api.resize_volume(call(), &ResizeVolumeRequest::new()).await, Code::UNIMPLEMENTED);
+    macro_rules! unbuilt {
+        ($($method:ident $request:ident;)*) => {
+            $(expect_code(api.$method(call(), &$request::new()).await, Code::UNIMPLEMENTED);)*
+        };
+    }
+    unbuilt! {
+        add_swap AddSwapRequest;
+        add_swap_path AddSwapPathRequest;
+        get_diagnostic_data GetDiagnosticDataRequest;
+        get_ip_tables GetIPTablesRequest;
+        set_ip_tables SetIPTablesRequest;
+        get_metrics GetMetricsRequest;
+        mem_agent_memcg_set MemAgentMemcgConfig;
+        mem_agent_compact_set MemAgentCompactConfig;
+        remove_stale_virtiofs_share_mounts RemoveStaleVirtiofsShareMountsRequest;
+        reseed_random_dev ReseedRandomDevRequest;
+        resize_volume ResizeVolumeRequest;
+        set_policy SetPolicyRequest;
+        update_ephemeral_mounts UpdateEphemeralMountsRequest;
+    }
     let text = expect_code(api.copy_file(call(), &CopyFileRequest::new()).await, Code::UNIMPLEMENTED);
     assert!(text.contains("CopyFile"), "{text}");
     Ok(())

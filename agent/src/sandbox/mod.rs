@@ -137,21 +137,29 @@ impl Sandbox {
             Ok(namespaces)
         };
         let built = build();
-        let mut state = self.state();
-        match built {
-            Ok(namespaces) => {
-                *state = State::Running(Running { id: request.id.clone(), namespaces, storages, pid: None });
-                Ok(())
-            }
-            Err(error) => {
-                *state = State::None;
-                drop(state);
-                for point in storages.iter().rev() {
-                    release(point);
+        let error = {
+            let mut state = self.state();
+            // Only what this call began may it end: a DestroySandbox in between stands.
+            let is_ours = matches!(*state, State::Creating);
+            match built {
+                Ok(namespaces) if is_ours => {
+                    *state =
+                        State::Running(Running { id: request.id.clone(), namespaces, storages, pid: None });
+                    return Ok(());
                 }
-                Err(error)
+                Ok(_) => SandboxError::Destroyed,
+                Err(error) => {
+                    if is_ours {
+                        *state = State::None;
+                    }
+                    error
+                }
             }
+        };
+        for point in storages.iter().rev() {
+            release(point);
         }
+        Err(error)
     }
 
     /// Whether containers can be created, and the namespaces they share then.
@@ -251,6 +259,27 @@ mod tests {
         assert!(sandbox.destroy().unwrap().is_empty());
         assert_eq!(sandbox.namespaces().unwrap_err().kind(), ErrorKind::Busy);
         assert!(matches!(sandbox.destroy(), Err(SandboxError::Destroyed)));
+    }
+
+    #[test]
+    fn a_sandbox_destroyed_while_it_is_made_stays_destroyed() {
+        let sandbox = Sandbox::default();
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage { mount_point: dir.path().join("volume"), ..Storage::default() };
+        let request = SandboxRequest { storages: vec![storage], ..SandboxRequest::default() };
+        let mut released = Vec::new();
+        let destroy = |_: &Storage| {
+            assert!(sandbox.destroy().unwrap().is_empty());
+            Ok(())
+        };
+        // Namespaces need root; without it the create fails before, and is no less refused.
+        let result = sandbox.create(&request, dir.path(), destroy, |point| released.push(point.to_owned()));
+        if matches!(result, Err(SandboxError::Namespaces { .. })) {
+            return;
+        }
+        assert!(matches!(result, Err(SandboxError::Destroyed)));
+        assert_eq!(released, [dir.path().join("volume")]);
+        assert!(matches!(sandbox.namespaces(), Err(SandboxError::Destroyed)));
     }
 
     #[test]

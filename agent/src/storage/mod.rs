@@ -94,6 +94,8 @@ impl Kind for StorageError {
                 Some(nix::libc::ENOENT | nix::libc::EINVAL | nix::libc::ENODEV | nix::libc::ENOTDIR) => {
                     ErrorKind::Invalid
                 }
+                // The device is mounted already, as something else.
+                Some(nix::libc::EBUSY) => ErrorKind::State,
                 errno => kind_of_errno(errno),
             },
             StorageError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
