@@ -2,7 +2,7 @@
 //!
 //! Every step pushes its inverse; a failure leaves no directory, mount, cgroup, process or id.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,9 +268,15 @@ pub(super) fn process(
     pipes: Pipes,
 ) -> Result<Process, ContainerError> {
     let stdio = match terminal {
-        Some(master) => Stdio::of_terminal(master, &exit)?,
-        None => Stdio::of_pipes(pipes, &exit)?,
+        Some(master) => Stdio::of_terminal(master, &exit),
+        None => Stdio::of_pipes(pipes, &exit),
     };
+    let stdio = stdio.inspect_err(|_| {
+        // Nobody could ever read it, or learn of its end: it must not run on.
+        if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
+            tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");
+        }
+    })?;
     let name = if exec_id.is_empty() { shared.id.as_str() } else { exec_id };
     Ok(Process::new(name.to_owned(), pid, pidfd, exit, stdio))
 }
