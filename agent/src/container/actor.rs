@@ -56,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
                 drop(reply.send(guarded(&shared, freeze::resume(&shared, &mut body)).await));
             }
             Command::Update(resources, reply) => {
-                let work = freeze::update(&shared, &mut body, *resources);
+                let work = freeze::update(&shared, *resources);
                 drop(reply.send(guarded(&shared, work).await));
             }
             Command::Remove(reply) => {

@@ -46,7 +46,6 @@ pub(super) struct Created {
     pub(super) spec: Spec,
     /// Its namespaces, held open: they can be joined even when its first process is gone.
     pub(super) namespaces: Namespaces,
-    pub(super) cgroup: Arc<Cgroup>,
     /// How all of it is taken away again.
     pub(super) undo: Undo,
 }
@@ -60,23 +59,18 @@ pub(super) async fn create(
 ) -> Result<(), ContainerError> {
     shared.processes().reserve("")?;
     let mut undo = Undo::default();
-    match build(shared, agent, request, &mut undo).await {
-        Ok(Built { spec, namespaces, cgroup, launched, pipes }) => {
-            let init =
-                process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes);
-            let init = match init {
-                Ok(init) => init,
-                Err(error) => {
-                    take_back(undo).await;
-                    return Err(error);
-                }
-            };
+    let made = build(shared, agent, request, &mut undo).await.and_then(|built| {
+        let Built { spec, namespaces, launched, pipes } = built;
+        let init =
+            process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;
+        Ok((init, launched.starting, spec, namespaces))
+    });
+    match made {
+        Ok((init, starting, spec, namespaces)) => {
             shared.processes().insert("", Arc::new(init));
-            body.starting = Some(launched.starting);
-            body.created = Some(Created { spec, namespaces, cgroup, undo });
-            if let Some(created) = &body.created {
-                watch_memory(shared, agent, &created.cgroup);
-            }
+            body.starting = Some(starting);
+            body.created = Some(Created { spec, namespaces, undo });
+            watch_memory(shared, agent);
             shared.set_state(State::Created);
             Ok(())
         }
@@ -88,10 +82,9 @@ pub(super) async fn create(
 }
 
 /// Kills in the pod's infrastructure container concern nobody: it is the sandbox's own.
-fn watch_memory(shared: &Shared, agent: &Agent, cgroup: &Arc<Cgroup>) {
-    if agent.sandbox.id().is_ok_and(|sandbox| sandbox == shared.id.as_str()) {
-        return;
-    }
+fn watch_memory(shared: &Shared, agent: &Agent) {
+    let is_infrastructure = agent.sandbox.id().is_ok_and(|sandbox| sandbox == shared.id.as_str());
+    let Some(cgroup) = shared.cgroup.get().filter(|_| !is_infrastructure) else { return };
     if let Err(error) = agent.oom.add(&shared.id, cgroup) {
         tracing::warn!(container_id = %shared.id, error = %chain(&error), "memory events are not watched");
     }
@@ -106,7 +99,6 @@ async fn take_back(undo: Undo) {
 struct Built {
     spec: Spec,
     namespaces: Namespaces,
-    cgroup: Arc<Cgroup>,
     launched: Launched,
     pipes: Pipes,
 }
@@ -149,7 +141,7 @@ async fn build(
     if let Some((_, pid_namespace)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {
         agent.sandbox.offer_pid_namespace(pid_namespace);
     }
-    Ok(Built { spec, namespaces, cgroup, launched, pipes })
+    Ok(Built { spec, namespaces, launched, pipes })
 }
 
 /// Directories, storages, cgroup.

@@ -56,12 +56,8 @@ async fn start(
     let plan = plan::exec(&request.process, &ExecOptions { spec: &created.spec })
         .map_err(|error| ContainerError::Plan(shared.id.clone(), error))?;
     let (pipes, streams) = streams(&plan, agent)?;
-    let launch = Launch {
-        plan,
-        cgroup: birthplace(shared, created)?,
-        namespaces: created.namespaces.clone(),
-        streams,
-    };
+    let launch =
+        Launch { plan, cgroup: birthplace(shared)?, namespaces: created.namespaces.clone(), streams };
     let launched = agent
         .launcher
         .launch(launch)
@@ -77,13 +73,14 @@ async fn start(
 
 /// The cgroup of the first process, which may sit in one that the container made itself (as systemd does); the
 /// container's own where the first process is gone.
-fn birthplace(shared: &Shared, created: &Created) -> Result<OwnedFd, ContainerError> {
+fn birthplace(shared: &Shared) -> Result<OwnedFd, ContainerError> {
+    let cgroup = shared.cgroup("execute in it")?;
     let init = shared.processes().get("")?;
     let beside = std::fs::read_to_string(format!("/proc/{}/cgroup", init.pid()))
         .ok()
-        .and_then(|table| created.cgroup.dir_beside(&table).ok());
+        .and_then(|table| cgroup.dir_beside(&table).ok());
     match beside {
         Some(directory) => Ok(directory),
-        None => directory_of(&created.cgroup, &shared.id),
+        None => directory_of(&cgroup, &shared.id),
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
-use rustjail::cgroup::{self, Cgroup};
 
 use super::actor::Body;
 use super::{ContainerError, Shared, State};
@@ -16,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn pause(shared: &Arc<Shared>, body: &mut Body) -> Result<(), ContainerError> {
     shared.expect(&[State::Created, State::Running], "pause it")?;
     let before = shared.state();
-    with_cgroup(shared, body, "pause it", |cgroup| cgroup.freeze(DEADLINE)).await?;
+    shared.on_cgroup("pause it", |cgroup| cgroup.freeze(DEADLINE)).await?;
     body.before_pause = Some(before);
     shared.set_state(State::Paused);
     Ok(())
@@ -25,45 +24,24 @@ pub(super) async fn pause(shared: &Arc<Shared>, body: &mut Body) -> Result<(), C
 /// Lets the processes of a paused container go on.
 pub(super) async fn resume(shared: &Arc<Shared>, body: &mut Body) -> Result<(), ContainerError> {
     shared.expect(&[State::Paused], "resume it")?;
-    with_cgroup(shared, body, "resume it", |cgroup| cgroup.thaw(DEADLINE)).await?;
+    shared.on_cgroup("resume it", |cgroup| cgroup.thaw(DEADLINE)).await?;
     shared.set_state(body.before_pause.take().unwrap_or(State::Running));
     Ok(())
 }
 
 /// Changes limits; those that the request leaves out stay.
-pub(super) async fn update(
-    shared: &Arc<Shared>,
-    body: &mut Body,
-    resources: LinuxResources,
-) -> Result<(), ContainerError> {
+pub(super) async fn update(shared: &Arc<Shared>, resources: LinuxResources) -> Result<(), ContainerError> {
     shared.expect(&[State::Created, State::Running, State::Paused], "update it")?;
-    let warnings = with_cgroup(shared, body, "update it", move |cgroup| {
-        if let Some(rules) = resources.devices().as_deref().filter(|rules| !rules.is_empty()) {
-            cgroup.apply_devices(rules)?;
-        }
-        cgroup.apply(&resources)
-    })
-    .await?;
+    let warnings = shared
+        .on_cgroup("update it", move |cgroup| {
+            if let Some(rules) = resources.devices().as_deref().filter(|rules| !rules.is_empty()) {
+                cgroup.apply_devices(rules)?;
+            }
+            cgroup.apply(&resources)
+        })
+        .await?;
     for warning in warnings {
         tracing::warn!(container_id = %shared.id, %warning, "a resource limit was changed");
     }
     Ok(())
-}
-
-async fn with_cgroup<T: Send + 'static>(
-    shared: &Shared,
-    body: &Body,
-    operation: &'static str,
-    work: impl FnOnce(&Cgroup) -> Result<T, cgroup::Error> + Send + 'static,
-) -> Result<T, ContainerError> {
-    let created = body.created.as_ref().ok_or_else(|| ContainerError::State {
-        id: shared.id.clone(),
-        state: shared.state(),
-        operation,
-    })?;
-    let cgroup = Arc::clone(&created.cgroup);
-    tokio::task::spawn_blocking(move || work(&cgroup))
-        .await
-        .map_err(|_| ContainerError::Panicked(shared.id.clone()))?
-        .map_err(|error| ContainerError::Cgroup(shared.id.clone(), error))
 }

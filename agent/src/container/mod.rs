@@ -186,6 +186,28 @@ impl Shared {
         }
     }
 
+    /// The cgroup, once it exists.
+    fn cgroup(&self, operation: &'static str) -> Result<Arc<Cgroup>, ContainerError> {
+        self.cgroup.get().map(Arc::clone).ok_or_else(|| ContainerError::State {
+            id: self.id.clone(),
+            state: self.state(),
+            operation,
+        })
+    }
+
+    /// Works on the cgroup on a thread, since its files can block.
+    async fn on_cgroup<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Cgroup) -> Result<T, cgroup::Error> + Send + 'static,
+    ) -> Result<T, ContainerError> {
+        let cgroup = self.cgroup(operation)?;
+        match tokio::task::spawn_blocking(move || work(&cgroup)).await {
+            Ok(result) => result.map_err(|error| ContainerError::Cgroup(self.id.clone(), error)),
+            Err(_) => Err(ContainerError::Panicked(self.id.clone())),
+        }
+    }
+
     /// Key of a process in the table: the first one answers to the empty id and to the container's.
     fn key<'a>(&self, exec_id: &'a str) -> &'a str {
         if exec_id == self.id.as_str() { "" } else { exec_id }
@@ -291,27 +313,14 @@ impl ContainerHandle {
     }
 
     async fn kill_all(&self) -> Result<(), ContainerError> {
-        let Some(cgroup) = self.shared.cgroup.get().map(Arc::clone) else { return Ok(()) };
-        self.blocking(move || cgroup.kill()).await
+        if self.shared.cgroup.get().is_none() {
+            return Ok(());
+        }
+        self.shared.on_cgroup("kill it", Cgroup::kill).await
     }
 
     /// Statistics of the container's cgroup.
     pub(crate) async fn stats(&self) -> Result<cgroup::Stats, ContainerError> {
-        let cgroup = self.shared.cgroup.get().map(Arc::clone).ok_or_else(|| ContainerError::State {
-            id: self.shared.id.clone(),
-            state: self.shared.state(),
-            operation: "read statistics",
-        })?;
-        self.blocking(move || cgroup.stats()).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, cgroup::Error> + Send + 'static,
-    ) -> Result<T, ContainerError> {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|error| ContainerError::Cgroup(self.shared.id.clone(), error)),
-            Err(_) => Err(ContainerError::Panicked(self.shared.id.clone())),
-        }
+        self.shared.on_cgroup("read statistics", Cgroup::stats).await
     }
 }

@@ -18,12 +18,7 @@ pub(super) async fn remove(
     // A first process that waits for its start ends by itself when its handshake closes.
     body.starting = None;
     agent.oom.remove(&shared.id);
-    if let Some(cgroup) = body.created.as_ref().map(|created| Arc::clone(&created.cgroup)) {
-        let emptied = tokio::task::spawn_blocking(move || cgroup.remove(REMOVE_DEADLINE)).await;
-        emptied
-            .map_err(|_| ContainerError::Panicked(shared.id.clone()))?
-            .map_err(|error| ContainerError::Cgroup(shared.id.clone(), error))?;
-    }
+    shared.on_cgroup("remove it", |cgroup| cgroup.remove(REMOVE_DEADLINE)).await?;
     let processes = shared.processes().all();
     for process in processes {
         // All are dead; this only waits for the reaper to say so. A status that never came changes nothing here.

@@ -91,6 +91,15 @@ pub fn open_namespaces(plan: &JailPlan) -> Result<Vec<(NamespaceKind, OwnedFd)>,
         .collect()
 }
 
+/// Both ends of a packet socket: ours, which gives up a wait at the deadline, and the other process's.
+fn channel(purpose: &'static str, deadline: Duration) -> Result<(OwnedFd, OwnedFd), StartError> {
+    let failed = |errno: rustix::io::Errno| StartError::io(purpose, errno);
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(deadline)).map_err(failed)?;
+    Ok((ours, theirs))
+}
+
 /// A running forker.
 #[derive(Debug)]
 pub struct Forker {
@@ -106,11 +115,7 @@ impl Forker {
     /// # Errors
     /// [`StartError::Io`] when the executable cannot be run.
     pub fn spawn(program: &Path) -> Result<Forker, StartError> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|errno| StartError::io("make the forker's socket", errno))?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(FORKER_DEADLINE))
-            .map_err(|errno| StartError::io("set the forker's deadline", errno))?;
+        let (ours, theirs) = channel("make the forker's socket", FORKER_DEADLINE)?;
         // No pre_exec and no ids: std then uses posix_spawn, which is safe in a threaded process.
         let child = Command::new(program)
             .arg(FORKER_ARGUMENT)
@@ -132,11 +137,7 @@ impl Forker {
     /// [`StartError::ForkerGone`] when the forker died: start another and ask it. [`StartError::Failed`] when the
     /// kernel refused the process.
     pub fn start(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|errno| StartError::io("make a handshake socket", errno))?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(PREPARE_DEADLINE))
-            .map_err(|errno| StartError::io("set a handshake's deadline", errno))?;
+        let (ours, theirs) = channel("make a handshake socket", PREPARE_DEADLINE)?;
         let mut passed = vec![(Role::Handshake, theirs.as_fd())];
         passed.extend(descriptors.cgroup.map(|fd| (Role::Cgroup, fd)));
         for (number, stream) in (0u8..).zip(&descriptors.streams) {
