@@ -11,6 +11,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod network;
+mod processes;
 mod recovery;
 mod storages;
 mod streams;

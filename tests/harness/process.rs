@@ -69,6 +69,13 @@ impl Exec {
         self
     }
 
+    /// Changes the request.
+    #[must_use]
+    pub fn request(mut self, change: impl FnOnce(&mut ExecProcessRequest)) -> Exec {
+        change(&mut self.request);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{self, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use rustjail::cgroup::{Cgroup, CgroupPath};
 use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
 use rustjail::start;
 
 use super::actor::Body;
 use super::undo::Undo;
+use super::user::{self, UserNames};
 use super::{ContainerError, Shared, State};
 use crate::app::Agent;
 use crate::error::chain;
@@ -36,6 +37,8 @@ pub(crate) struct CreateRequest {
     pub(crate) storages: Vec<Storage>,
     /// Whether it shares the first container's pid namespace.
     pub(crate) shared_pid_namespace: bool,
+    /// The user of its first process by name; overrides the spec's numbers.
+    pub(crate) user: UserNames,
 }
 
 /// Namespaces, held open.
@@ -113,8 +116,9 @@ async fn build(
     let sandbox = agent.sandbox.namespaces()?;
     let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
     rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
-    let plan = plan::init(&request.spec, InitOptions { switch: agent.facts.root_switch })
-        .map_err(|error| ContainerError::Plan(id.clone(), error))?;
+    let init = InitOptions { switch: agent.facts.root_switch };
+    let mut plan =
+        plan::init(&request.spec, init).map_err(|error| ContainerError::Plan(id.clone(), error))?;
 
     // The blocking part as one piece of work, on a thread: mounts and cgroups.
     let (blocking_agent, blocking_id) = (Arc::clone(agent), id.clone());
@@ -127,11 +131,18 @@ async fn build(
     .await
     .map_err(|_| ContainerError::Panicked(id.clone()))?;
     *undo = kept;
-    let (cgroup, spec) = prepared?;
+    let (cgroup, mut spec) = prepared?;
     let cgroup = Arc::new(cgroup);
     // From here on a removal or a kill finds it.
     drop(shared.cgroup.set(Arc::clone(&cgroup)));
 
+    if !request.user.is_empty() {
+        // Only now the root is there to look a name up. The spec keeps the numbers, as if it had come with them.
+        let mut process = spec.process().clone().unwrap_or_default();
+        name_user(shared, &spec, &mut process, request.user).await?;
+        spec.set_process(Some(process));
+        plan = plan::init(&spec, init).map_err(|error| ContainerError::Plan(id.clone(), error))?;
+    }
     let (pipes, streams) = streams(&plan, agent)?;
     let cgroup_directory = directory_of(&cgroup, &id)?;
     let launch = Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams };
@@ -142,6 +153,22 @@ async fn build(
         agent.sandbox.offer_pid_namespace(pid_namespace);
     }
     Ok(Built { spec, namespaces, launched, pipes })
+}
+
+/// Gives a process the user that is asked for by name.
+pub(super) async fn name_user(
+    shared: &Shared,
+    spec: &Spec,
+    process: &mut runtime::Process,
+    names: UserNames,
+) -> Result<(), ContainerError> {
+    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let mut user = process.user().clone();
+    let looked_up =
+        tokio::task::spawn_blocking(move || user::resolve(&names, &root, &mut user).map(|()| user));
+    let user = looked_up.await.map_err(|_| ContainerError::Panicked(shared.id.clone()))?;
+    process.set_user(user.map_err(|error| ContainerError::User(shared.id.clone(), error))?);
+    Ok(())
 }
 
 /// Directories, storages, cgroup.

@@ -7,8 +7,8 @@ use oci_spec::runtime;
 use rustjail::plan::{self, ExecOptions};
 
 use super::actor::Body;
-use super::create::{Created, directory_of, process, streams};
-use super::{ContainerError, Shared, State};
+use super::create::{Created, directory_of, name_user, process, streams};
+use super::{ContainerError, Shared, State, UserNames};
 use crate::app::Agent;
 use crate::process::ProcessError;
 use crate::process::launch::{self, Launch};
@@ -20,6 +20,8 @@ pub(crate) struct ExecRequest {
     pub(crate) exec_id: String,
     /// The process.
     pub(crate) process: runtime::Process,
+    /// Its user by name; overrides the numbers of `process`.
+    pub(crate) user: UserNames,
 }
 
 /// Starts the process; it runs when this returns. A failure leaves its id free.
@@ -53,7 +55,11 @@ async fn start(
     created: &Created,
     request: &ExecRequest,
 ) -> Result<(), ContainerError> {
-    let plan = plan::exec(&request.process, &ExecOptions { spec: &created.spec })
+    let mut described = request.process.clone();
+    if !request.user.is_empty() {
+        name_user(shared, &created.spec, &mut described, request.user.clone()).await?;
+    }
+    let plan = plan::exec(&described, &ExecOptions { spec: &created.spec })
         .map_err(|error| ContainerError::Plan(shared.id.clone(), error))?;
     let (pipes, streams) = streams(&plan, agent)?;
     let launch =

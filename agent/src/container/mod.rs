@@ -13,6 +13,7 @@ mod oom;
 mod remove;
 mod state;
 mod undo;
+mod user;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -25,6 +26,7 @@ pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
 pub(crate) use oom::OomWatch;
 pub(crate) use state::State;
+pub(crate) use user::UserNames;
 
 use crate::app::Agent;
 use crate::error::{ErrorKind, Kind};
@@ -85,6 +87,9 @@ pub(crate) enum ContainerError {
     /// See [`ProcessError`].
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// See [`user::UserError`].
+    #[error("user of a process in {0}")]
+    User(ContainerId, #[source] user::UserError),
     /// A file or directory of the agent's own.
     #[error("{operation} {path}")]
     Io {
@@ -120,6 +125,7 @@ impl Kind for ContainerError {
             ContainerError::Stream(error) => error.kind(),
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
+            ContainerError::User(_, error) => error.kind(),
             ContainerError::Io { source, .. } => crate::error::kind_of_errno(source.raw_os_error()),
         }
     }

@@ -2,12 +2,12 @@
 
 use oci_spec::runtime::{Process, Spec};
 use protocols::agent::{
-    CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage,
+    CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage, StringUser,
 };
 use protocols::spec::{self, SpecError, Warning};
 
 use super::status::Failure;
-use crate::container::{CreateRequest, ExecRequest};
+use crate::container::{CreateRequest, ExecRequest, UserNames};
 use crate::error::{ErrorKind, Kind};
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
@@ -60,6 +60,7 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
         spec,
         storages: request.storages.into_iter().map(storage).collect(),
         shared_pid_namespace: request.sandbox_pidns,
+        user: user(request.string_user.into_option()),
     };
     Ok((id, request))
 }
@@ -75,7 +76,13 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest),
     for warning in &warnings {
         tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
     }
-    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process }))
+    let user = user(request.string_user.into_option());
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user }))
+}
+
+fn user(wire: Option<StringUser>) -> UserNames {
+    let wire = wire.unwrap_or_default();
+    UserNames { uid: wire.uid, gid: wire.gid, additional_gids: wire.additionalGids }
 }
 
 fn tell(id: &ContainerId, warnings: &[Warning]) {
