@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use init::mountinfo::{self, MountInfo};
 use rustjail::plan::RootSwitch;
 use rustjail::start::StartError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,9 +22,11 @@ use crate::config::{Config, ServerAddr};
 use crate::console;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
 use crate::error::{ErrorKind, Kind, chain};
+use crate::files::Copies;
 use crate::guest::details::VERSION;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
+use crate::observe::metrics::Metrics;
 use crate::process::launch::Launcher;
 use crate::process::reaper::Reaper;
 use crate::rpc;
@@ -38,6 +41,13 @@ pub(crate) struct Paths {
     pub(crate) cgroup: PathBuf,
     /// Directory of the containers' own directories.
     pub(crate) state: PathBuf,
+}
+
+impl Paths {
+    /// The tree that containers mount from, shared with the host or filled by CopyFile.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.state.join("shared/containers")
+    }
 }
 
 impl Default for Paths {
@@ -55,18 +65,14 @@ pub(crate) struct Facts {
 
 impl Facts {
     fn of_guest() -> Facts {
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Facts { root_switch: if is_initramfs(&table) { RootSwitch::Move } else { RootSwitch::Pivot } }
+        let mounts = mountinfo::mounts().unwrap_or_default();
+        Facts { root_switch: if is_initramfs(&mounts) { RootSwitch::Move } else { RootSwitch::Pivot } }
     }
 }
 
-/// Whether the topmost mount on `/` in a mountinfo table is the kernel's own root, which cannot be pivoted.
-fn is_initramfs(table: &str) -> bool {
-    table
-        .lines()
-        .rfind(|line| line.split(' ').nth(4) == Some("/"))
-        .and_then(|line| line.split_once(" - "))
-        .is_some_and(|(_, rest)| rest.starts_with("rootfs "))
+/// Whether the topmost mount on `/` is the kernel's own root, which cannot be pivoted.
+fn is_initramfs(mounts: &[MountInfo]) -> bool {
+    mounts.iter().rfind(|mount| mount.point == Path::new("/")).is_some_and(|mount| mount.fstype == "rootfs")
 }
 
 /// All shared handles. Everything that works on requests has an `Arc` of it; there are no statics, so two agents can
@@ -81,6 +87,8 @@ pub(crate) struct Agent {
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) network: Network,
     pub(crate) oom: OomWatch,
+    pub(crate) metrics: Metrics,
+    pub(crate) copies: Copies,
     shutdown: watch::Sender<bool>,
 }
 
@@ -116,6 +124,8 @@ impl Agent {
             launcher,
             network: Network::new(),
             oom: OomWatch::start()?,
+            metrics: Metrics::default(),
+            copies: Copies::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -343,6 +353,7 @@ mod tests {
     #[test]
     fn an_initramfs_is_known_by_its_root() {
         let line = |fs: &str| format!("1 1 0:2 / / rw shared:1 - {fs} {fs} rw");
+        let is_initramfs = |table: &str| is_initramfs(&mountinfo::parse_table(table));
         assert!(is_initramfs(&line("rootfs")));
         assert!(!is_initramfs(&line("ext4")));
         assert!(!is_initramfs(&format!("{}\n{}", line("rootfs"), line("erofs"))));

@@ -9,6 +9,7 @@ mod console;
 mod container;
 mod device;
 pub mod error;
+mod files;
 pub mod guest;
 mod listen;
 pub mod network;
@@ -17,6 +18,7 @@ mod process;
 mod rpc;
 mod sandbox;
 mod storage;
+mod sys;
 
 use std::process::ExitCode;
 

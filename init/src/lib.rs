@@ -14,7 +14,7 @@
 
 mod execute;
 mod hostname;
-mod mountinfo;
+pub mod mountinfo;
 mod power;
 mod step;
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use image_builder::vm::{AgentClient, MAC};
 use protobuf::MessageField;
 use protocols::agent::{
-    ARPNeighbors, AddARPNeighborsRequest, MemHotplugByProbeRequest, OnlineCPUMemRequest,
+    ARPNeighbors, AddARPNeighborsRequest, GetMetricsRequest, MemHotplugByProbeRequest, OnlineCPUMemRequest,
     SetGuestDateTimeRequest, UpdateInterfaceRequest, VolumeStatsRequest,
 };
 use protocols::types;
@@ -105,5 +105,44 @@ async fn a_kernel_without_a_memory_probe_says_so() -> Result<()> {
     let guest = Guest::boot().await?;
     let request = MemHotplugByProbeRequest { memHotplugProbeAddr: vec![1 << 32], ..Default::default() };
     expect_code(guest.api().mem_hotplug_by_probe(AgentClient::call(), &request).await, Code::UNIMPLEMENTED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_of_dashboards_and_parse() -> Result<()> {
+    let guest = Guest::boot().await?;
+    let scrape = || async {
+        let answer = guest.api().get_metrics(AgentClient::call(), &GetMetricsRequest::new()).await?;
+        anyhow::Ok(answer.metrics)
+    };
+    let value = |text: &str, sample: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {sample} in:\n{text}")).parse().expect("a number")
+    };
+    // Before there is a sandbox, as kata-monitor may ask at any time.
+    let first = scrape().await?;
+    assert_eq!(value(&first, "kata_agent_scrape_count"), 1.0);
+    guest.sandbox().await?;
+    let container = guest.container("c1").run().await?;
+    container
+        .sh("dd if=/dev/vda of=/dev/null bs=4096 count=256 2>/dev/null || cat /bin/busybox >/dev/null")
+        .await?;
+    let text = scrape().await?;
+    assert_eq!(value(&text, "kata_agent_scrape_count"), 2.0);
+    assert!(value(&text, "kata_agent_total_rss") > 1e6);
+    assert!(value(&text, "kata_agent_proc_status{item=\"vmrss\"}") > 1000.0);
+    assert!(value(&text, "kata_agent_io_stat{item=\"rchar\"}") > 0.0);
+    assert!(value(&text, "kata_guest_meminfo{item=\"mem_total\"}") > 6.4e7);
+    assert!(value(&text, "kata_guest_cpu_time{cpu=\"total\",item=\"system\"}") > 0.0);
+    assert!(value(&text, "kata_guest_diskstat{disk=\"vda\",item=\"reads\"}") > 0.0);
+    assert!(value(&text, "kata_guest_vm_stat{item=\"nr_free_pages\"}") > 0.0);
+    assert!(value(&text, "kata_guest_tasks{item=\"max\"}") > 3.0);
+    value(&text, "kata_guest_netdev_stat{interface=\"lo\",item=\"recv_bytes\"}");
+    assert_eq!(value(&text, "pith_containers{state=\"running\"}"), 1.0);
+    value(&text, "pith_guest_pressure{resource=\"memory\",kind=\"some\",window=\"avg10\"}");
+    let room =
+        text.lines().find(|line| line.starts_with("kata_guest_filesystem_bytes{") && line.contains("total"));
+    let room = room.unwrap_or_else(|| panic!("no file system in:\n{text}"));
+    assert!(room.contains("/run/kata-containers/c1/rootfs") && room.contains("overlay"), "{room}");
     Ok(())
 }

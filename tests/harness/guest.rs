@@ -29,6 +29,8 @@ pub struct GuestBuilder {
     words: Vec<String>,
     network: bool,
     cpus: Option<u32>,
+    disks: Vec<PathBuf>,
+    flavour: Option<String>,
 }
 
 impl GuestBuilder {
@@ -60,18 +62,41 @@ impl GuestBuilder {
         self
     }
 
+    /// With a further disk, writable: the first of them is `/dev/vdb`.
+    #[must_use]
+    pub fn disk(mut self, path: &Path) -> GuestBuilder {
+        self.disks.push(path.to_owned());
+        self
+    }
+
+    /// From the initrd of another flavour than `minimal`: `out/initrd-NAME.img`.
+    #[must_use]
+    pub fn flavour(mut self, name: &str) -> GuestBuilder {
+        self.flavour = Some(name.to_owned());
+        self
+    }
+
     /// Boots, and waits for the agent.
     ///
     /// # Errors
     /// When a product is missing, or the guest does not get ready; the console's end is in the text.
     pub async fn boot(self) -> Result<Guest> {
         let directory = tempfile::tempdir().context("make a directory for the guest")?;
-        let mut config = VmConfig::new(product("vmlinux")?, product("initrd.img")?, directory.path());
+        let initrd = match &self.flavour {
+            Some(name) => product(&format!("initrd-{name}.img"))?,
+            None => product("initrd.img")?,
+        };
+        let mut config = VmConfig::new(product("vmlinux")?, initrd, directory.path());
         config.machine = self.machine;
         config.network = self.network;
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
         config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
+        config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
+            path,
+            readonly: false,
+            serial: format!("extra{at}"),
+        }));
         let vm = Vm::boot(config).await.context("boot a guest")?;
         let client = vm.client().await.context("dial the agent")?;
         Ok(Guest { vm: Some(vm), client, _directory: directory })

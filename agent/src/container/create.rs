@@ -217,11 +217,14 @@ fn prepare(
 
 /// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.
 fn remove_bundle(bundle: &Path) -> Result<(), String> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    let below =
-        |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(bundle));
-    if let Some(line) = mounts.lines().find(below) {
-        return Err(format!("{} is still in use: {line}", bundle.display()));
+    let mounts = init::mountinfo::mounts().map_err(|error| error.to_string())?;
+    if let Some(mount) = mounts.iter().find(|mount| mount.point.starts_with(bundle)) {
+        return Err(format!(
+            "{} is still in use: {} on {}",
+            bundle.display(),
+            mount.source,
+            mount.point.display()
+        ));
     }
     match std::fs::remove_dir_all(bundle) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),

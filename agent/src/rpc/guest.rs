@@ -1,16 +1,21 @@
 //! What the guest is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocols::agent::{
-    AgentDetails, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest, OnlineCPUMemRequest,
-    SetGuestDateTimeRequest,
+    AgentDetails, CopyFileRequest, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest,
+    Metrics, OnlineCPUMemRequest, ReseedRandomDevRequest, SetGuestDateTimeRequest,
 };
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
 use super::status::Failure;
+use crate::app::Agent;
+use crate::files::Entry;
 use crate::guest::details::{Details, VERSION};
-use crate::guest::{clock, hotplug, volume};
+use crate::guest::swap::{self, Place};
+use crate::guest::{clock, hotplug, random, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
@@ -44,6 +49,38 @@ pub(super) async fn online(request: OnlineCPUMemRequest) -> Result<(), Failure> 
 
 pub(super) async fn probe_memory(request: MemHotplugByProbeRequest) -> Result<(), Failure> {
     on_a_thread(move || Ok(hotplug::probe(Path::new(SYSFS), &request.memHotplugProbeAddr)?)).await
+}
+
+pub(super) async fn metrics(agent: Arc<Agent>) -> Result<Metrics, Failure> {
+    let mut containers = BTreeMap::new();
+    for container in agent.registry.all() {
+        *containers.entry(container.state().to_string()).or_default() += 1;
+    }
+    let metrics = on_a_thread(move || Ok(agent.metrics.gather(&containers))).await?;
+    Ok(Metrics { metrics, ..Default::default() })
+}
+
+pub(super) async fn copy_file(agent: Arc<Agent>, request: CopyFileRequest) -> Result<(), Failure> {
+    let entry = Entry {
+        path: request.path.into(),
+        size: request.file_size,
+        mode: request.file_mode,
+        directory_mode: request.dir_mode,
+        uid: request.uid,
+        gid: request.gid,
+        offset: request.offset,
+        data: request.data,
+    };
+    on_a_thread(move || Ok(agent.copies.copy(&agent.paths.shared(), &entry)?)).await
+}
+
+pub(super) async fn reseed(request: ReseedRandomDevRequest) -> Result<(), Failure> {
+    on_a_thread(move || Ok(random::reseed(&request.data)?)).await
+}
+
+pub(super) async fn add_swap(agent: &Agent, place: Place) -> Result<(), Failure> {
+    let timeout = agent.config.hotplug_timeout;
+    on_a_thread(move || Ok(swap::add(&place, timeout)?)).await
 }
 
 pub(super) fn set_clock(request: &SetGuestDateTimeRequest) -> Result<(), Failure> {

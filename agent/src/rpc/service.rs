@@ -13,6 +13,7 @@ use ttrpc::r#async::TtrpcContext;
 use super::status::Failure;
 use super::{container, guest, network, process, sandbox};
 use crate::app::Agent;
+use crate::guest::swap::Place;
 
 /// See the module.
 pub(super) struct Service {
@@ -279,7 +280,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::GetMetricsRequest,
     ) -> ttrpc::Result<agent::Metrics> {
-        not_built("GetMetrics")
+        let agent = self.agent();
+        inline(async move { guest::metrics(agent).await }).await
     }
 
     async fn mem_agent_memcg_set(
@@ -327,9 +329,9 @@ impl AgentService for Service {
     async fn reseed_random_dev(
         &self,
         _: &TtrpcContext,
-        _: agent::ReseedRandomDevRequest,
+        request: agent::ReseedRandomDevRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("ReseedRandomDev")
+        inline(async move { guest::reseed(request).await.map(empty) }).await
     }
 
     async fn get_guest_details(
@@ -356,8 +358,9 @@ impl AgentService for Service {
         inline(async move { guest::set_clock(&request).map(empty) }).await
     }
 
-    async fn copy_file(&self, _: &TtrpcContext, _: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
-        not_built("CopyFile")
+    async fn copy_file(&self, _: &TtrpcContext, request: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { guest::copy_file(agent, request).await.map(empty) }).await
     }
 
     async fn get_oom_event(
@@ -369,12 +372,19 @@ impl AgentService for Service {
         inline(async move { container::oom_event(&agent).await }).await
     }
 
-    async fn add_swap(&self, _: &TtrpcContext, _: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
-        not_built("AddSwap")
+    async fn add_swap(&self, _: &TtrpcContext, request: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { guest::add_swap(&agent, Place::Pci(request.PCIPath)).await.map(empty) }).await
     }
 
-    async fn add_swap_path(&self, _: &TtrpcContext, _: agent::AddSwapPathRequest) -> ttrpc::Result<Empty> {
-        not_built("AddSwapPath")
+    async fn add_swap_path(
+        &self,
+        _: &TtrpcContext,
+        request: agent::AddSwapPathRequest,
+    ) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { guest::add_swap(&agent, Place::Path(request.path.into())).await.map(empty) })
+            .await
     }
 
     async fn get_volume_stats(

@@ -1,0 +1,107 @@
+//! Swap space on devices and files that the host has prepared.
+//!
+//! The host writes the header of mkswap(8); the guest only switches it on. It stays on until the machine goes off, which
+//! does without a swapoff: nothing of it is to be kept.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::device::{DeviceError, block};
+use crate::error::{ErrorKind, Kind, kind_of_errno};
+use crate::sys;
+
+/// Why there is no such swap space.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SwapError {
+    /// The request names no place.
+    #[error("{0:?} is neither an absolute path nor a PCI path")]
+    Place(String),
+    /// Its device did not come.
+    #[error("swap device")]
+    Device(#[from] DeviceError),
+    /// The kernel refused.
+    #[error("swap on {}{}", path.display(), hint(source))]
+    Kernel {
+        /// Device or file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(nix::libc::EINVAL) => " (the host makes its header with mkswap)",
+        Some(nix::libc::EBUSY) => " (it is in use)",
+        _ => "",
+    }
+}
+
+impl Kind for SwapError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            SwapError::Place(_) => ErrorKind::Invalid,
+            SwapError::Device(error) => error.kind(),
+            SwapError::Kernel { source, .. } => match source.raw_os_error() {
+                Some(nix::libc::EINVAL | nix::libc::ENOTBLK) => ErrorKind::Invalid,
+                Some(nix::libc::ENOENT) => ErrorKind::NotFound,
+                Some(nix::libc::EBUSY) => ErrorKind::State,
+                errno => kind_of_errno(errno),
+            },
+        }
+    }
+}
+
+/// Where swap space is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Slots from the root bus down to a block device.
+    Pci(Vec<u32>),
+    /// A device node, which may be yet to come, or a file.
+    Path(PathBuf),
+}
+
+/// Switches swap space on. Blocks, for `timeout` at most while a device is awaited.
+pub(crate) fn add(place: &Place, timeout: Duration) -> Result<(), SwapError> {
+    let path = match place {
+        Place::Pci(slots) => block::wait_for(&pci_path(slots)?, timeout)?,
+        Place::Path(path) if !path.is_absolute() => return Err(SwapError::Place(path.display().to_string())),
+        Place::Path(path) if path.starts_with("/dev") => block::wait_for(&path.to_string_lossy(), timeout)?,
+        Place::Path(path) => path.clone(),
+    };
+    let name = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| SwapError::Place(path.display().to_string()))?;
+    sys::swap::on(&name).map_err(|source| SwapError::Kernel { path: path.clone(), source })?;
+    tracing::info!(path = %path.display(), "swap space added");
+    Ok(())
+}
+
+fn pci_path(slots: &[u32]) -> Result<String, SwapError> {
+    if slots.is_empty() || slots.iter().any(|slot| *slot > 0x1f) {
+        return Err(SwapError::Place(format!("{slots:x?}")));
+    }
+    Ok(slots.iter().map(|slot| format!("{slot:02x}")).collect::<Vec<_>>().join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_become_a_pci_path() {
+        assert_eq!(pci_path(&[2, 0x1f]).unwrap(), "02/1f");
+        assert_eq!(pci_path(&[]).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(pci_path(&[0x20]).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn places_that_are_none_are_refused() {
+        let refused = |path: &str| add(&Place::Path(path.into()), Duration::ZERO).unwrap_err().kind();
+        assert_eq!(refused(""), ErrorKind::Invalid);
+        assert_eq!(refused("swapfile"), ErrorKind::Invalid);
+        assert_eq!(refused("/run/a\0b"), ErrorKind::Invalid);
+    }
+}
