@@ -23,6 +23,7 @@ use crate::console;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
+use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
@@ -89,6 +90,7 @@ pub(crate) struct Agent {
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    pub(crate) clock: Clock,
     shutdown: watch::Sender<bool>,
 }
 
@@ -126,6 +128,7 @@ impl Agent {
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
+            clock: Clock::keep(init::is_pid1()),
             shutdown: watch::channel(false).0,
         }))
     }

@@ -2,6 +2,7 @@
 
 mod boot;
 mod cli;
+mod clock;
 mod devices;
 mod exits;
 mod failures;
@@ -15,6 +16,7 @@ mod limits;
 mod memory;
 mod network;
 mod processes;
+mod python;
 mod recovery;
 mod shims;
 mod storages;

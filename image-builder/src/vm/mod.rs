@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod machine;
 mod nursery;
+mod qmp;
 mod share;
 mod sys;
 mod tsc;
@@ -314,6 +315,18 @@ impl Vm {
         self.qemu.pid()
     }
 
+    /// Executes a QMP command, `Null` being no arguments, and gives what it returned.
+    ///
+    /// # Errors
+    /// [`VmError::Qmp`] with QEMU's own words, and what stands between us and QEMU.
+    pub async fn qmp(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, VmError> {
+        qmp::execute(&machine::qmp_socket(&self.files.dir), command, arguments).await
+    }
+
     /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether
     /// that happened before the deadline.
     pub async fn wait_off(&self, deadline: Duration) -> bool {
@@ -420,6 +433,7 @@ impl RunFiles {
         {
             drop(fs::remove_file(path));
         }
+        drop(fs::remove_file(machine::qmp_socket(&self.dir)));
         share::remove_files(&self.dir);
     }
 
