@@ -50,6 +50,9 @@ pub(crate) enum ContainerError {
         /// What was asked.
         operation: &'static str,
     },
+    /// It was removed while the command waited.
+    #[error("container {0} not found: it was removed")]
+    Removed(ContainerId),
     /// Its queue is full.
     #[error("container {0} has too much to do, try again")]
     Busy(ContainerId),
@@ -106,6 +109,7 @@ impl Kind for ContainerError {
     fn kind(&self) -> ErrorKind {
         match self {
             ContainerError::State { .. } => ErrorKind::State,
+            ContainerError::Removed(_) => ErrorKind::NotFound,
             ContainerError::Busy(_) => ErrorKind::Busy,
             ContainerError::Panicked(_) => ErrorKind::Internal,
             ContainerError::Timeout { .. } => ErrorKind::Timeout,
@@ -236,8 +240,16 @@ impl ContainerHandle {
 
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ContainerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(make(reply)).map_err(|_| ContainerError::Busy(self.shared.id.clone()))?;
-        answer.await.map_err(|_| ContainerError::Panicked(self.shared.id.clone()))?
+        let id = || self.shared.id.clone();
+        self.commands.try_send(make(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ContainerError::Busy(id()),
+            mpsc::error::TrySendError::Closed(_) => ContainerError::Removed(id()),
+        })?;
+        // The actor ends with a removal, and what waits behind it in the queue is dropped.
+        answer.await.map_err(|_| match self.shared.state() {
+            State::Removed => ContainerError::Removed(id()),
+            _ => ContainerError::Panicked(id()),
+        })?
     }
 
     /// Id of the container.

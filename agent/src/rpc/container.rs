@@ -49,7 +49,11 @@ pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Re
 
 /// Waits for the next kill. As soon as the sandbox ends there will be none.
 pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
-    let id = agent.oom.next().await.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
+    let next = tokio::select! {
+        next = agent.oom.next() => next,
+        () = agent.ended() => None,
+    };
+    let id = next.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
     Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
 }
 
