@@ -39,8 +39,9 @@ pub(crate) fn disks() -> Result<Vec<PathBuf>> {
         write_swap(&path(name)).with_context(|| format!("make {name}"))?;
     }
     let volume = path("volume");
-    let made = Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&volume).arg("8M").status();
-    ensure!(made.context("run mke2fs (Debian: e2fsprogs)")?.success(), "mke2fs failed");
+    let made = Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&volume).arg("8M").output();
+    let made = made.context("run mke2fs (Debian: e2fsprogs)")?;
+    ensure!(made.status.success(), "mke2fs: {}", String::from_utf8_lossy(&made.stderr));
     std::fs::File::options().write(true).open(&volume)?.set_len(32 << 20)?;
     Ok(vec![path("swap-1"), path("swap-2"), volume])
 }

@@ -190,7 +190,7 @@ async fn run_all(arguments: &Arguments) -> Vec<Outcome> {
 }
 
 async fn run_in(world: &World, cases: &[&'static Case], outcomes: &mut Vec<Outcome>) {
-    let mut has_sandbox = false;
+    let (mut has_sandbox, first) = (false, outcomes.len());
     for case in cases {
         let started = Instant::now();
         let outcome = tokio::time::timeout(LIMIT, run_case(world, case, &mut has_sandbox)).await;
@@ -201,7 +201,7 @@ async fn run_in(world: &World, cases: &[&'static Case], outcomes: &mut Vec<Outco
         println!("  {:>6.2} s {} {} {mark}", time.as_secs_f64(), case.method, case.name);
         outcomes.push(Outcome { case, time, failure });
     }
-    if outcomes.iter().any(|outcome| outcome.failure.is_some()) {
+    if outcomes[first..].iter().any(|outcome| outcome.failure.is_some()) {
         println!("--- console ---\n{}\n---------------", tail(&world.guest.vm().console_log()));
     }
 }

@@ -88,8 +88,11 @@ async fn a_swap_disk_is_found_by_its_node(world: &World) -> Result<()> {
 async fn what_is_no_swap_is_refused(world: &World) -> Result<()> {
     let before = swap(world).await?;
     world.refused("AddSwapPath", &path(""), Code::INVALID_ARGUMENT).await?;
-    // The image's disk has no swap header.
-    world.refused("AddSwapPath", &path("/dev/vda"), Code::INVALID_ARGUMENT).await?;
+    // A disk without a swap header, one that is in use, and none.
+    world.refused("AddSwapPath", &path("/dev/vdd"), Code::INVALID_ARGUMENT).await?;
+    world.refused("AddSwapPath", &path("/dev/vda"), Code::FAILED_PRECONDITION).await?;
+    world.refused("AddSwapPath", &path("/dev/vdz"), Code::DEADLINE_EXCEEDED).await?;
+    world.refused("AddSwapPath", &path("/run/none"), Code::NOT_FOUND).await?;
     ensure!(swap(world).await? == before);
     Ok(())
 }

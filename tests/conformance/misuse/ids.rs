@@ -14,7 +14,7 @@ use crate::world::{Answer, DEADLINE, World, expect};
 pub(crate) const CASES: &[Case] = cases! {
     Pod "*" Misuse no_method_takes_a_bad_container_id;
     Pod "*" Misuse no_method_takes_a_bad_exec_id;
-    Pod "*" Misuse the_longest_id_is_as_good_as_any;
+    Pod "*" Misuse a_long_id_is_as_good_as_any;
 };
 
 /// No id of a container or process can be one of these.
@@ -92,12 +92,13 @@ async fn no_method_takes_a_bad_exec_id(world: &World) -> Result<()> {
     world.is_as_before(&before).await
 }
 
-async fn the_longest_id_is_as_good_as_any(world: &World) -> Result<()> {
+async fn a_long_id_is_as_good_as_any(world: &World) -> Result<()> {
     let before = world.snapshot().await?;
-    let id = "l".repeat(255);
-    // A hostname has 64 bytes at most, and the harness names it after the container.
+    // Longer ones are good too, but the harness names directories after them in options of mounts, which have 255 bytes
+    // at most. A hostname has 64.
+    let id = "l".repeat(200);
     let container = world.guest.container(&id).spec(|spec| spec.Hostname.clear());
-    let container = container.run().await.context("an id of 255 characters")?;
+    let container = container.run().await.context("an id of 200 characters")?;
     let longest = container.exec(["true"]).id(&"e".repeat(255)).run().await?;
     ensure!(longest.status == 0, "{longest:?}");
     container.remove().await?;
