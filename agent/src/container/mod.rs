@@ -219,6 +219,8 @@ impl Shared {
     }
 
     /// Key of a process in the table: the first one answers to the empty id and to the container's.
+    // COMPAT(kata): `every_waiter_gets_the_status_before_and_after_the_end`. The Go shim says the container's id,
+    // runtime-rs says nothing.
     fn key<'a>(&self, exec_id: &'a str) -> &'a str {
         if exec_id == self.id.as_str() { "" } else { exec_id }
     }
@@ -317,14 +319,16 @@ impl ContainerHandle {
     pub(crate) async fn signal(&self, exec_id: &str, signal: u32) -> Result<(), ContainerError> {
         const SIGKILL: u32 = nix::libc::SIGKILL as u32;
         const SIGTERM: u32 = nix::libc::SIGTERM as u32;
+        // COMPAT(kata): `kill_to_the_empty_id_ends_every_process`. It is how shims stop a container.
         if exec_id.is_empty() && signal == SIGKILL {
             return self.kill_all().await;
         }
         let process = self.process(exec_id)?;
         let is_init = self.shared.key(exec_id).is_empty();
+        // COMPAT(kata): `sigterm_kills_a_first_process_that_is_deaf_to_it`. Else every stop would take its grace period.
         let signal = if is_init && signal == SIGTERM && process.is_deaf_to_term() { SIGKILL } else { signal };
         match process.signal(signal) {
-            // It is gone, as the signal wanted it.
+            // COMPAT(kata): `a_signal_to_what_has_ended_is_no_error`. It is gone, as the signal wanted it.
             Err(ProcessError::Gone(_)) => Ok(()),
             other => Ok(other?),
         }

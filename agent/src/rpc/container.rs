@@ -42,7 +42,7 @@ pub(super) async fn resume(agent: &Agent, id: &str) -> Result<(), Failure> {
 
 pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Result<(), Failure> {
     let container = agent.registry.get(&request.container_id)?;
-    // Nothing to change is no error: shims send it.
+    // COMPAT(kata): `an_update_without_resources_changes_nothing`. Shims send it.
     let Some(wire) = request.resources.into_option() else { return Ok(()) };
     Ok(container.update(spec::resources_from_wire(&wire)?).await?)
 }
@@ -129,7 +129,7 @@ fn memory_data(usage: &MemoryUsage) -> MemoryData {
         usage: usage.usage,
         max_usage: usage.max_usage,
         failcnt: usage.failures,
-        // What the shims take for "no limit".
+        // COMPAT(kata): `statistics_tell_what_was_used`. What the shims take for "no limit".
         limit: usage.limit.unwrap_or(u64::MAX),
         ..Default::default()
     }

@@ -49,7 +49,9 @@ async fn waits_and_reads_end_with_their_deadline_and_take_nothing(world: &World)
             expect(name, answer, Code::DEADLINE_EXCEEDED)?;
         }
     }
-    process.write(b"nothing is lost\n").await?;
+    if let Err(error) = process.write(b"nothing is lost\n").await {
+        anyhow::bail!("it cannot be written to ({error}): {:?}", process.finish().await);
+    }
     let finished = process.finish().await?;
     ensure!(finished.status == 4, "{finished:?}");
     ensure!(finished.stdout == b"nothing is lost\n" && finished.stderr == finished.stdout, "{finished:?}");
