@@ -2,6 +2,7 @@
 
 mod boot;
 mod cli;
+mod devices;
 mod exits;
 mod failures;
 mod files;
@@ -15,6 +16,7 @@ mod memory;
 mod network;
 mod processes;
 mod recovery;
+mod shims;
 mod storages;
 mod streams;
 mod wire;
