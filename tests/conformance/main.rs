@@ -114,14 +114,7 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     if arguments.list {
-        match (arguments.terse, arguments.ignored) {
-            (true, true) => {}
-            (true, false) => println!("{NAME}: test"),
-            _ => {
-                all().iter().for_each(|case| println!("{} {} {}", case.method, case.expect.name(), case.name))
-            }
-        }
-        return Ok(true);
+        return Ok(list(&arguments));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcomes = runtime.block_on(run_all(&arguments));
@@ -135,6 +128,24 @@ fn run() -> Result<bool> {
         report.write_junit(path)?;
     }
     Ok(report.is_good())
+}
+
+/// Tells what there is; good if nothing is missing.
+fn list(arguments: &Arguments) -> bool {
+    match (arguments.terse, arguments.ignored) {
+        (true, true) => true,
+        (true, false) => {
+            println!("{NAME}: test");
+            true
+        }
+        _ => {
+            let cases = all();
+            cases.iter().for_each(|case| println!("{} {} {}", case.method, case.expect.name(), case.name));
+            let gaps = gaps(&cases);
+            gaps.iter().for_each(|gap| println!("GAP {gap}"));
+            gaps.is_empty()
+        }
+    }
 }
 
 /// Methods that lack a case of a kind, cases of a method that does not exist, and names that two cases have.
