@@ -16,6 +16,10 @@ pub(crate) enum Stage {
     Pod,
     /// The last case of the guest: it ends with it.
     End,
+    /// A guest of its own whose sandbox comes and goes by cases.
+    Brief,
+    /// The last case of that guest.
+    BriefEnd,
     /// A guest of its own with PCI and disks, with a sandbox.
     Disks,
     /// The last case of that guest.

@@ -228,7 +228,8 @@ fn tail(text: &str) -> String {
 }
 
 async fn run_case(world: &World, case: &Case, has_sandbox: &mut bool) -> Result<()> {
-    let needs = !matches!(case.stage, Stage::Bare | Stage::Policy) && case.method != "CreateSandbox";
+    let needs =
+        !matches!(case.stage, Stage::Bare | Stage::Brief | Stage::Policy) && case.method != "CreateSandbox";
     if needs && !*has_sandbox {
         sandbox::ensure(world).await?;
         *has_sandbox = true;
@@ -236,7 +237,7 @@ async fn run_case(world: &World, case: &Case, has_sandbox: &mut bool) -> Result<
     world.take_answers();
     let result = (case.run)(world).await;
     let answers = world.take_answers();
-    if !matches!(case.stage, Stage::End | Stage::DisksEnd) {
+    if !matches!(case.stage, Stage::End | Stage::BriefEnd | Stage::DisksEnd) {
         let tidied = world.tidy().await;
         world.take_answers();
         result?;
@@ -257,6 +258,7 @@ async fn run_case(world: &World, case: &Case, has_sandbox: &mut bool) -> Result<
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Minimal,
+    Brief,
     Disks,
     Standard,
     Policy,
@@ -266,6 +268,7 @@ impl Kind {
     fn of(stage: Stage) -> Kind {
         match stage {
             Stage::Bare | Stage::Pod | Stage::End => Kind::Minimal,
+            Stage::Brief | Stage::BriefEnd => Kind::Brief,
             Stage::Disks | Stage::DisksEnd => Kind::Disks,
             Stage::Standard => Kind::Standard,
             Stage::Policy => Kind::Policy,
@@ -275,6 +278,7 @@ impl Kind {
     async fn boot(self) -> Result<World> {
         let builder = match self {
             Kind::Minimal => Guest::builder().cpus(2).network().cmdline(&["agent.hotplug_timeout=1"]),
+            Kind::Brief => Guest::builder(),
             Kind::Disks => {
                 let disks = files::disks()?.into_iter();
                 let builder = Guest::builder().machine(Machine::Q35).cmdline(&["agent.hotplug_timeout=1"]);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use image_builder::vm::AgentClient;
 use protobuf::{Message as _, MessageFull};
 use protocols::agent::*;
 use tests::{Code, Container, Frame, RawClient};
@@ -23,6 +24,8 @@ pub(crate) const CASES: &[Case] = cases! {
     Pod "*" Misuse removers_that_vanish_are_obeyed;
     Pod "*" Misuse pauses_and_updates_of_clients_that_vanish_leave_one_state;
     Pod "*" Misuse every_method_survives_its_client;
+    Brief "*" Misuse a_sandbox_whose_client_vanishes_is_whole;
+    BriefEnd "*" Misuse a_destroyer_that_vanishes_is_obeyed;
 };
 
 /// How long a client stays after it has asked. The answers take about as long, so some are cut before, some after.
@@ -234,6 +237,42 @@ async fn pauses_and_updates_of_clients_that_vanish_leave_one_state(world: &World
     }
     container.remove().await?;
     world.is_as_before(&before).await
+}
+
+async fn a_sandbox_whose_client_vanishes_is_whole(world: &World) -> Result<()> {
+    let request = CreateSandboxRequest {
+        sandbox_id: "pod".into(),
+        hostname: "pod".into(),
+        storages: vec![tmpfs(SCRATCH, &["size=1m"])],
+        ..Default::default()
+    };
+    ask(world, "CreateSandbox", &request, 0).await?;
+    // It arrived, or this one makes it; either way there is one, soon.
+    let again = code(world.guest.api().create_sandbox(AgentClient::call(), &request).await)?;
+    ensure!(matches!(again, Code::OK | Code::ALREADY_EXISTS), "{again:?}");
+    let builder = world.container().mount("/scratch", "bind", SCRATCH, &["rbind", "rw"]);
+    let container = soon("the sandbox", async || match builder.try_create().await {
+        Ok(container) => Ok(Some(container)),
+        Err(error) => match code::<()>(Err(error))? {
+            Code::FAILED_PRECONDITION => Ok(None),
+            other => anyhow::bail!("a create is {other:?}"),
+        },
+    })
+    .await?;
+    container.start().await?;
+    ensure!(container.sh("hostname").await? == "pod", "it has another hostname");
+    Ok(())
+}
+
+async fn a_destroyer_that_vanishes_is_obeyed(world: &World) -> Result<()> {
+    crate::sandbox::ensure(world).await?;
+    world.container().run().await?;
+    let mut client = RawClient::dial(&world.guest).await?;
+    let frame = Frame::request(1, "grpc.AgentService", "DestroySandbox", Vec::new(), 0);
+    client.send(&frame.bytes()).await?;
+    drop(client);
+    ensure!(world.guest.vm().wait_off(Duration::from_secs(60)).await, "the machine stays on");
+    Ok(())
 }
 
 /// Requests that do something, for methods where an empty one would not.
