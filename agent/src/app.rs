@@ -182,6 +182,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits until the sandbox is destroyed.
+    pub(crate) async fn ended(&self) {
+        let mut shutdown = self.shutdown.subscribe();
+        // The sender is the agent's own, so the channel does not close.
+        drop(shutdown.wait_for(|ended| *ended).await.map(drop));
+    }
+
     fn release_storage(&self, point: &Path) {
         if let Err(error) = self.storages.release(point) {
             tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");

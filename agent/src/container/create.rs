@@ -273,7 +273,9 @@ fn remove_bundle(bundle: &Path) -> Result<(), String> {
 }
 
 /// Gives the container the sandbox's IPC and UTS namespaces, whatever path its spec names, and a pid namespace: the
-/// one its spec names by path, the shared one if asked for, else a new one. Shims leave this to the agent.
+/// one its spec names by path, the shared one if asked for, else a new one.
+// COMPAT(kata): `ipc_and_uts_are_the_sandboxes_and_others_stay`. Shims leave this to the agent.
+// COMPAT(kata): `a_pid_namespace_is_given_where_the_shim_sent_none_and_kept_where_it_is_named`. They strip it.
 fn rewrite_namespaces(spec: &mut Spec, sandbox: &SharedNamespaces, shared_pid: Option<&Arc<OwnedFd>>) {
     use std::os::fd::AsRawFd as _;
     let Some(linux) = spec.linux_mut() else { return };

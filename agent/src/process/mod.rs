@@ -26,6 +26,8 @@ pub(crate) enum ProcessError {
     #[error("process {0} is gone: ESRCH: No such process")]
     Gone(String),
     /// No such process was ever started, or it was forgotten.
+    // COMPAT(kata): `a_process_that_never_was_is_gone_in_the_words_shims_look_for`. They take it for a process that is
+    // gone, which is what they want of a kill.
     #[error("process not found: {0} (ESRCH: No such process)")]
     Unknown(String),
     /// An exec id that is in use.

@@ -24,6 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// How long an output of an ended process may be silent before it counts as ended too.
+// COMPAT(kata): `a_grandchild_that_holds_stdout_does_not_keep_its_end_away`. Shims wait for the exit status only after
+// the end of the output.
 const QUIET: Duration = Duration::from_millis(500);
 /// Bytes that a pump reads at once: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;

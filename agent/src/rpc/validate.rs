@@ -65,9 +65,7 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
 /// ExecProcess.
 pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest), Failure> {
     no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
-    if request.exec_id.is_empty() {
-        return Err(Failure::invalid("the request has no exec_id"));
-    }
+    exec_id(&request.exec_id)?;
     let wire = request.process.into_option().ok_or_else(|| Failure::invalid("the request has no process"))?;
     let (process, warnings): (Process, _) = spec::process_from_wire(&wire)?;
     for warning in &warnings {
@@ -81,6 +79,25 @@ fn user(wire: Option<StringUser>) -> UserNames {
     let wire = wire.unwrap_or_default();
     UserNames { uid: wire.uid, gid: wire.gid, additional_gids: wire.additionalGids }
 }
+
+/// An exec id is a name as a container's is, of one character at least.
+fn exec_id(text: &str) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Err(Failure::invalid("the request has no exec_id"));
+    }
+    let starts = text.starts_with(char::is_alphanumeric);
+    let goes_on = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if starts && goes_on && text.len() <= LONGEST_EXEC_ID {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!(
+            "invalid exec id {text:?}: letters, digits, '.', '-' and '_', a letter or digit first"
+        )))
+    }
+}
+
+/// In bytes, as for containers.
+const LONGEST_EXEC_ID: usize = 255;
 
 fn tell(id: &ContainerId, warnings: &[Warning]) {
     for warning in warnings {
@@ -204,6 +221,10 @@ mod tests {
         assert!(refused(exec(ExecProcessRequest::default())).contains("no exec_id"));
         let request = ExecProcessRequest { exec_id: "e".into(), ..Default::default() };
         assert!(refused(exec(request)).contains("no process"));
+        for bad in ["a/b", "..", "-a", "a b", "a\0b", &"a".repeat(256)] {
+            let request = ExecProcessRequest { exec_id: bad.into(), ..Default::default() };
+            assert!(refused(exec(request)).starts_with("INVALID_ARGUMENT invalid exec id"), "{bad:?}");
+        }
     }
 
     #[test]
