@@ -28,6 +28,7 @@ use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
 use crate::process::launch::Launcher;
+use crate::process::passfd;
 use crate::process::reaper::Reaper;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
@@ -89,6 +90,7 @@ pub(crate) struct Agent {
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    pub(crate) passfd: Arc<passfd::Waiting>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -126,6 +128,7 @@ impl Agent {
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
+            passfd: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -312,6 +315,11 @@ async fn serve(
                 tracing::error!(%error, "there is no debug console");
             }
         });
+    }
+    if let Some(port) = agent.config.passfd_listener_port
+        && let Err(error) = passfd::serve(&agent.passfd, port.get())
+    {
+        tracing::error!(%error, port, "streams cannot be passed");
     }
     let mut server = rpc::serve(&agent, &address).await?;
     announce();

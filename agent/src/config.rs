@@ -191,7 +191,7 @@ const OPTIONS: &[Entry] = &[
     unused("devmode", |c| &mut c.devmode),
     unused("trace", |c| &mut c.trace),
     used("server_addr", |c| &mut c.server_addr),
-    unused("passfd_listener_port", |c| &mut c.passfd_listener_port),
+    used("passfd_listener_port", |c| &mut c.passfd_listener_port),
     used("hotplug_timeout", |c| &mut c.hotplug_timeout),
     used("container_pipe_size", |c| &mut c.container_pipe_size),
     unused("config_file", |c| &mut c.config_file),

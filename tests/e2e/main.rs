@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod network;
+mod passfd;
 mod processes;
 mod recovery;
 mod shims;

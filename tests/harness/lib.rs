@@ -16,12 +16,14 @@
 mod container;
 mod guest;
 mod inspect;
+mod passfd;
 mod process;
 
 pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
+pub use passfd::Passed;
 pub use process::{Exec, Finished, Running};
 pub use ttrpc::Code;
 

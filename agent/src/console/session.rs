@@ -17,6 +17,7 @@ use super::prompt::{self, Order};
 use crate::app::Agent;
 use crate::container::{ContainerError, ExecRequest, UserNames};
 use crate::process::launch::{Launch, LaunchError};
+use crate::process::passfd::Ports;
 use crate::process::stdio::{ChildStreams, Stdio, StreamError};
 
 /// Why a session ended badly.
@@ -204,7 +205,12 @@ async fn enter(
     let text = |error: &dyn std::error::Error| crate::error::chain(error);
     let handle = agent.registry.get(container).map_err(|error| text(&error))?;
     let process = shell_process(command, "/", false).map_err(|error| text(&error))?;
-    let request = ExecRequest { exec_id: exec_id.clone(), process, user: UserNames::default() };
+    let request = ExecRequest {
+        exec_id: exec_id.clone(),
+        process,
+        user: UserNames::default(),
+        ports: Ports::default(),
+    };
     handle.exec(request).await.map_err(|error: ContainerError| text(&error))?;
     let process = handle.process(&exec_id).map_err(|error| text(&error))?;
     let before = rustix::termios::tcgetattr(terminal).map_err(|errno| errno.to_string())?;
