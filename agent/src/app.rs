@@ -225,7 +225,7 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     // Another agent of this process may have set logging up; without a log the agent works all the same.
-    let log = log::init(config.log).ok();
+    let log = log::init(config.log, config.log_vport).ok();
     log::log_panics();
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
@@ -285,7 +285,16 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(config, launcher, reaper, || announce(started, log)))
+    runtime.block_on(async {
+        if let Some(Err(error)) = log.map(Log::serve) {
+            tracing::error!(%error, "the log is not served");
+        }
+        let ended = serve(config, launcher, reaper, || announce(started, log)).await;
+        if let Some(log) = log {
+            log.delivered(Duration::from_millis(300)).await;
+        }
+        ended
+    })
 }
 
 async fn serve(
