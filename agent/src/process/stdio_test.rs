@@ -140,3 +140,13 @@ async fn a_process_that_closed_stdin_makes_writes_fail_clearly() {
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::State, "stdin is closed"));
     }
 }
+
+#[tokio::test]
+async fn any_pipe_size_that_shims_ask_for_is_rounded_to_one_that_is_possible() {
+    // runtime-rs sends agent.container_pipe_size=1 unless told otherwise.
+    for (asked, page_multiple) in [(1, 1), (5000, 2), (1 << 20, 256)] {
+        let (ours, _child) = pipes(asked).unwrap();
+        let size = rustix::pipe::fcntl_getpipe_size(ours.stdout.as_ref().unwrap()).unwrap();
+        assert_eq!(size, page_multiple * rustix::param::page_size(), "{asked}");
+    }
+}
