@@ -14,6 +14,7 @@ mod limits;
 mod memory;
 mod network;
 mod processes;
+mod programs;
 mod recovery;
 mod storages;
 mod streams;

@@ -18,8 +18,6 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
     }
     unbuilt! {
         get_diagnostic_data GetDiagnosticDataRequest;
-        get_ip_tables GetIPTablesRequest;
-        set_ip_tables SetIPTablesRequest;
         mem_agent_memcg_set MemAgentMemcgConfig;
         mem_agent_compact_set MemAgentCompactConfig;
         remove_stale_virtiofs_share_mounts RemoveStaleVirtiofsShareMountsRequest;
