@@ -2,6 +2,7 @@
 
 mod boot;
 mod cli;
+mod devices;
 mod exits;
 mod failures;
 mod files;
@@ -16,6 +17,7 @@ mod network;
 mod processes;
 mod programs;
 mod recovery;
+mod shims;
 mod storages;
 mod streams;
 mod wire;

@@ -17,13 +17,10 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
         };
     }
     unbuilt! {
-        get_diagnostic_data GetDiagnosticDataRequest;
         mem_agent_memcg_set MemAgentMemcgConfig;
         mem_agent_compact_set MemAgentCompactConfig;
-        remove_stale_virtiofs_share_mounts RemoveStaleVirtiofsShareMountsRequest;
         resize_volume ResizeVolumeRequest;
         set_policy SetPolicyRequest;
-        update_ephemeral_mounts UpdateEphemeralMountsRequest;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
-use image_builder::vm::{AgentClient, Disk, Machine, Vm, VmConfig};
+use image_builder::vm::{AgentClient, Disk, Machine, Share, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ pub struct GuestBuilder {
     cpus: Option<u32>,
     disks: Vec<PathBuf>,
     flavour: Option<String>,
+    shares: Vec<Share>,
 }
 
 impl GuestBuilder {
@@ -69,6 +70,13 @@ impl GuestBuilder {
         self
     }
 
+    /// With a directory of the host, for virtio-fs under a tag.
+    #[must_use]
+    pub fn share(mut self, directory: &Path, tag: &str) -> GuestBuilder {
+        self.shares.push(Share { directory: directory.to_owned(), tag: tag.to_owned() });
+        self
+    }
+
     /// From the initrd of another flavour than `minimal`: `out/initrd-NAME.img`.
     #[must_use]
     pub fn flavour(mut self, name: &str) -> GuestBuilder {
@@ -91,6 +99,7 @@ impl GuestBuilder {
         config.network = self.network;
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
+        config.shares = self.shares;
         config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
             path,

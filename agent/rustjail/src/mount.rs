@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 use crate::plan::{MountAttributes, MountPlan, MountSource, Propagation};
 use crate::sys;
@@ -105,25 +107,61 @@ pub fn filesystem(
     };
     rustix::mount::fsconfig_set_string(&context, "source", source)
         .map_err(|errno| failed(format!("set source {source} of a {fstype}"), errno))?;
-    for (name, value) in options {
-        let result = match value {
-            None if matches!(name.as_str(), "ro" | "rw") && NO_READONLY_INSTANCE.contains(&fstype) => Ok(()),
-            None => rustix::mount::fsconfig_set_flag(&context, name.as_str()),
-            Some(value) if value.len() > LONGEST_VALUE && name == "lowerdir" => value
-                .split(':')
-                .try_for_each(|lower| rustix::mount::fsconfig_set_string(&context, "lowerdir+", lower)),
-            Some(value) => rustix::mount::fsconfig_set_string(&context, name.as_str(), value.as_str()),
-        };
-        result.map_err(|errno| {
-            let value = value.as_ref().map(|value| format!("={value}")).unwrap_or_default();
-            failed(format!("set option {name}{value} of a {fstype}"), errno)
-        })?;
-    }
+    configure(&context, fstype, options)?;
     rustix::mount::fsconfig_create(&context)
         .map_err(|errno| failed(format!("make a {fstype} from {source}"), errno))?;
     let bits = MountAttrFlags::from_bits_retain(attributes.set as u32);
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, bits)
         .map_err(|errno| failed(format!("mount a {fstype} from {source}"), errno))
+}
+
+/// Gives a mounted file system the options and attributes of a plan for its place; what the plan does not say stays.
+///
+/// # Errors
+/// [`MountError`] naming the place and the option that was refused. Options are taken all or not at all.
+pub fn reconfigure(plan: &MountPlan) -> Result<(), MountError> {
+    let MountSource::Filesystem { fstype, options, .. } = &plan.source else {
+        let source = io::Error::from(rustix::io::Errno::INVAL);
+        return Err(MountError::new(format!("reconfigure {}", plan.destination.display()), source));
+    };
+    let place = place(&plan.destination)?;
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = rustix::mount::fspick(&place, c"", flags)
+        .map_err(|errno| MountError::new(format!("reconfigure {}", plan.destination.display()), errno))?;
+    configure(&context, fstype, options)?;
+    rustix::mount::fsconfig_reconfigure(&context).map_err(|errno| MountError {
+        operation: format!("reconfigure {}", plan.destination.display()),
+        log: messages(&context),
+        source: errno.into(),
+    })?;
+    change(&place, plan.attributes, false, &plan.destination)
+}
+
+/// Hands options to a file system's context.
+fn configure(
+    context: &OwnedFd,
+    fstype: &str,
+    options: &[(String, Option<String>)],
+) -> Result<(), MountError> {
+    for (name, value) in options {
+        let result = match value {
+            None if matches!(name.as_str(), "ro" | "rw") && NO_READONLY_INSTANCE.contains(&fstype) => Ok(()),
+            None => rustix::mount::fsconfig_set_flag(context, name.as_str()),
+            Some(value) if value.len() > LONGEST_VALUE && name == "lowerdir" => value
+                .split(':')
+                .try_for_each(|lower| rustix::mount::fsconfig_set_string(context, "lowerdir+", lower)),
+            Some(value) => rustix::mount::fsconfig_set_string(context, name.as_str(), value.as_str()),
+        };
+        result.map_err(|errno| {
+            let value = value.as_ref().map(|value| format!("={value}")).unwrap_or_default();
+            MountError {
+                operation: format!("set option {name}{value} of a {fstype}"),
+                log: messages(context),
+                source: errno.into(),
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// What the file system wrote to its context (`fsopen(2)`, "the message retrieval interface").

@@ -3,6 +3,7 @@
 //! Every step pushes its inverse; a failure leaves no directory, mount, cgroup, process or id.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
 use rustjail::start;
 
 use super::actor::Body;
+use super::shared_mount::{self, SharedMount, SharedMountError};
 use super::undo::Undo;
 use super::user::{self, UserNames};
 use super::{ContainerError, Shared, State};
 use crate::app::Agent;
+use crate::device::{self, container::Device};
 use crate::error::chain;
 use crate::process::Process;
 use crate::process::launch::{Launch, Launched};
@@ -33,8 +36,12 @@ pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) struct CreateRequest {
     /// The OCI configuration.
     pub(crate) spec: Spec,
+    /// Devices it is given.
+    pub(crate) devices: Vec<Device>,
     /// Storages it needs.
     pub(crate) storages: Vec<Storage>,
+    /// Mounts of other containers that it is given, once it exists.
+    pub(crate) shared_mounts: Vec<SharedMount>,
     /// Whether it shares the first container's pid namespace.
     pub(crate) shared_pid_namespace: bool,
     /// The user of its first process by name; overrides the spec's numbers.
@@ -72,6 +79,8 @@ pub(super) async fn create(
         Ok((init, starting, spec, namespaces)) => {
             shared.processes().insert("", Arc::new(init));
             body.starting = Some(starting);
+            // Nobody else fills it.
+            drop(shared.spec.set(Arc::new(spec.clone())));
             body.created = Some(Created { spec, namespaces, undo });
             watch_memory(shared, agent);
             shared.set_state(State::Created);
@@ -116,33 +125,39 @@ async fn build(
     let sandbox = agent.sandbox.namespaces()?;
     let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
     rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
-    let init = InitOptions { switch: agent.facts.root_switch };
-    let mut plan =
-        plan::init(&request.spec, init).map_err(|error| ContainerError::Plan(id.clone(), error))?;
+    let plan_of = |spec: &Spec| {
+        plan::init(spec, InitOptions { switch: agent.facts.root_switch })
+            .map_err(|error| ContainerError::Plan(id.clone(), error))
+    };
+    // What cannot be planned is refused before anything is done for it. Devices and user names change the spec yet.
+    plan_of(&request.spec)?;
 
     // The blocking part as one piece of work, on a thread: mounts and cgroups.
     let (blocking_agent, blocking_id) = (Arc::clone(agent), id.clone());
     let taken = std::mem::take(undo);
     let (prepared, kept) = tokio::task::spawn_blocking(move || {
         let mut undo = taken;
-        let prepared = prepare(&blocking_agent, &blocking_id, &request.storages, &request.spec, &mut undo);
-        (prepared.map(|cgroup| (cgroup, request.spec)), undo)
+        // A panic must not lose the way back.
+        let work = || prepare(&blocking_agent, &blocking_id, &mut request, &mut undo);
+        let prepared = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(ContainerError::Panicked(blocking_id.clone())));
+        (prepared.map(|cgroup| (cgroup, request)), undo)
     })
     .await
     .map_err(|_| ContainerError::Panicked(id.clone()))?;
     *undo = kept;
-    let (cgroup, mut spec) = prepared?;
+    let (cgroup, CreateRequest { mut spec, shared_mounts, user, .. }) = prepared?;
     let cgroup = Arc::new(cgroup);
     // From here on a removal or a kill finds it.
     drop(shared.cgroup.set(Arc::clone(&cgroup)));
 
-    if !request.user.is_empty() {
+    if !user.is_empty() {
         // Only now the root is there to look a name up. The spec keeps the numbers, as if it had come with them.
         let mut process = spec.process().clone().unwrap_or_default();
-        name_user(shared, &spec, &mut process, request.user).await?;
+        name_user(shared, &spec, &mut process, user).await?;
         spec.set_process(Some(process));
-        plan = plan::init(&spec, init).map_err(|error| ContainerError::Plan(id.clone(), error))?;
     }
+    let plan = plan_of(&spec)?;
     let (pipes, streams) = streams(&plan, agent)?;
     let cgroup_directory = directory_of(&cgroup, &id)?;
     let launch = Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams };
@@ -151,6 +166,9 @@ async fn build(
     let namespaces = open_namespaces(launched.pid)?;
     if let Some((_, pid_namespace)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {
         agent.sandbox.offer_pid_namespace(pid_namespace);
+    }
+    for mount in shared_mounts {
+        share_mount(shared, agent, mount, launched.pid).await?;
     }
     Ok(Built { spec, namespaces, launched, pipes })
 }
@@ -171,12 +189,32 @@ pub(super) async fn name_user(
     Ok(())
 }
 
-/// Directories, storages, cgroup.
+/// Shows a mount of another container in this one, whose first process is `pid`.
+async fn share_mount(
+    shared: &Shared,
+    agent: &Agent,
+    mount: SharedMount,
+    pid: i32,
+) -> Result<(), ContainerError> {
+    let failed = |error| ContainerError::SharedMount(shared.id.clone(), error);
+    let source = agent.registry.all().into_iter().find_map(|container| {
+        let is_it = container.name().is_some_and(|name| name == mount.source_container);
+        let init = is_it.then(|| container.process("").ok())??;
+        init.exited().is_none().then(|| init.pid())
+    });
+    let source = source.ok_or_else(|| {
+        let (mount, container) = (mount.name.clone(), mount.source_container.clone());
+        failed(SharedMountError::NoContainer { mount, container })
+    })?;
+    let work = tokio::task::spawn_blocking(move || shared_mount::share(&mount, source, pid)).await;
+    work.map_err(|_| ContainerError::Panicked(shared.id.clone()))?.map_err(failed)
+}
+
+/// Directories, devices, storages, cgroup.
 fn prepare(
     agent: &Arc<Agent>,
     id: &ContainerId,
-    storages: &[Storage],
-    spec: &Spec,
+    request: &mut CreateRequest,
     undo: &mut Undo,
 ) -> Result<Cgroup, ContainerError> {
     let bundle = agent.paths.state.join(id.as_str());
@@ -186,13 +224,15 @@ fn prepare(
         source,
     })?;
     undo.push("remove the bundle", move || remove_bundle(&bundle));
-    for storage in storages {
+    device::container::attach(&request.devices, &mut request.spec, agent.config.hotplug_timeout)
+        .map_err(|error| ContainerError::Device(id.clone(), error))?;
+    for storage in &request.storages {
         agent.storages.acquire(storage, agent.config.hotplug_timeout)?;
         let (agent, point) = (Arc::clone(agent), storage.mount_point.clone());
         undo.push("release a storage", move || agent.storages.release(&point).map_err(|error| chain(&error)));
     }
     let failed = |error| ContainerError::Cgroup(id.clone(), error);
-    let linux = spec.linux().as_ref();
+    let linux = request.spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
     let path = CgroupPath::parse(path.as_deref().unwrap_or_default(), id.as_str()).map_err(failed)?;
     let cgroup = Cgroup::create(&agent.paths.cgroup, &path).map_err(failed)?;

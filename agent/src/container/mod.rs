@@ -7,17 +7,19 @@
 
 mod actor;
 mod create;
+mod diagnostic;
 mod exec;
 mod freeze;
 mod oom;
 mod remove;
+mod shared_mount;
 mod state;
 mod undo;
 mod user;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use rustjail::cgroup::{self, Cgroup, ErrorClass};
 use rustjail::plan::PlanError;
 use tokio::sync::{mpsc, oneshot};
@@ -25,10 +27,12 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
 pub(crate) use oom::OomWatch;
+pub(crate) use shared_mount::SharedMount;
 pub(crate) use state::State;
 pub(crate) use user::UserNames;
 
 use crate::app::Agent;
+use crate::device::DeviceError;
 use crate::error::{ErrorKind, Kind};
 use crate::process::launch::LaunchError;
 use crate::process::stdio::StreamError;
@@ -87,6 +91,12 @@ pub(crate) enum ContainerError {
     /// See [`ProcessError`].
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// See [`DeviceError`].
+    #[error("devices of {0}")]
+    Device(ContainerId, #[source] DeviceError),
+    /// See [`shared_mount::SharedMountError`].
+    #[error("create {0}")]
+    SharedMount(ContainerId, #[source] shared_mount::SharedMountError),
     /// See [`user::UserError`].
     #[error("user of a process in {0}")]
     User(ContainerId, #[source] user::UserError),
@@ -125,6 +135,8 @@ impl Kind for ContainerError {
             ContainerError::Stream(error) => error.kind(),
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
+            ContainerError::Device(_, error) => error.kind(),
+            ContainerError::SharedMount(_, error) => error.kind(),
             ContainerError::User(_, error) => error.kind(),
             ContainerError::Io { source, .. } => crate::error::kind_of_errno(source.raw_os_error()),
         }
@@ -161,6 +173,8 @@ struct Shared {
     processes: Mutex<ProcessTable>,
     /// Set once the cgroup exists.
     cgroup: OnceLock<Arc<Cgroup>>,
+    /// Set once the container is created.
+    spec: OnceLock<Arc<Spec>>,
 }
 
 impl Shared {
@@ -229,6 +243,7 @@ impl ContainerHandle {
             state: Mutex::new(State::Creating),
             processes: Mutex::default(),
             cgroup: OnceLock::new(),
+            spec: OnceLock::new(),
         });
         tokio::spawn(actor::run(Arc::clone(&shared), Arc::clone(agent), queue));
         ContainerHandle { shared, commands }
@@ -323,6 +338,28 @@ impl ContainerHandle {
             return Ok(());
         }
         self.shared.on_cgroup("kill it", Cgroup::kill).await
+    }
+
+    /// Its name within the pod, where Kubernetes gave it one.
+    fn name(&self) -> Option<String> {
+        let annotations = self.shared.spec.get()?.annotations().as_ref()?;
+        annotations.get(shared_mount::NAME_ANNOTATION).cloned()
+    }
+
+    /// The end of the message that it left for those who ask why it ended; empty where there is none.
+    pub(crate) async fn termination_message(&self) -> Result<String, ContainerError> {
+        let spec = self.shared.spec.get().map(Arc::clone).ok_or_else(|| ContainerError::State {
+            id: self.shared.id.clone(),
+            state: self.shared.state(),
+            operation: "read its termination message",
+        })?;
+        let read = tokio::task::spawn_blocking(move || diagnostic::termination_message(&spec)).await;
+        let read = read.map_err(|_| ContainerError::Panicked(self.shared.id.clone()))?;
+        read.map_err(|source| ContainerError::Io {
+            operation: "read the termination message of",
+            path: self.shared.id.to_string(),
+            source,
+        })
     }
 
     /// Statistics of the container's cgroup.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use protocols::agent::{
     BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, CreateContainerRequest, ExecProcessRequest,
-    HugetlbStats, MemoryData, MemoryStats, OOMEvent, PidsStats, RemoveContainerRequest,
-    StatsContainerResponse, ThrottlingData, UpdateContainerRequest,
+    GetDiagnosticDataRequest, GetDiagnosticDataResponse, HugetlbStats, MemoryData, MemoryStats, OOMEvent,
+    PidsStats, RemoveContainerRequest, StatsContainerResponse, ThrottlingData, UpdateContainerRequest,
 };
 use protocols::spec;
 use rustjail::cgroup::{self, MemoryUsage};
@@ -13,6 +13,9 @@ use rustjail::cgroup::{self, MemoryUsage};
 use super::status::Failure;
 use super::validate;
 use crate::app::Agent;
+
+/// The log that GetDiagnosticData gives.
+const TERMINATION_LOG: &str = "termination-log";
 
 pub(super) async fn create(agent: &Arc<Agent>, request: CreateContainerRequest) -> Result<(), Failure> {
     let (id, request) = validate::create(request)?;
@@ -51,6 +54,19 @@ pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Re
 pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
     let id = agent.oom.next().await.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
     Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
+}
+
+pub(super) async fn diagnostics(
+    agent: &Agent,
+    request: GetDiagnosticDataRequest,
+) -> Result<GetDiagnosticDataResponse, Failure> {
+    // Whatever a shim calls the end of it.
+    if !request.log_type.starts_with("termination") {
+        let text = format!("log type {:?} is unknown (there is: {TERMINATION_LOG})", request.log_type);
+        return Err(Failure::invalid(text));
+    }
+    let data = agent.registry.get(&request.container_id)?.termination_message().await?;
+    Ok(GetDiagnosticDataResponse { data, ..Default::default() })
 }
 
 pub(super) async fn stats(agent: &Agent, id: &str) -> Result<StatsContainerResponse, Failure> {

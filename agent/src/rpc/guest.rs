@@ -10,6 +10,7 @@ use protocols::agent::{
 };
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
+use super::on_a_thread;
 use super::status::Failure;
 use crate::app::Agent;
 use crate::files::Entry;
@@ -35,13 +36,6 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
 }
 
 const SYSFS: &str = "/sys";
-
-/// Work that waits for the kernel, on a thread of its own.
-async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Failure::internal("the work panicked")))
-}
 
 pub(super) async fn online(request: OnlineCPUMemRequest) -> Result<(), Failure> {
     on_a_thread(move || Ok(hotplug::online(Path::new(SYSFS), request.nb_cpus, request.cpu_only)?)).await

@@ -16,3 +16,12 @@ pub(crate) use server::{ServeError, serve};
 
 /// Version of the API, as the shims know it.
 pub(crate) const API_VERSION: &str = "0.0.1";
+
+/// Work that waits for the kernel, on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, status::Failure> + Send + 'static,
+) -> Result<T, status::Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(status::Failure::internal("the work panicked")))
+}

@@ -125,9 +125,10 @@ impl AgentService for Service {
     async fn update_ephemeral_mounts(
         &self,
         _: &TtrpcContext,
-        _: agent::UpdateEphemeralMountsRequest,
+        request: agent::UpdateEphemeralMountsRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("UpdateEphemeralMounts")
+        let agent = self.agent();
+        detached(async move { sandbox::update_storages(agent, request).await.map(empty) }).await
     }
 
     async fn stats_container(
@@ -162,15 +163,17 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::RemoveStaleVirtiofsShareMountsRequest,
     ) -> ttrpc::Result<Empty> {
-        not_built("RemoveStaleVirtiofsShareMounts")
+        let agent = self.agent();
+        detached(async move { sandbox::touch_shares(agent).await.map(empty) }).await
     }
 
     async fn get_diagnostic_data(
         &self,
         _: &TtrpcContext,
-        _: agent::GetDiagnosticDataRequest,
+        request: agent::GetDiagnosticDataRequest,
     ) -> ttrpc::Result<agent::GetDiagnosticDataResponse> {
-        not_built("GetDiagnosticData")
+        let agent = self.agent();
+        inline(async move { container::diagnostics(&agent, request).await }).await
     }
 
     async fn write_stdin(

@@ -2,12 +2,14 @@
 
 use oci_spec::runtime::{Process, Spec};
 use protocols::agent::{
-    CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage as WireStorage, StringUser,
+    CreateContainerRequest, CreateSandboxRequest, Device as WireDevice, ExecProcessRequest,
+    SharedMount as WireSharedMount, Storage as WireStorage, StringUser,
 };
 use protocols::spec::{self, SpecError, Warning};
 
 use super::status::Failure;
-use crate::container::{CreateRequest, ExecRequest, UserNames};
+use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
+use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
@@ -41,23 +43,18 @@ pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, F
 /// CreateContainer.
 pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, CreateRequest), Failure> {
     let id = ContainerId::parse(&request.container_id)?;
-    if let Some(device) = request.devices.first() {
-        return Err(Failure::unsupported(format!(
-            "device {:?} of type {:?}",
-            device.container_path, device.type_
-        )));
-    }
-    if !request.shared_mounts.is_empty() {
-        return Err(Failure::unsupported("shared_mounts"));
-    }
     no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
     let wire = request.OCI.into_option().ok_or_else(|| Failure::invalid("the request has no OCI spec"))?;
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
     without_hooks(&spec)?;
     tell_what_is_ignored(&id, &spec);
+    let devices: Vec<Device> = request.devices.into_iter().map(device).collect();
+    devices.iter().try_for_each(Device::check)?;
     let request = CreateRequest {
         spec,
+        devices,
+        shared_mounts: request.shared_mounts.into_iter().map(shared_mount).collect(),
         storages: request.storages.into_iter().map(storage).collect(),
         shared_pid_namespace: request.sandbox_pidns,
         user: user(request.string_user.into_option()),
@@ -133,7 +130,27 @@ fn no_ports(ports: [u32; 3]) -> Result<(), Failure> {
     }
 }
 
-fn storage(wire: WireStorage) -> Storage {
+fn device(wire: WireDevice) -> Device {
+    Device {
+        id: wire.id,
+        kind: wire.type_,
+        vm_path: wire.vm_path,
+        container_path: wire.container_path,
+        options: wire.options,
+    }
+}
+
+fn shared_mount(wire: WireSharedMount) -> SharedMount {
+    SharedMount {
+        name: wire.name,
+        source_container: wire.src_ctr,
+        source_path: wire.src_path,
+        destination_container: wire.dst_ctr,
+        destination_path: wire.dst_path,
+    }
+}
+
+pub(super) fn storage(wire: WireStorage) -> Storage {
     let fs_group = wire.fs_group.as_ref().map(|group| group.group_id);
     Storage {
         driver: wire.driver,
@@ -169,7 +186,11 @@ mod tests {
         assert!(create(|r| r.container_id = "x".into()).starts_with("INVALID_ARGUMENT invalid container id"));
         assert!(create(|r| r.OCI = None.into()).starts_with("INVALID_ARGUMENT"));
         assert!(create(|r| r.stdout_port = 9).contains("UNIMPLEMENTED stdio over vsock port 9"));
-        assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("UNIMPLEMENTED device"));
+        assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("INVALID_ARGUMENT device"));
+        let vfio = |r: &mut CreateContainerRequest| {
+            r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
+        };
+        assert!(create(vfio).starts_with("UNIMPLEMENTED device type"));
         let hooks = |r: &mut CreateContainerRequest| {
             let hook = oci::Hook { Path: "/bin/h".into(), ..Default::default() };
             let hooks = oci::Hooks { Prestart: vec![hook], ..Default::default() };

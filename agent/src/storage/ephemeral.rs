@@ -3,28 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustjail::plan::MountPlan;
+
 use super::local::Access;
 use super::{Storage, StorageDriver, StorageError};
+
+/// Name of the driver.
+pub(super) const NAME: &str = "ephemeral";
 
 /// See the module.
 pub(super) struct Ephemeral;
 
 impl StorageDriver for Ephemeral {
     fn name(&self) -> &'static str {
-        "ephemeral"
+        NAME
     }
 
     fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
-        if !matches!(storage.fstype.as_str(), "tmpfs" | "") {
-            return Err(StorageError::Invalid {
-                driver: storage.driver.clone(),
-                mount_point: storage.mount_point.display().to_string(),
-                reason: format!("file system {:?} is not supported, only tmpfs is", storage.fstype),
-            });
-        }
+        check_type(storage)?;
         let access = Access::parse(storage)?;
-        let (group, options): (Vec<String>, Vec<String>) =
-            storage.options.iter().cloned().partition(|option| option.starts_with("fsgid="));
+        let (group, options) = split(storage);
         super::mount_at("tmpfs", &storage.source, &options, &storage.mount_point)?;
         if group.is_empty() {
             return Ok(());
@@ -39,4 +37,22 @@ impl StorageDriver for Ephemeral {
     fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
         super::unmount(mount_point)
     }
+}
+
+fn check_type(storage: &Storage) -> Result<(), StorageError> {
+    match storage.fstype.as_str() {
+        "tmpfs" | "" => Ok(()),
+        other => Err(storage.invalid(format!("file system {other:?} is not supported, only tmpfs is"))),
+    }
+}
+
+/// The option that is ours, and those of tmpfs.
+fn split(storage: &Storage) -> (Vec<String>, Vec<String>) {
+    storage.options.iter().cloned().partition(|option| option.starts_with("fsgid="))
+}
+
+/// What a mounted tmpfs is to become. The group of its root stays.
+pub(super) fn change(storage: &Storage) -> Result<MountPlan, StorageError> {
+    check_type(storage)?;
+    super::plan("tmpfs", &storage.source, &split(storage).1, &storage.mount_point)
 }

@@ -3,10 +3,12 @@
 //! [`StorageRegistry`] counts users per mount point: the second one only counts, the last one unmounts. What kinds
 //! there are is a list of [`StorageDriver`]s, one file each. All calls block (devices are waited for).
 
+mod bind;
 mod block;
 mod ephemeral;
 mod local;
 mod overlay;
+mod virtiofs;
 
 use std::collections::HashMap;
 use std::io;
@@ -40,6 +42,17 @@ pub(crate) struct Storage {
     pub(crate) fs_group: Option<u32>,
     /// Whether it stays until the sandbox ends.
     pub(crate) shared: bool,
+}
+
+impl Storage {
+    /// The error for a request that cannot be right.
+    fn invalid(&self, reason: String) -> StorageError {
+        StorageError::Invalid {
+            driver: self.driver.clone(),
+            mount_point: self.mount_point.display().to_string(),
+            reason,
+        }
+    }
 }
 
 /// Why a storage could not be had.
@@ -77,6 +90,9 @@ pub(crate) enum StorageError {
         /// Why it failed.
         source: io::Error,
     },
+    /// There is no such storage to be changed.
+    #[error("no ephemeral storage is mounted on {0}")]
+    NotMounted(String),
     /// It is mounted already, from something else.
     #[error("{0} is in use by another storage ({1})")]
     Conflict(String, String),
@@ -99,6 +115,7 @@ impl Kind for StorageError {
                 errno => kind_of_errno(errno),
             },
             StorageError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
+            StorageError::NotMounted(_) => ErrorKind::NotFound,
             StorageError::Conflict(..) => ErrorKind::State,
         }
     }
@@ -114,8 +131,15 @@ trait StorageDriver: Send + Sync {
     fn release(&self, mount_point: &Path) -> Result<(), StorageError>;
 }
 
-static DRIVERS: [&dyn StorageDriver; 4] =
-    [&block::Block, &ephemeral::Ephemeral, &local::Local, &overlay::Overlay];
+static DRIVERS: [&dyn StorageDriver; 7] = [
+    &bind::Bind,
+    &block::Block("blk"),
+    &block::Block("mmioblk"),
+    &ephemeral::Ephemeral,
+    &local::Local,
+    &overlay::Overlay,
+    &virtiofs::VirtioFs,
+];
 
 /// Names of all drivers, sorted.
 pub(crate) fn driver_names() -> Vec<&'static str> {
@@ -171,6 +195,29 @@ impl StorageRegistry {
         Ok(())
     }
 
+    /// Gives the file systems of ephemeral storages new options, as when the pod's memory has grown: all of them, or none
+    /// when one of them cannot be right.
+    pub(crate) fn update(&self, storages: &[Storage]) -> Result<(), StorageError> {
+        let mut changes = Vec::new();
+        for storage in storages {
+            check(storage)?;
+            if storage.driver != ephemeral::NAME {
+                return Err(storage.invalid("only ephemeral storages can be changed".to_owned()));
+            }
+            let slot = self.slot(&storage.mount_point);
+            let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if used.as_ref().is_none_or(|used| used.storage.driver != ephemeral::NAME) {
+                return Err(StorageError::NotMounted(storage.mount_point.display().to_string()));
+            }
+            drop(used);
+            changes.push(ephemeral::change(storage)?);
+        }
+        changes.iter().try_for_each(|plan| {
+            let failed = |error| StorageError::Mount(plan.destination.display().to_string(), error);
+            mount::reconfigure(plan).map_err(failed)
+        })
+    }
+
     /// Counts one user less; the last one unmounts. A mount point that is not in use is no error: it was released.
     pub(crate) fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
         let slot = self.slot(mount_point);
@@ -194,11 +241,7 @@ impl StorageRegistry {
 }
 
 fn check(storage: &Storage) -> Result<(), StorageError> {
-    let invalid = |reason: &str| StorageError::Invalid {
-        driver: storage.driver.clone(),
-        mount_point: storage.mount_point.display().to_string(),
-        reason: reason.to_owned(),
-    };
+    let invalid = |reason: &str| storage.invalid(reason.to_owned());
     let point = &storage.mount_point;
     if !point.is_absolute() || point == Path::new("/") {
         return Err(invalid("the mount point is not an absolute path below /"));
@@ -212,8 +255,18 @@ fn check(storage: &Storage) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Mounts a file system at a path that is made where it is missing.
+/// Mounts a file system at a directory that is made where it is missing.
 fn mount_at(fstype: &str, source: &str, options: &[String], point: &Path) -> Result<(), StorageError> {
+    let made = make_directory(point)?;
+    mount_on(fstype, source, options, point).inspect_err(|_| {
+        if made {
+            remove_mount_point(point);
+        }
+    })
+}
+
+/// What a mount with these options is, as in a container's spec.
+fn plan(fstype: &str, source: &str, options: &[String], point: &Path) -> Result<MountPlan, StorageError> {
     let name = point.display().to_string();
     let spec: Mount = MountBuilder::default()
         .destination(point)
@@ -222,12 +275,16 @@ fn mount_at(fstype: &str, source: &str, options: &[String], point: &Path) -> Res
         .options(options.to_vec())
         .build()
         .map_err(|error| StorageError::Options(name.clone(), PlanError::Invalid(error.to_string())))?;
-    let plan = MountPlan::of_spec(&spec).map_err(|error| StorageError::Options(name.clone(), error))?;
-    let made = make_directory(point)?;
+    MountPlan::of_spec(&spec).map_err(|error| StorageError::Options(name.clone(), error))
+}
+
+/// Mounts on what is there.
+fn mount_on(fstype: &str, source: &str, options: &[String], point: &Path) -> Result<(), StorageError> {
+    use std::os::fd::AsFd as _;
+    let plan = plan(fstype, source, options, point)?;
     let attached = || -> Result<(), MountError> {
         let mount = mount::detached(&plan)?;
         let place = mount::place(point)?;
-        use std::os::fd::AsFd as _;
         mount::attach(mount.as_fd(), place.as_fd()).map_err(|errno| MountError {
             operation: format!("attach a {fstype}"),
             log: None,
@@ -235,12 +292,7 @@ fn mount_at(fstype: &str, source: &str, options: &[String], point: &Path) -> Res
         })?;
         mount::propagate(mount.as_fd(), &plan)
     };
-    attached().map_err(|error| {
-        if made {
-            remove_mount_point(point);
-        }
-        StorageError::Mount(name, error)
-    })
+    attached().map_err(|error| StorageError::Mount(point.display().to_string(), error))
 }
 
 /// Makes a directory and its parents; tells whether the last one is new.
@@ -256,9 +308,26 @@ fn make_directory(path: &Path) -> Result<bool, StorageError> {
 
 /// Unmounts and removes a mount point.
 fn unmount(point: &Path) -> Result<(), StorageError> {
-    mount::detach(point).map_err(|error| StorageError::Mount(point.display().to_string(), error))?;
+    detach(point)?;
     remove_mount_point(point);
     Ok(())
+}
+
+fn detach(point: &Path) -> Result<(), StorageError> {
+    mount::detach(point).map_err(|error| StorageError::Mount(point.display().to_string(), error))
+}
+
+/// Asks every file system below a directory for the status of its root.
+///
+/// The host's virtio-fs daemon keeps what it has open for a path until the guest asks for that path again and it is gone:
+/// after a container's share was removed on the host, this lets go of it. Whether a path is there is no matter.
+pub(crate) fn touch_mounts(below: &Path) -> io::Result<usize> {
+    let mounts = init::mountinfo::mounts()?;
+    let points: Vec<_> =
+        mounts.iter().map(|mount| &mount.point).filter(|point| point.starts_with(below)).collect();
+    let gone = points.iter().filter(|point| point.metadata().is_err()).count();
+    tracing::debug!(mounts = points.len(), gone, "asked for the shared mounts");
+    Ok(points.len())
 }
 
 /// Removes an empty directory. One that is not empty was somebody's before, and stays.

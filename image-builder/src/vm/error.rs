@@ -41,6 +41,14 @@ pub enum VmError {
         /// Its own words.
         messages: String,
     },
+    /// The daemon of a shared directory did not come up.
+    #[error("virtiofsd did not start for {}: {messages}", directory.display())]
+    Share {
+        /// The directory.
+        directory: PathBuf,
+        /// Its own words.
+        messages: String,
+    },
     /// QEMU ended before the agent was ready.
     #[error("QEMU ({engine}) ended ({status}) before the agent was ready{}", annex(messages, console))]
     Ended {

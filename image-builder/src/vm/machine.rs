@@ -82,9 +82,9 @@ pub fn disk_node(index: usize) -> String {
     }
 }
 
-/// Disks, network, vsock.
+/// Disks, shares, network, vsock.
 fn device_count(config: &VmConfig) -> usize {
-    config.disks.len() + usize::from(config.network) + 1
+    config.disks.len() + config.shares.len() + usize::from(config.network) + 1
 }
 
 /// Refuses what QEMU would refuse less clearly.
@@ -95,6 +95,15 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
             "{} disks do not fit: the machine takes {limit} virtio devices, one of them for vsock; choose q35",
             config.disks.len()
         )));
+    }
+    for share in &config.shares {
+        let is_plain = |c: char| c.is_ascii_graphic() && c != ',';
+        if share.tag.is_empty() || share.tag.len() > 36 || !share.tag.chars().all(is_plain) {
+            return Err(VmError::Config(format!(
+                "the tag {:?} of a share is not 1 to 36 printable characters without a comma",
+                share.tag
+            )));
+        }
     }
     for disk in &config.disks {
         if disk.serial.len() > 20 {
@@ -118,6 +127,7 @@ pub(super) fn arguments(
     engine: Engine,
     vsock: &VsockDevice,
     tsc_khz: Option<u64>,
+    run_dir: &std::path::Path,
 ) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
     args.push("-nodefaults");
@@ -156,6 +166,15 @@ pub(super) fn arguments(
             args.pair("-chardev", joined("socket,id=vsock,path=", &escaped(socket)));
             args.pair("-device", format!("vhost-user-vsock-{suffix},chardev=vsock"));
         }
+    }
+    if !config.shares.is_empty() && config.machine.transport() == Transport::Mmio {
+        // What a microvm offers by default is older than what virtiofsd speaks.
+        args.pair("-global", "virtio-mmio.force-legacy=false");
+    }
+    for (index, share) in config.shares.iter().enumerate() {
+        let socket = super::share::socket(run_dir, index);
+        args.pair("-chardev", joined(&format!("socket,id=share{index},path="), &escaped(&socket)));
+        args.pair("-device", format!("vhost-user-fs-{suffix},chardev=share{index},tag={}", share.tag));
     }
     if config.network {
         args.pair("-netdev", "user,id=net");
@@ -251,7 +270,7 @@ mod tests {
     }
 
     fn text(config: &VmConfig, engine: Engine, vsock: &VsockDevice) -> String {
-        let args = arguments(config, engine, vsock, Some(2_600_000));
+        let args = arguments(config, engine, vsock, Some(2_600_000), std::path::Path::new("/run"));
         args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 

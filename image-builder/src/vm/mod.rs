@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod machine;
 mod nursery;
+mod share;
 mod sys;
 mod tsc;
 
@@ -34,6 +35,7 @@ pub use console::Ready;
 pub use endpoint::Endpoint;
 pub use error::VmError;
 pub use machine::{Disk, MAC, Machine, disk_node};
+pub use share::Share;
 
 use crate::cache::Cache;
 use accel::{Engine, Memory};
@@ -74,6 +76,8 @@ pub struct VmConfig {
     pub cmdline: Vec<String>,
     /// Disks, in the order the guest sees them: the first is `/dev/vda`.
     pub disks: Vec<Disk>,
+    /// Directories of the host that the guest can mount by virtio-fs.
+    pub shares: Vec<Share>,
     /// Whether the guest gets a virtio-net interface behind QEMU's user-mode network (DHCP at 10.0.2.2).
     pub network: bool,
     /// Which accelerator to use.
@@ -95,6 +99,7 @@ impl VmConfig {
             cpus: 1,
             cmdline: Vec::new(),
             disks: Vec::new(),
+            shares: Vec::new(),
             network: false,
             accel: Accel::Auto,
             run_dir: run_dir.into(),
@@ -139,7 +144,7 @@ pub struct Vm {
     ready_at: Instant,
     // Field order is drop order: QEMU dies before the device it talks to.
     qemu: Ward,
-    _device: Option<Ward>,
+    devices: Vec<Ward>,
 }
 
 impl Vm {
@@ -193,11 +198,12 @@ impl Vm {
     async fn boot_once(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
         let files = RunFiles::create(&config.run_dir)?;
         let nursery = Nursery::new()?;
-        let (vsock, device) = if endpoint::host_has_vhost_vsock() {
-            (VsockDevice::Vhost { cid: endpoint::random_cid()? }, None)
+        let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
+        let vsock = if endpoint::host_has_vhost_vsock() {
+            VsockDevice::Vhost { cid: endpoint::random_cid()? }
         } else {
-            let device = start_vsock_device(&nursery, &files).await?;
-            (VsockDevice::VhostUser { socket: files.vhost_socket() }, Some(device))
+            devices.push(start_vsock_device(&nursery, &files).await?);
+            VsockDevice::VhostUser { socket: files.vhost_socket() }
         };
         let endpoint = match &vsock {
             VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
@@ -209,7 +215,7 @@ impl Vm {
             fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
         })?;
         let mut command = Command::new(binary);
-        command.args(machine::arguments(config, engine, &vsock, tsc_khz));
+        command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir));
         let powered_on = Instant::now();
         let (qemu, serial) = nursery.spawn_with_stdout(command, &files.qemu_log())?;
         let console = Console::follow(serial, &files.console_log())?;
@@ -244,7 +250,7 @@ impl Vm {
             ready,
             ready_at,
             qemu,
-            _device: device,
+            devices,
         })
     }
 
@@ -320,7 +326,7 @@ impl Vm {
     /// Never at present; the processes are gone when it returns.
     pub async fn stop(mut self) -> Result<(), VmError> {
         self.qemu.stop(STOP_GRACE).await;
-        if let Some(device) = &mut self._device {
+        for device in &mut self.devices {
             device.stop(STOP_GRACE).await;
         }
         self.files.remove();
@@ -414,6 +420,7 @@ impl RunFiles {
         {
             drop(fs::remove_file(path));
         }
+        share::remove_files(&self.dir);
     }
 
     /// Removes our files, and the directory when nothing else is in it.

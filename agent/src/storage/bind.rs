@@ -1,0 +1,70 @@
+//! `bind`: a file or directory of the guest, shown at a second place.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Storage, StorageDriver, StorageError};
+
+/// See the module.
+pub(super) struct Bind;
+
+impl StorageDriver for Bind {
+    fn name(&self) -> &'static str {
+        "bind"
+    }
+
+    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+        let source = Path::new(&storage.source);
+        if !source.is_absolute() {
+            return Err(storage.invalid(format!("source {:?} is not an absolute path", storage.source)));
+        }
+        let point = &storage.mount_point;
+        let is_directory = source.metadata().map_err(io("look at", source))?.is_dir();
+        let made = if is_directory { super::make_directory(point)? } else { make_file(point)? };
+        let mut options = storage.options.clone();
+        if !options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind")) {
+            options.push("bind".to_owned());
+        }
+        super::mount_on("bind", &storage.source, &options, point).inspect_err(|_| {
+            if made {
+                remove(point);
+            }
+        })
+    }
+
+    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        super::detach(mount_point)?;
+        remove(mount_point);
+        Ok(())
+    }
+}
+
+/// Makes an empty file and the directories above it; tells whether it is new.
+fn make_file(path: &Path) -> Result<bool, StorageError> {
+    if path.exists() {
+        return Ok(false);
+    }
+    if let Some(parent) = path.parent() {
+        super::make_directory(parent)?;
+    }
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    made.map(|_| true).map_err(io("make file", path))
+}
+
+/// Removes an empty mount point. One that was somebody's before has something in it, and stays.
+fn remove(point: &Path) {
+    match point.symlink_metadata() {
+        Ok(found) if found.is_file() && found.len() == 0 => {
+            if let Err(error) = std::fs::remove_file(point) {
+                tracing::debug!(path = %point.display(), %error, "a mount point stays");
+            }
+        }
+        _ => super::remove_mount_point(point),
+    }
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
+    move |source| StorageError::Io { operation, path: path.display().to_string(), source }
+}

@@ -1,0 +1,83 @@
+//! Directories of the host that the guest mounts by virtio-fs.
+//!
+//! Owns the virtiofsd processes and their sockets. A daemon ends with its machine.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::nursery::{Nursery, Ward};
+use super::{VmError, find_tool};
+
+/// How long a daemon may take to listen.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Where distributions put the daemon, besides PATH.
+const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
+
+/// A directory that the guest mounts as file system type `virtiofs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The directory of the host.
+    pub directory: PathBuf,
+    /// The tag that the guest mounts, at most 36 bytes.
+    pub tag: String,
+}
+
+/// Socket of the share at an index, in a machine's directory.
+pub(super) fn socket(run_dir: &Path, index: usize) -> PathBuf {
+    run_dir.join(format!("share{index}.sock"))
+}
+
+/// Starts a daemon for each share, and waits until all listen.
+pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -> Result<Vec<Ward>, VmError> {
+    let mut daemons = Vec::new();
+    if shares.is_empty() {
+        return Ok(daemons);
+    }
+    let installed = || PLACES.iter().map(PathBuf::from).find(|place| place.is_file());
+    let binary = find_tool("virtiofsd", "PITH_VIRTIOFSD").or_else(installed).ok_or(VmError::MissingTool {
+        tool: "virtiofsd",
+        fix: "install it (Debian 12: apt-get install qemu-system-common) or name it in PITH_VIRTIOFSD",
+    })?;
+    for (index, share) in shares.iter().enumerate() {
+        let (socket, log) = (socket(run_dir, index), run_dir.join(format!("share{index}.log")));
+        drop(std::fs::remove_file(&socket));
+        let with = |head: &str, path: &Path| {
+            let mut word = OsString::from(head);
+            word.push(path);
+            word
+        };
+        // Both QEMU's daemon and its successor in Rust understand these.
+        let mut command = Command::new(&binary);
+        command.arg(with("--socket-path=", &socket)).arg("-o").arg(with("source=", &share.directory));
+        command.args(["-o", "cache=auto"]);
+        let mut daemon = nursery.spawn(command, &log)?;
+        let give_up = Instant::now() + DEADLINE;
+        while !socket.exists() {
+            if daemon.has_ended() || Instant::now() > give_up {
+                let messages = std::fs::read_to_string(&log).unwrap_or_default();
+                return Err(VmError::Share {
+                    directory: share.directory.clone(),
+                    messages: messages.trim().to_owned(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        daemons.push(daemon);
+    }
+    Ok(daemons)
+}
+
+/// Removes what [`start`] left in a machine's directory.
+pub(super) fn remove_files(run_dir: &Path) {
+    for index in 0.. {
+        let socket = socket(run_dir, index);
+        let log = socket.with_extension("log");
+        drop(std::fs::remove_file(&socket));
+        // QEMU's daemon puts a lock beside its socket elsewhere; ours are these two.
+        if std::fs::remove_file(log).is_err() {
+            return;
+        }
+    }
+}
