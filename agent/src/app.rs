@@ -28,6 +28,7 @@ use crate::guest::details::VERSION;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
+use crate::process::command::Commands;
 use crate::process::launch::Launcher;
 use crate::process::passfd;
 use crate::process::reaper::Reaper;
@@ -87,6 +88,7 @@ pub(crate) struct Agent {
     pub(crate) sandbox: Sandbox,
     pub(crate) storages: StorageRegistry,
     pub(crate) launcher: Arc<Launcher>,
+    pub(crate) commands: Arc<Commands>,
     pub(crate) network: Network,
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
@@ -118,10 +120,12 @@ impl Kind for CreateError {
 
 impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        let paths = Paths::default();
         Ok(Arc::new(Agent {
             config,
             facts: Facts::of_guest(),
-            paths: Paths::default(),
+            commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
+            paths,
             registry: Registry::default(),
             sandbox: Sandbox::default(),
             storages: StorageRegistry::default(),

@@ -19,6 +19,7 @@ mod memory;
 mod network;
 mod passfd;
 mod processes;
+mod programs;
 mod python;
 mod recovery;
 mod shims;

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process, ProcessBuilder, Spec};
+use oci_spec::runtime::{Process, ProcessBuilder, Spec};
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
 use rustjail::cgroup::{Cgroup, CgroupPath};
@@ -16,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::prompt::{self, Order};
 use crate::app::Agent;
 use crate::container::{ContainerError, ExecRequest, UserNames};
+use crate::process::command;
 use crate::process::launch::{Launch, LaunchError};
 use crate::process::passfd::Ports;
 use crate::process::stdio::{ChildStreams, Stdio, StreamError};
@@ -51,27 +51,17 @@ pub(super) enum SessionError {
 
 /// How long what a shell left running may take to die.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn shell_process(args: Vec<String>, cwd: &str, capabilities: bool) -> Result<Process, SessionError> {
     let mut process = ProcessBuilder::default()
         .terminal(true)
         .args(args)
-        .env([PATH.to_owned(), "TERM=xterm".to_owned(), "PS1=\\u@\\h:\\w\\$ ".to_owned()])
+        .env([command::PATH.to_owned(), "TERM=xterm".to_owned(), "PS1=\\u@\\h:\\w\\$ ".to_owned()])
         .cwd(cwd)
         .build()
         .map_err(SessionError::Spec)?;
-    let all = || -> Capabilities {
-        let names = rustjail::plan::capability_names();
-        names.filter_map(|name| Capability::from_str(name.trim_start_matches("CAP_")).ok()).collect()
-    };
-    process.set_capabilities(if capabilities {
-        let set = LinuxCapabilitiesBuilder::default();
-        let set = set.bounding(all()).effective(all()).permitted(all()).inheritable(all()).ambient(all());
-        Some(set.build().map_err(SessionError::Spec)?)
-    } else {
-        None
-    });
+    let all = capabilities.then(command::all_capabilities).transpose().map_err(SessionError::Spec)?;
+    process.set_capabilities(all);
     Ok(process)
 }
 

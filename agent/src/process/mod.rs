@@ -1,8 +1,10 @@
 //! Processes of containers: their identity, their end and their streams.
 //!
 //! [`reaper`] holds the only `waitpid` of the agent; [`launch`] makes processes through the forker; [`stdio`] moves
-//! bytes between a process and whoever asks for them, [`passfd`] between it and connections that the host passed.
+//! bytes between a process and whoever asks for them, [`passfd`] between it and connections that the host passed;
+//! [`command`] runs helper programs of the guest.
 
+pub(crate) mod command;
 pub(crate) mod launch;
 pub(crate) mod passfd;
 pub(crate) mod reaper;
