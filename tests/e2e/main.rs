@@ -24,4 +24,5 @@ mod recovery;
 mod shims;
 mod storages;
 mod streams;
+mod volumes;
 mod wire;
