@@ -4,6 +4,7 @@ mod boot;
 mod cli;
 mod clock;
 mod devices;
+mod diagnostics;
 mod exits;
 mod failures;
 mod files;
