@@ -7,5 +7,6 @@ pub(crate) mod clock;
 pub mod details;
 pub(crate) mod hotplug;
 pub(crate) mod random;
+pub(crate) mod resize;
 pub(crate) mod swap;
 pub(crate) mod volume;
