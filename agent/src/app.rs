@@ -28,7 +28,9 @@ use crate::guest::details::VERSION;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
+use crate::process::command::Commands;
 use crate::process::launch::Launcher;
+use crate::process::passfd;
 use crate::process::reaper::Reaper;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
@@ -86,11 +88,13 @@ pub(crate) struct Agent {
     pub(crate) sandbox: Sandbox,
     pub(crate) storages: StorageRegistry,
     pub(crate) launcher: Arc<Launcher>,
+    pub(crate) commands: Arc<Commands>,
     pub(crate) network: Network,
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
     pub(crate) clock: Clock,
+    pub(crate) passfd: Arc<passfd::Waiting>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -116,10 +120,12 @@ impl Kind for CreateError {
 
 impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        let paths = Paths::default();
         Ok(Arc::new(Agent {
             config,
             facts: Facts::of_guest(),
-            paths: Paths::default(),
+            commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
+            paths,
             registry: Registry::default(),
             sandbox: Sandbox::default(),
             storages: StorageRegistry::default(),
@@ -129,6 +135,7 @@ impl Agent {
             metrics: Metrics::default(),
             copies: Copies::default(),
             clock: Clock::keep(init::is_pid1()),
+            passfd: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -232,7 +239,7 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     // Another agent of this process may have set logging up; without a log the agent works all the same.
-    let log = log::init(config.log).ok();
+    let log = log::init(config.log, config.log_vport).ok();
     log::log_panics();
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
@@ -292,7 +299,16 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(config, launcher, reaper, || announce(started, log)))
+    runtime.block_on(async {
+        if let Some(Err(error)) = log.map(Log::serve) {
+            tracing::error!(%error, "the log is not served");
+        }
+        let ended = serve(config, launcher, reaper, || announce(started, log)).await;
+        if let Some(log) = log {
+            log.delivered(Duration::from_millis(300)).await;
+        }
+        ended
+    })
 }
 
 async fn serve(
@@ -322,6 +338,11 @@ async fn serve(
                 tracing::error!(%error, "there is no debug console");
             }
         });
+    }
+    if let Some(port) = agent.config.passfd_listener_port
+        && let Err(error) = passfd::serve(&agent.passfd, port.get())
+    {
+        tracing::error!(%error, port, "streams cannot be passed");
     }
     let mut server = rpc::serve(&agent, &address).await?;
     announce();

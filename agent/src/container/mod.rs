@@ -35,6 +35,7 @@ use crate::app::Agent;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, Kind};
 use crate::process::launch::LaunchError;
+use crate::process::passfd::PassfdError;
 use crate::process::stdio::StreamError;
 use crate::process::{Process, ProcessError, ProcessTable};
 use crate::sandbox::SandboxError;
@@ -88,6 +89,9 @@ pub(crate) enum ContainerError {
     /// See [`StreamError`].
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// See [`PassfdError`].
+    #[error(transparent)]
+    Passfd(#[from] PassfdError),
     /// See [`LaunchError`].
     #[error("start a process in {0}")]
     Launch(ContainerId, #[source] LaunchError),
@@ -137,6 +141,7 @@ impl Kind for ContainerError {
                 ErrorClass::Internal => ErrorKind::Internal,
             },
             ContainerError::Stream(error) => error.kind(),
+            ContainerError::Passfd(error) => error.kind(),
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
             ContainerError::Device(_, error) => error.kind(),

@@ -265,17 +265,19 @@ impl AgentService for Service {
     async fn get_ip_tables(
         &self,
         _: &TtrpcContext,
-        _: agent::GetIPTablesRequest,
+        request: agent::GetIPTablesRequest,
     ) -> ttrpc::Result<agent::GetIPTablesResponse> {
-        not_built("GetIPTables")
+        let agent = self.agent();
+        inline(async move { network::get_iptables(&agent.commands, request).await }).await
     }
 
     async fn set_ip_tables(
         &self,
         _: &TtrpcContext,
-        _: agent::SetIPTablesRequest,
+        request: agent::SetIPTablesRequest,
     ) -> ttrpc::Result<agent::SetIPTablesResponse> {
-        not_built("SetIPTables")
+        let agent = self.agent();
+        detached(async move { network::set_iptables(&agent.commands, request).await }).await
     }
 
     async fn get_metrics(

@@ -11,6 +11,7 @@ use super::status::Failure;
 use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
 use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
+use crate::process::passfd::Ports;
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -43,7 +44,7 @@ pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, F
 /// CreateContainer.
 pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, CreateRequest), Failure> {
     let id = ContainerId::parse(&request.container_id)?;
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
     let wire = request.OCI.into_option().ok_or_else(|| Failure::invalid("the request has no OCI spec"))?;
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
@@ -58,13 +59,14 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
         storages: request.storages.into_iter().map(storage).collect(),
         shared_pid_namespace: request.sandbox_pidns,
         user: user(request.string_user.into_option()),
+        ports,
     };
     Ok((id, request))
 }
 
 /// ExecProcess.
 pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest), Failure> {
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
     exec_id(&request.exec_id)?;
     let wire = request.process.into_option().ok_or_else(|| Failure::invalid("the request has no process"))?;
     let (process, warnings): (Process, _) = spec::process_from_wire(&wire)?;
@@ -72,7 +74,7 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest),
         tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
     }
     let user = user(request.string_user.into_option());
-    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user }))
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user, ports }))
 }
 
 fn user(wire: Option<StringUser>) -> UserNames {
@@ -140,13 +142,6 @@ fn without_hooks(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-fn no_ports(ports: [u32; 3]) -> Result<(), Failure> {
-    match ports.iter().find(|port| **port != 0) {
-        Some(port) => Err(Failure::unsupported(format!("stdio over vsock port {port}"))),
-        None => Ok(()),
-    }
-}
-
 fn device(wire: WireDevice) -> Device {
     Device {
         id: wire.id,
@@ -202,7 +197,8 @@ mod tests {
         };
         assert!(create(|r| r.container_id = "x".into()).starts_with("INVALID_ARGUMENT invalid container id"));
         assert!(create(|r| r.OCI = None.into()).starts_with("INVALID_ARGUMENT"));
-        assert!(create(|r| r.stdout_port = 9).contains("UNIMPLEMENTED stdio over vsock port 9"));
+        let twice = create(|r| (r.stdout_port, r.stderr_port) = (9, 9));
+        assert_eq!(twice, "INVALID_ARGUMENT port 9 is named for two streams");
         assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("INVALID_ARGUMENT device"));
         let vfio = |r: &mut CreateContainerRequest| {
             r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
