@@ -219,6 +219,11 @@ impl Stdio {
         })
     }
 
+    /// Starts pumps and feeder over pipes.
+    pub(crate) fn of_pipes(pipes: Pipes, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
+        Stdio::start(Ends::Pipes(pipes), Claimed::default(), exit)
+    }
+
     /// Starts pump and feeder over a terminal's master end.
     pub(crate) fn of_terminal(
         master: OwnedFd,

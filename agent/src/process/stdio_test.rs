@@ -2,12 +2,6 @@
 
 use super::*;
 
-impl Stdio {
-    fn of_pipes(pipes: Pipes, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
-        Stdio::start(Ends::Pipes(pipes), Claimed::default(), exit)
-    }
-}
-
 fn alive() -> (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>) {
     watch::channel(None)
 }
