@@ -25,6 +25,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
+use crate::guest::memory::MemAgent;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
@@ -91,6 +92,7 @@ pub(crate) struct Agent {
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
     pub(crate) clock: Clock,
+    pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
 
@@ -117,6 +119,7 @@ impl Kind for CreateError {
 impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
         Ok(Arc::new(Agent {
+            mem_agent: MemAgent::new(&config.mem_agent),
             config,
             facts: Facts::of_guest(),
             paths: Paths::default(),
@@ -323,6 +326,10 @@ async fn serve(
             }
         });
     }
+    agent.mem_agent.start({
+        let agent = Arc::clone(&agent);
+        move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
+    });
     let mut server = rpc::serve(&agent, &address).await?;
     announce();
     let mut shutdown = agent.shutdown.subscribe();

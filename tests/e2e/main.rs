@@ -17,6 +17,7 @@ mod memory;
 mod network;
 mod processes;
 mod python;
+mod reclaim;
 mod recovery;
 mod shims;
 mod storages;

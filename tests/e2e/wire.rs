@@ -19,8 +19,6 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
     unbuilt! {
         get_ip_tables GetIPTablesRequest;
         set_ip_tables SetIPTablesRequest;
-        mem_agent_memcg_set MemAgentMemcgConfig;
-        mem_agent_compact_set MemAgentCompactConfig;
         resize_volume ResizeVolumeRequest;
         set_policy SetPolicyRequest;
     }
