@@ -25,6 +25,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
+use crate::guest::memory::MemAgent;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
@@ -95,6 +96,7 @@ pub(crate) struct Agent {
     pub(crate) copies: Copies,
     pub(crate) clock: Clock,
     pub(crate) passfd: Arc<passfd::Waiting>,
+    pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
 
@@ -122,6 +124,7 @@ impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
         let paths = Paths::default();
         Ok(Arc::new(Agent {
+            mem_agent: MemAgent::new(&config.mem_agent),
             config,
             facts: Facts::of_guest(),
             commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
@@ -344,6 +347,10 @@ async fn serve(
     {
         tracing::error!(%error, port, "streams cannot be passed");
     }
+    agent.mem_agent.start({
+        let agent = Arc::clone(&agent);
+        move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
+    });
     let mut server = rpc::serve(&agent, &address).await?;
     announce();
     let mut shutdown = agent.shutdown.subscribe();
