@@ -2,17 +2,20 @@
 
 mod boot;
 mod cli;
+mod console;
 mod devices;
 mod exits;
 mod failures;
 mod files;
 mod freeze;
 mod guest;
+mod hooks;
 mod ids;
 mod leaks;
 mod lifecycle;
 mod limits;
 mod memory;
+mod modules;
 mod network;
 mod processes;
 mod programs;
