@@ -8,5 +8,6 @@ pub mod details;
 pub(crate) mod hotplug;
 pub(crate) mod modules;
 pub(crate) mod random;
+pub(crate) mod resize;
 pub(crate) mod swap;
 pub(crate) mod volume;

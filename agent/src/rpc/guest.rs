@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use protocols::agent::{
     AgentDetails, CopyFileRequest, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest,
-    Metrics, OnlineCPUMemRequest, ReseedRandomDevRequest, SetGuestDateTimeRequest,
+    Metrics, OnlineCPUMemRequest, ReseedRandomDevRequest, ResizeVolumeRequest, SetGuestDateTimeRequest,
 };
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
@@ -16,7 +16,7 @@ use crate::app::Agent;
 use crate::files::Entry;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, Place};
-use crate::guest::{clock, hotplug, random, volume};
+use crate::guest::{hotplug, random, resize, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
@@ -77,14 +77,11 @@ pub(super) async fn add_swap(agent: &Agent, place: Place) -> Result<(), Failure>
     on_a_thread(move || Ok(swap::add(&place, timeout)?)).await
 }
 
-pub(super) fn set_clock(request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
-    Ok(clock::set(request.Sec, request.Usec)?)
+pub(super) fn set_clock(agent: &Agent, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
+    Ok(agent.clock.set(request.Sec, request.Usec)?)
 }
 
 pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, Failure> {
-    if !path.is_absolute() {
-        return Err(Failure::invalid(format!("volume path {path:?} is not absolute")));
-    }
     let (bytes, inodes) = on_a_thread(move || Ok(volume::usage(&path)?)).await?;
     let encode = |usage: volume::Usage, unit: Unit| VolumeUsage {
         available: usage.available,
@@ -99,4 +96,9 @@ pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, F
         volume_condition: Some(condition).into(),
         ..Default::default()
     })
+}
+
+pub(super) async fn resize_volume(agent: &Agent, request: ResizeVolumeRequest) -> Result<(), Failure> {
+    let timeout = agent.config.hotplug_timeout;
+    on_a_thread(move || Ok(resize::grow(Path::new(&request.volume_guest_path), request.size, timeout)?)).await
 }

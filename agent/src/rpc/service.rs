@@ -360,7 +360,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::SetGuestDateTimeRequest,
     ) -> ttrpc::Result<Empty> {
-        inline(async move { guest::set_clock(&request).map(empty) }).await
+        let agent = self.agent();
+        inline(async move { guest::set_clock(&agent, &request).map(empty) }).await
     }
 
     async fn copy_file(&self, _: &TtrpcContext, request: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
@@ -400,8 +401,13 @@ impl AgentService for Service {
         inline(async move { guest::volume_stats(request.volume_guest_path.into()).await }).await
     }
 
-    async fn resize_volume(&self, _: &TtrpcContext, _: agent::ResizeVolumeRequest) -> ttrpc::Result<Empty> {
-        not_built("ResizeVolume")
+    async fn resize_volume(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ResizeVolumeRequest,
+    ) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { guest::resize_volume(&agent, request).await.map(empty) }).await
     }
 
     async fn set_policy(&self, _: &TtrpcContext, _: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
