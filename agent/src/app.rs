@@ -230,6 +230,9 @@ enum RunError {
     Serve(#[from] rpc::ServeError),
 }
 
+/// Priority of the agent's threads, as nice(1) counts: about nine times the share of an ordinary process.
+const NICENESS: i32 = -10;
+
 /// Milliseconds since the kernel started to count time.
 fn kernel_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -299,7 +302,12 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     let reaper = Arc::new(Reaper::default());
     // Before the runtime and its threads.
     let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
-    if !init::is_pid1() {
+    if init::is_pid1() {
+        // What containers do must not hold up answers about them. The forker has left before, and starts programs as ever.
+        if let Err(errno) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::warn!(%errno, "the agent has no higher priority than containers");
+        }
+    } else {
         // Elsewhere the orphans of containers would go to another init.
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "cannot become a subreaper");
