@@ -26,6 +26,7 @@ use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
+use crate::guest::modules::{self, Loaded};
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
@@ -150,13 +151,21 @@ impl Agent {
     ) -> Result<(), SandboxError> {
         let agent = Arc::clone(self);
         tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
+        let runtime = tokio::runtime::Handle::current();
         let work = move || {
-            agent.sandbox.create(
+            let mut loaded = Loaded::default();
+            let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
+            let made = agent.sandbox.create(
                 &request,
                 &agent.paths.state.join("sandbox"),
+                || runtime.block_on(load()).map(|modules| loaded = modules),
                 |storage| agent.storages.acquire(storage, agent.config.hotplug_timeout),
                 |point| agent.release_storage(point),
-            )
+            );
+            if made.is_err() {
+                runtime.block_on(loaded.take_back(&agent.commands));
+            }
+            made
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
             let source = std::io::Error::other("panicked");
@@ -220,6 +229,9 @@ enum RunError {
     #[error(transparent)]
     Serve(#[from] rpc::ServeError),
 }
+
+/// Priority of the agent's threads, as nice(1) counts: about nine times the share of an ordinary process.
+const NICENESS: i32 = -10;
 
 /// Milliseconds since the kernel started to count time.
 fn kernel_milliseconds() -> u64 {
@@ -290,7 +302,12 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     let reaper = Arc::new(Reaper::default());
     // Before the runtime and its threads.
     let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
-    if !init::is_pid1() {
+    if init::is_pid1() {
+        // What containers do must not hold up answers about them. The forker has left before, and starts programs as ever.
+        if let Err(errno) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::warn!(%errno, "the agent has no higher priority than containers");
+        }
+    } else {
         // Elsewhere the orphans of containers would go to another init.
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "cannot become a subreaper");
@@ -334,13 +351,11 @@ async fn serve(
     {
         tracing::error!(error = %chain(&error), "the loopback interface is down");
     }
-    if agent.config.debug_console {
-        let agent = Arc::clone(&agent);
-        tokio::spawn(async move {
-            if let Err(error) = console::serve(agent).await {
-                tracing::error!(%error, "there is no debug console");
-            }
-        });
+    // Before the ready line, after which somebody may call.
+    if agent.config.debug_console
+        && let Err(error) = console::start(Arc::clone(&agent))
+    {
+        tracing::error!(%error, "there is no debug console");
     }
     if let Some(port) = agent.config.passfd_listener_port
         && let Err(error) = passfd::serve(&agent.passfd, port.get())

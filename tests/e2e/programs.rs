@@ -29,7 +29,7 @@ const MESH: &str = "\
 COMMIT
 *filter
 -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A INPUT -p tcp --dport 15020 -j REJECT --reject-with tcp-reset
+-A INPUT -p tcp -m tcp --dport 15020 -j REJECT --reject-with tcp-reset
 COMMIT
 *mangle
 -A PREROUTING -p tcp -m mark --mark 0x539 -j CONNMARK --save-mark

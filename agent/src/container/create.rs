@@ -14,6 +14,7 @@ use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
 use rustjail::start;
 
 use super::actor::Body;
+use super::hook::{self, Hooks, Stage};
 use super::shared_mount::{self, SharedMount, SharedMountError};
 use super::undo::Undo;
 use super::user::{self, UserNames};
@@ -59,6 +60,8 @@ pub(super) struct Created {
     pub(super) spec: Spec,
     /// Its namespaces, held open: they can be joined even when its first process is gone.
     pub(super) namespaces: Namespaces,
+    /// What runs at its start and its end.
+    pub(super) hooks: Arc<Hooks>,
     /// How all of it is taken away again.
     pub(super) undo: Undo,
 }
@@ -74,7 +77,9 @@ pub(super) async fn create(
     // First, so that any failure closes them and the host knows.
     let claimed = agent.passfd.claim(request.ports).await?;
     let mut undo = Undo::default();
-    let made = build(shared, agent, request, &mut undo).await.and_then(|built| {
+    // Those of a container that got so far that they run.
+    let mut hooks = Arc::default();
+    let made = build(shared, agent, request, &mut undo, &mut hooks).await.and_then(|built| {
         let Built { spec, namespaces, launched, pipes } = built;
         let Launched { pid, pidfd, exit, terminal, starting } = launched;
         let init = process("", shared, pid, pidfd, exit, ends(terminal, pipes), claimed)?;
@@ -86,13 +91,14 @@ pub(super) async fn create(
             body.starting = Some(starting);
             // Nobody else fills it.
             drop(shared.spec.set(Arc::new(spec.clone())));
-            body.created = Some(Created { spec, namespaces, undo });
+            body.created = Some(Created { spec, namespaces, hooks, undo });
             watch_memory(shared, agent);
             shared.set_state(State::Created);
             Ok(())
         }
         Err(error) => {
             take_back(undo).await;
+            hook::poststop(agent, &hooks).await;
             Err(error)
         }
     }
@@ -125,6 +131,7 @@ async fn build(
     agent: &Arc<Agent>,
     mut request: CreateRequest,
     undo: &mut Undo,
+    hooks: &mut Arc<Hooks>,
 ) -> Result<Built, ContainerError> {
     let id = shared.id.clone();
     let sandbox = agent.sandbox.namespaces()?;
@@ -174,6 +181,13 @@ async fn build(
     }
     for mount in shared_mounts {
         share_mount(shared, agent, mount, launched.pid).await?;
+    }
+    *hooks = Arc::new(Hooks::of_container(agent, &id, &spec).await?);
+    for stage in [Stage::Prestart, Stage::CreateRuntime] {
+        hooks
+            .run(agent, stage, launched.pid)
+            .await
+            .map_err(|error| ContainerError::Hook(id.clone(), Box::new(error)))?;
     }
     Ok(Built { spec, namespaces, launched, pipes })
 }

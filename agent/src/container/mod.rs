@@ -10,6 +10,7 @@ mod create;
 mod diagnostic;
 mod exec;
 mod freeze;
+mod hook;
 mod oom;
 mod remove;
 mod shared_mount;
@@ -108,6 +109,9 @@ pub(crate) enum ContainerError {
     /// See [`user::UserError`].
     #[error("user of a process in {0}")]
     User(ContainerId, #[source] user::UserError),
+    /// See [`hook::HookError`].
+    #[error("create {0}")]
+    Hook(ContainerId, #[source] Box<hook::HookError>),
     /// A file or directory of the agent's own.
     #[error("{operation} {path}")]
     Io {
@@ -148,6 +152,7 @@ impl Kind for ContainerError {
             ContainerError::Device(_, error) => error.kind(),
             ContainerError::SharedMount(_, error) => error.kind(),
             ContainerError::User(_, error) => error.kind(),
+            ContainerError::Hook(_, error) => error.kind(),
             ContainerError::Io { source, .. } => crate::error::kind_of_errno(source.raw_os_error()),
         }
     }
