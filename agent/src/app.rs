@@ -89,6 +89,8 @@ pub(crate) struct Agent {
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    #[cfg(feature = "policy")]
+    pub(crate) policy: crate::policy::Policy,
     shutdown: watch::Sender<bool>,
 }
 
@@ -126,6 +128,8 @@ impl Agent {
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
+            #[cfg(feature = "policy")]
+            policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
             shutdown: watch::channel(false).0,
         }))
     }

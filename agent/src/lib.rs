@@ -14,6 +14,8 @@ pub mod guest;
 mod listen;
 pub mod network;
 pub mod observe;
+#[cfg(feature = "policy")]
+mod policy;
 mod process;
 mod rpc;
 mod sandbox;

@@ -5,6 +5,7 @@ mod container;
 mod guest;
 mod health;
 mod network;
+mod policy;
 mod process;
 mod sandbox;
 mod server;

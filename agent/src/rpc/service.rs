@@ -11,7 +11,7 @@ use protocols::{Empty, agent, csi, types};
 use ttrpc::r#async::TtrpcContext;
 
 use super::status::Failure;
-use super::{container, guest, network, process, sandbox};
+use super::{container, guest, network, policy, process, sandbox};
 use crate::app::Agent;
 use crate::guest::swap::Place;
 
@@ -402,8 +402,9 @@ impl AgentService for Service {
         not_built("ResizeVolume")
     }
 
-    async fn set_policy(&self, _: &TtrpcContext, _: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
-        not_built("SetPolicy")
+    async fn set_policy(&self, _: &TtrpcContext, request: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { policy::set(&agent, request).await.map(empty) }).await
     }
 }
 
