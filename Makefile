@@ -8,7 +8,7 @@ CARGO ?= cargo
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 
-.PHONY: help setup build images run test lint unit guest-tests bench check-kernel clean FORCE
+.PHONY: help setup build images run test lint unit guest-tests conformance bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ unit: setup ## Tests that assume nothing but cargo
 
 guest-tests: build images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest
+
+conformance: build images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
+	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
 
 bench: build images ## Measure the guest: size, boot, create, start, exec
 	@tests/samples/demo.sh --bench

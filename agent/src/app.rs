@@ -23,11 +23,13 @@ use crate::console;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
+use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
 use crate::process::launch::Launcher;
+use crate::process::passfd;
 use crate::process::reaper::Reaper;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
@@ -91,6 +93,8 @@ pub(crate) struct Agent {
     pub(crate) copies: Copies,
     #[cfg(feature = "policy")]
     pub(crate) policy: crate::policy::Policy,
+    pub(crate) clock: Clock,
+    pub(crate) passfd: Arc<passfd::Waiting>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -130,6 +134,8 @@ impl Agent {
             copies: Copies::default(),
             #[cfg(feature = "policy")]
             policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
+            clock: Clock::keep(init::is_pid1()),
+            passfd: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -183,6 +189,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits until the sandbox is destroyed.
+    pub(crate) async fn ended(&self) {
+        let mut shutdown = self.shutdown.subscribe();
+        // The sender is the agent's own, so the channel does not close.
+        drop(shutdown.wait_for(|ended| *ended).await.map(drop));
+    }
+
     fn release_storage(&self, point: &Path) {
         if let Err(error) = self.storages.release(point) {
             tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");
@@ -226,7 +239,7 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     // Another agent of this process may have set logging up; without a log the agent works all the same.
-    let log = log::init(config.log).ok();
+    let log = log::init(config.log, config.log_vport).ok();
     log::log_panics();
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
@@ -286,7 +299,16 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(config, launcher, reaper, || announce(started, log)))
+    runtime.block_on(async {
+        if let Some(Err(error)) = log.map(Log::serve) {
+            tracing::error!(%error, "the log is not served");
+        }
+        let ended = serve(config, launcher, reaper, || announce(started, log)).await;
+        if let Some(log) = log {
+            log.delivered(Duration::from_millis(300)).await;
+        }
+        ended
+    })
 }
 
 async fn serve(
@@ -316,6 +338,11 @@ async fn serve(
                 tracing::error!(%error, "there is no debug console");
             }
         });
+    }
+    if let Some(port) = agent.config.passfd_listener_port
+        && let Err(error) = passfd::serve(&agent.passfd, port.get())
+    {
+        tracing::error!(%error, port, "streams cannot be passed");
     }
     let mut server = rpc::serve(&agent, &address).await?;
     announce();

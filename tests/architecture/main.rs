@@ -7,4 +7,5 @@
 mod dependencies;
 mod files;
 mod layers;
+mod protocol;
 mod source;

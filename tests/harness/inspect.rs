@@ -46,6 +46,14 @@ impl Guest {
     }
 }
 
+/// A line of [`Snapshot::processes`] without the difference between running and waiting.
+fn awake(line: &str) -> String {
+    line.split(' ')
+        .map(|word| if matches!(word, "R" | "D") { "S" } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
 impl Inspector {
     /// Runs a script that sees the guest below `/guest`.
     ///
@@ -73,7 +81,8 @@ impl Inspector {
         Ok(Snapshot {
             mounts: self.lines("cut -d' ' -f5 /guest/proc/1/mountinfo | sort").await?,
             cgroups: self.lines("cd /guest/cgroup && find . -type d | grep -v inspector | sort").await?,
-            processes: self.lines(processes).await?,
+            // Whether a live process runs or waits at this moment means nothing.
+            processes: self.lines(processes).await?.iter().map(|line| awake(line)).collect(),
             directories: self.lines("ls /guest/run/kata-containers").await?,
             descriptors: self.sh("ls /guest/proc/1/fd | wc -l").await?.trim().parse()?,
         })

@@ -139,6 +139,11 @@ impl Running {
         Running { client, container: container.into(), exec: exec.into() }
     }
 
+    /// A process that somebody else has started; the empty exec id is the container's first one.
+    pub fn of(client: &AgentClient, container: &str, exec: &str) -> Running {
+        Running::new(client.clone(), container, exec)
+    }
+
     /// Its exec id.
     pub fn exec_id(&self) -> &str {
         &self.exec

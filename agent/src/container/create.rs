@@ -23,7 +23,8 @@ use crate::device::{self, container::Device};
 use crate::error::chain;
 use crate::process::Process;
 use crate::process::launch::{Launch, Launched};
-use crate::process::stdio::{self, ChildStreams, Pipes, Stdio};
+use crate::process::passfd::{Claimed, Ports};
+use crate::process::stdio::{self, ChildStreams, Ends, Pipes, Stdio};
 use crate::sandbox::SharedNamespaces;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -46,6 +47,8 @@ pub(crate) struct CreateRequest {
     pub(crate) shared_pid_namespace: bool,
     /// The user of its first process by name; overrides the spec's numbers.
     pub(crate) user: UserNames,
+    /// Connections that the host made for the first process's streams.
+    pub(crate) ports: Ports,
 }
 
 /// Namespaces, held open.
@@ -68,12 +71,14 @@ pub(super) async fn create(
     request: CreateRequest,
 ) -> Result<(), ContainerError> {
     shared.processes().reserve("")?;
+    // First, so that any failure closes them and the host knows.
+    let claimed = agent.passfd.claim(request.ports).await?;
     let mut undo = Undo::default();
     let made = build(shared, agent, request, &mut undo).await.and_then(|built| {
         let Built { spec, namespaces, launched, pipes } = built;
-        let init =
-            process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;
-        Ok((init, launched.starting, spec, namespaces))
+        let Launched { pid, pidfd, exit, terminal, starting } = launched;
+        let init = process("", shared, pid, pidfd, exit, ends(terminal, pipes), claimed)?;
+        Ok((init, starting, spec, namespaces))
     });
     match made {
         Ok((init, starting, spec, namespaces)) => {
@@ -273,7 +278,9 @@ fn remove_bundle(bundle: &Path) -> Result<(), String> {
 }
 
 /// Gives the container the sandbox's IPC and UTS namespaces, whatever path its spec names, and a pid namespace: the
-/// one its spec names by path, the shared one if asked for, else a new one. Shims leave this to the agent.
+/// one its spec names by path, the shared one if asked for, else a new one.
+// COMPAT(kata): `ipc_and_uts_are_the_sandboxes_and_others_stay`. Shims leave this to the agent.
+// COMPAT(kata): `a_pid_namespace_is_given_where_the_shim_sent_none_and_kept_where_it_is_named`. They strip it.
 fn rewrite_namespaces(spec: &mut Spec, sandbox: &SharedNamespaces, shared_pid: Option<&Arc<OwnedFd>>) {
     use std::os::fd::AsRawFd as _;
     let Some(linux) = spec.linux_mut() else { return };
@@ -319,21 +326,22 @@ pub(super) fn streams(plan: &JailPlan, agent: &Agent) -> Result<(Pipes, ChildStr
     }
 }
 
-/// Starts the pumps of a launched process.
+/// The agent's ends of what a launched process reads and writes.
+pub(super) fn ends(terminal: Option<OwnedFd>, pipes: Pipes) -> Ends {
+    terminal.map_or(Ends::Pipes(pipes), Ends::Terminal)
+}
+
+/// Starts to move the bytes of a launched process.
 pub(super) fn process(
     exec_id: &str,
     shared: &Shared,
     pid: i32,
     pidfd: OwnedFd,
     exit: tokio::sync::watch::Receiver<Option<i32>>,
-    terminal: Option<OwnedFd>,
-    pipes: Pipes,
+    ends: Ends,
+    claimed: Claimed,
 ) -> Result<Process, ContainerError> {
-    let stdio = match terminal {
-        Some(master) => Stdio::of_terminal(master, &exit),
-        None => Stdio::of_pipes(pipes, &exit),
-    };
-    let stdio = stdio.inspect_err(|_| {
+    let stdio = Stdio::start(ends, claimed, &exit).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
             tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");

@@ -35,6 +35,7 @@ use crate::app::Agent;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, Kind};
 use crate::process::launch::LaunchError;
+use crate::process::passfd::PassfdError;
 use crate::process::stdio::StreamError;
 use crate::process::{Process, ProcessError, ProcessTable};
 use crate::sandbox::SandboxError;
@@ -54,6 +55,9 @@ pub(crate) enum ContainerError {
         /// What was asked.
         operation: &'static str,
     },
+    /// It was removed while the command waited.
+    #[error("container {0} not found: it was removed")]
+    Removed(ContainerId),
     /// Its queue is full.
     #[error("container {0} has too much to do, try again")]
     Busy(ContainerId),
@@ -85,6 +89,9 @@ pub(crate) enum ContainerError {
     /// See [`StreamError`].
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// See [`PassfdError`].
+    #[error(transparent)]
+    Passfd(#[from] PassfdError),
     /// See [`LaunchError`].
     #[error("start a process in {0}")]
     Launch(ContainerId, #[source] LaunchError),
@@ -116,6 +123,7 @@ impl Kind for ContainerError {
     fn kind(&self) -> ErrorKind {
         match self {
             ContainerError::State { .. } => ErrorKind::State,
+            ContainerError::Removed(_) => ErrorKind::NotFound,
             ContainerError::Busy(_) => ErrorKind::Busy,
             ContainerError::Panicked(_) => ErrorKind::Internal,
             ContainerError::Timeout { .. } => ErrorKind::Timeout,
@@ -133,6 +141,7 @@ impl Kind for ContainerError {
                 ErrorClass::Internal => ErrorKind::Internal,
             },
             ContainerError::Stream(error) => error.kind(),
+            ContainerError::Passfd(error) => error.kind(),
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
             ContainerError::Device(_, error) => error.kind(),
@@ -229,6 +238,8 @@ impl Shared {
     }
 
     /// Key of a process in the table: the first one answers to the empty id and to the container's.
+    // COMPAT(kata): `every_waiter_gets_the_status_before_and_after_the_end`. The Go shim says the container's id,
+    // runtime-rs says nothing.
     fn key<'a>(&self, exec_id: &'a str) -> &'a str {
         if exec_id == self.id.as_str() { "" } else { exec_id }
     }
@@ -251,8 +262,16 @@ impl ContainerHandle {
 
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ContainerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(make(reply)).map_err(|_| ContainerError::Busy(self.shared.id.clone()))?;
-        answer.await.map_err(|_| ContainerError::Panicked(self.shared.id.clone()))?
+        let id = || self.shared.id.clone();
+        self.commands.try_send(make(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ContainerError::Busy(id()),
+            mpsc::error::TrySendError::Closed(_) => ContainerError::Removed(id()),
+        })?;
+        // The actor ends with a removal, and what waits behind it in the queue is dropped.
+        answer.await.map_err(|_| match self.shared.state() {
+            State::Removed => ContainerError::Removed(id()),
+            _ => ContainerError::Panicked(id()),
+        })?
     }
 
     /// Id of the container.
@@ -320,14 +339,16 @@ impl ContainerHandle {
     pub(crate) async fn signal(&self, exec_id: &str, signal: u32) -> Result<(), ContainerError> {
         const SIGKILL: u32 = nix::libc::SIGKILL as u32;
         const SIGTERM: u32 = nix::libc::SIGTERM as u32;
+        // COMPAT(kata): `kill_to_the_empty_id_ends_every_process`. It is how shims stop a container.
         if exec_id.is_empty() && signal == SIGKILL {
             return self.kill_all().await;
         }
         let process = self.process(exec_id)?;
         let is_init = self.shared.key(exec_id).is_empty();
+        // COMPAT(kata): `sigterm_kills_a_first_process_that_is_deaf_to_it`. Else every stop would take its grace period.
         let signal = if is_init && signal == SIGTERM && process.is_deaf_to_term() { SIGKILL } else { signal };
         match process.signal(signal) {
-            // It is gone, as the signal wanted it.
+            // COMPAT(kata): `a_signal_to_what_has_ended_is_no_error`. It is gone, as the signal wanted it.
             Err(ProcessError::Gone(_)) => Ok(()),
             other => Ok(other?),
         }

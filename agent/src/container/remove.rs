@@ -22,7 +22,7 @@ pub(super) async fn remove(
     let processes = shared.processes().all();
     for process in processes {
         // All are dead; this only waits for the reaper to say so. A status that never came changes nothing here.
-        drop(process.wait().await);
+        drop(process.end().await);
     }
     if let Some(created) = body.created.take() {
         // The mount namespace goes first: it holds the container's mounts.

@@ -77,10 +77,10 @@ pub(crate) fn online(sys: &Path, wanted: u32, cpu_only: bool) -> Result<(), Hotp
     }
 }
 
-/// Tells the kernel of memory at physical addresses.
+/// Tells the kernel of memory at physical addresses. None are no error on any kernel.
 pub(crate) fn probe(sys: &Path, addresses: &[u64]) -> Result<(), HotplugError> {
     let path = sys.join("devices/system/memory/probe");
-    if !path.exists() {
+    if !addresses.is_empty() && !path.exists() {
         return Err(HotplugError::NoProbe);
     }
     addresses.iter().try_for_each(|address| write(&path, &format!("0x{address:X}")))

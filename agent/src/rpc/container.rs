@@ -45,14 +45,18 @@ pub(super) async fn resume(agent: &Agent, id: &str) -> Result<(), Failure> {
 
 pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Result<(), Failure> {
     let container = agent.registry.get(&request.container_id)?;
-    // Nothing to change is no error: shims send it.
+    // COMPAT(kata): `an_update_without_resources_changes_nothing`. Shims send it.
     let Some(wire) = request.resources.into_option() else { return Ok(()) };
     Ok(container.update(spec::resources_from_wire(&wire)?).await?)
 }
 
 /// Waits for the next kill. As soon as the sandbox ends there will be none.
 pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
-    let id = agent.oom.next().await.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
+    let next = tokio::select! {
+        next = agent.oom.next() => next,
+        () = agent.ended() => None,
+    };
+    let id = next.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
     Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
 }
 
@@ -141,7 +145,7 @@ fn memory_data(usage: &MemoryUsage) -> MemoryData {
         usage: usage.usage,
         max_usage: usage.max_usage,
         failcnt: usage.failures,
-        // What the shims take for "no limit".
+        // COMPAT(kata): `statistics_tell_what_was_used`. What the shims take for "no limit".
         limit: usage.limit.unwrap_or(u64::MAX),
         ..Default::default()
     }

@@ -17,7 +17,7 @@ use crate::app::Agent;
 use crate::files::Entry;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, Place};
-use crate::guest::{clock, hotplug, random, volume};
+use crate::guest::{hotplug, random, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
@@ -79,8 +79,8 @@ pub(super) async fn add_swap(agent: &Agent, place: Place) -> Result<(), Failure>
     on_a_thread(move || Ok(swap::add(&place, timeout)?)).await
 }
 
-pub(super) fn set_clock(request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
-    Ok(clock::set(request.Sec, request.Usec)?)
+pub(super) fn set_clock(agent: &Agent, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
+    Ok(agent.clock.set(request.Sec, request.Usec)?)
 }
 
 pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, Failure> {

@@ -2,6 +2,7 @@
 //! ttrpc or protobuf, and nothing here decides.
 
 mod container;
+mod decode;
 mod guest;
 mod health;
 mod network;

@@ -7,6 +7,7 @@ use protocols::{agent_ttrpc, health_ttrpc};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use super::decode;
 use super::health::HealthService;
 use super::service::Service;
 use crate::app::Agent;
@@ -40,7 +41,10 @@ pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Se
     #[cfg(feature = "policy")]
     let service = super::policy::gated(service, &agent.policy);
     let health = health_ttrpc::create_health(Arc::new(HealthService));
-    let mut server = Server::new().add_listener(listener).register_service(service).register_service(health);
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(decode::checked(service))
+        .register_service(decode::checked(health));
     server.start().await.map_err(ServeError::Start)?;
     Ok(server)
 }

@@ -358,7 +358,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::SetGuestDateTimeRequest,
     ) -> ttrpc::Result<Empty> {
-        inline(async move { guest::set_clock(&request).map(empty) }).await
+        let agent = self.agent();
+        inline(async move { guest::set_clock(&agent, &request).map(empty) }).await
     }
 
     async fn copy_file(&self, _: &TtrpcContext, request: agent::CopyFileRequest) -> ttrpc::Result<Empty> {

@@ -11,6 +11,7 @@ use super::status::Failure;
 use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
 use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
+use crate::process::passfd::Ports;
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -43,7 +44,7 @@ pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, F
 /// CreateContainer.
 pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, CreateRequest), Failure> {
     let id = ContainerId::parse(&request.container_id)?;
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
     let wire = request.OCI.into_option().ok_or_else(|| Failure::invalid("the request has no OCI spec"))?;
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
@@ -58,29 +59,47 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
         storages: request.storages.into_iter().map(storage).collect(),
         shared_pid_namespace: request.sandbox_pidns,
         user: user(request.string_user.into_option()),
+        ports,
     };
     Ok((id, request))
 }
 
 /// ExecProcess.
 pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest), Failure> {
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
-    if request.exec_id.is_empty() {
-        return Err(Failure::invalid("the request has no exec_id"));
-    }
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    exec_id(&request.exec_id)?;
     let wire = request.process.into_option().ok_or_else(|| Failure::invalid("the request has no process"))?;
     let (process, warnings): (Process, _) = spec::process_from_wire(&wire)?;
     for warning in &warnings {
         tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
     }
     let user = user(request.string_user.into_option());
-    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user }))
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user, ports }))
 }
 
 fn user(wire: Option<StringUser>) -> UserNames {
     let wire = wire.unwrap_or_default();
     UserNames { uid: wire.uid, gid: wire.gid, additional_gids: wire.additionalGids }
 }
+
+/// An exec id is a name as a container's is, of one character at least.
+fn exec_id(text: &str) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Err(Failure::invalid("the request has no exec_id"));
+    }
+    let starts = text.starts_with(char::is_alphanumeric);
+    let goes_on = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if starts && goes_on && text.len() <= LONGEST_EXEC_ID {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!(
+            "invalid exec id {text:?}: letters, digits, '.', '-' and '_', a letter or digit first"
+        )))
+    }
+}
+
+/// In bytes, as for containers.
+const LONGEST_EXEC_ID: usize = 255;
 
 fn tell(id: &ContainerId, warnings: &[Warning]) {
     for warning in warnings {
@@ -121,13 +140,6 @@ fn without_hooks(spec: &Spec) -> Result<(), Failure> {
         return Err(Failure::unsupported("OCI hooks"));
     }
     Ok(())
-}
-
-fn no_ports(ports: [u32; 3]) -> Result<(), Failure> {
-    match ports.iter().find(|port| **port != 0) {
-        Some(port) => Err(Failure::unsupported(format!("stdio over vsock port {port}"))),
-        None => Ok(()),
-    }
 }
 
 fn device(wire: WireDevice) -> Device {
@@ -185,7 +197,8 @@ mod tests {
         };
         assert!(create(|r| r.container_id = "x".into()).starts_with("INVALID_ARGUMENT invalid container id"));
         assert!(create(|r| r.OCI = None.into()).starts_with("INVALID_ARGUMENT"));
-        assert!(create(|r| r.stdout_port = 9).contains("UNIMPLEMENTED stdio over vsock port 9"));
+        let twice = create(|r| (r.stdout_port, r.stderr_port) = (9, 9));
+        assert_eq!(twice, "INVALID_ARGUMENT port 9 is named for two streams");
         assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("INVALID_ARGUMENT device"));
         let vfio = |r: &mut CreateContainerRequest| {
             r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
@@ -204,6 +217,10 @@ mod tests {
         assert!(refused(exec(ExecProcessRequest::default())).contains("no exec_id"));
         let request = ExecProcessRequest { exec_id: "e".into(), ..Default::default() };
         assert!(refused(exec(request)).contains("no process"));
+        for bad in ["a/b", "..", "-a", "a b", "a\0b", &"a".repeat(256)] {
+            let request = ExecProcessRequest { exec_id: bad.into(), ..Default::default() };
+            assert!(refused(exec(request)).starts_with("INVALID_ARGUMENT invalid exec id"), "{bad:?}");
+        }
     }
 
     #[test]

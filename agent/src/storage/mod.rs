@@ -170,10 +170,27 @@ impl StorageRegistry {
         Arc::clone(slots.entry(mount_point.to_owned()).or_default())
     }
 
+    /// Forgets a slot that nobody uses, or is about to use: requests may name any number of mount points.
+    fn forget_idle(&self, mount_point: &Path, slot: &Slot) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two references are the map's and ours.
+        if Arc::strong_count(slot) == 2 && slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            slots.remove(mount_point);
+        }
+    }
+
     /// Mounts a storage, or counts one more user of it.
     pub(crate) fn acquire(&self, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError> {
         check(storage)?;
         let slot = self.slot(&storage.mount_point);
+        let acquired = Self::acquire_in(&slot, storage, hotplug_timeout);
+        if acquired.is_err() {
+            self.forget_idle(&storage.mount_point, &slot);
+        }
+        acquired
+    }
+
+    fn acquire_in(slot: &Slot, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError> {
         let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(used) = used.as_mut() {
             let same = (&used.storage.driver, &used.storage.source) == (&storage.driver, &storage.source);
@@ -204,12 +221,16 @@ impl StorageRegistry {
             if storage.driver != ephemeral::NAME {
                 return Err(storage.invalid("only ephemeral storages can be changed".to_owned()));
             }
-            let slot = self.slot(&storage.mount_point);
-            let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            if used.as_ref().is_none_or(|used| used.storage.driver != ephemeral::NAME) {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = slots.get(&storage.mount_point).map(Arc::clone);
+            drop(slots);
+            let is_ours = slot.is_some_and(|slot| {
+                let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                used.as_ref().is_some_and(|used| used.storage.driver == ephemeral::NAME)
+            });
+            if !is_ours {
                 return Err(StorageError::NotMounted(storage.mount_point.display().to_string()));
             }
-            drop(used);
             changes.push(ephemeral::change(storage)?);
         }
         changes.iter().try_for_each(|plan| {
@@ -231,11 +252,7 @@ impl StorageRegistry {
             }
         }
         drop(used);
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two references are the map's and ours: nobody is about to use the slot.
-        if Arc::strong_count(&slot) == 2 && slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-            slots.remove(mount_point);
-        }
+        self.forget_idle(mount_point, &slot);
         Ok(())
     }
 }
@@ -363,6 +380,19 @@ mod tests {
         registry.release(&point).unwrap();
         assert!(!point.exists());
         registry.release(&point).unwrap();
+        assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_is_not_remembered() {
+        let registry = StorageRegistry::default();
+        for number in 0..3 {
+            let storage =
+                Storage { driver: "none".into(), ..local(&PathBuf::from(format!("/none/{number}"))) };
+            assert!(registry.acquire(&storage, Duration::ZERO).is_err());
+            let ephemeral = Storage { driver: ephemeral::NAME.into(), ..storage };
+            assert!(matches!(registry.update(&[ephemeral]), Err(StorageError::NotMounted(_))));
+        }
         assert!(registry.slots.lock().unwrap().is_empty());
     }
 

@@ -1,5 +1,6 @@
 //! All of the crate's unsafe code: one kernel interface per file, one call per function.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock;
 pub(crate) mod random;
 pub(crate) mod swap;

@@ -41,6 +41,14 @@ pub enum VmError {
         /// Its own words.
         messages: String,
     },
+    /// QEMU did not do as it was told.
+    #[error("QEMU refused {command}: {messages}")]
+    Qmp {
+        /// What it was told.
+        command: String,
+        /// Its own words.
+        messages: String,
+    },
     /// The daemon of a shared directory did not come up.
     #[error("virtiofsd did not start for {}: {messages}", directory.display())]
     Share {

@@ -121,6 +121,11 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
     Ok(())
 }
 
+/// Where a machine takes orders.
+pub(super) fn qmp_socket(run_dir: &std::path::Path) -> std::path::PathBuf {
+    run_dir.join("qmp.sock")
+}
+
 /// All of QEMU's arguments.
 pub(super) fn arguments(
     config: &VmConfig,
@@ -151,6 +156,11 @@ pub(super) fn arguments(
     args.pair("-m", format!("{}M", config.memory_mib));
     // vhost-user needs memory that the device's process can map too.
     args.pair("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", config.memory_mib));
+    args.pair("-qmp", {
+        let mut socket = joined("unix:", &escaped(&qmp_socket(run_dir)));
+        socket.push(",server=on,wait=off");
+        socket
+    });
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
     args.pair("-kernel", config.kernel.as_os_str());

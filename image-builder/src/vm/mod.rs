@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod machine;
 mod nursery;
+mod qmp;
 mod share;
 mod sys;
 mod tsc;
@@ -136,6 +137,8 @@ impl BootTiming {
 pub struct Vm {
     console: Console,
     endpoint: Endpoint,
+    /// Connections asked for so far, held while one is made.
+    dialled: tokio::sync::Mutex<u32>,
     engine: Engine,
     files: RunFiles,
     notes: Vec<String>,
@@ -243,6 +246,7 @@ impl Vm {
         Ok(Self {
             console,
             endpoint,
+            dialled: tokio::sync::Mutex::new(0),
             engine,
             files,
             notes: Vec::new(),
@@ -259,7 +263,22 @@ impl Vm {
     /// # Errors
     /// [`VmError::Refused`] when nothing listens on the port, other errors when the device does not answer.
     pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
-        self.endpoint.dial(port).await
+        Ok(self.dial_from(port).await?.0)
+    }
+
+    /// As [`Vm::dial`], with the port of the host from which the guest sees the connection come. It is right as long as
+    /// nobody dials this guest by its [`Endpoint`]: `vhost-device-vsock` does not tell the port but counts its
+    /// connections, so they are counted here too.
+    ///
+    /// # Errors
+    /// As [`Vm::dial`].
+    pub async fn dial_from(&self, port: u32) -> Result<(UnixStream, u32), VmError> {
+        // One at a time: the device numbers connections in the order in which it hears of them.
+        let mut dialled = self.dialled.lock().await;
+        let number = *dialled;
+        *dialled += 1;
+        let (stream, told) = self.endpoint.dial_from(port).await?;
+        Ok((stream, told.unwrap_or(number)))
     }
 
     /// Connects to the agent.
@@ -267,7 +286,7 @@ impl Vm {
     /// # Errors
     /// As [`Vm::dial`].
     pub async fn client(&self) -> Result<AgentClient, VmError> {
-        AgentClient::connect(&self.endpoint).await
+        Ok(AgentClient::over(self.dial(AGENT_PORT).await?))
     }
 
     /// Where the guest's vsock is reached, for other processes.
@@ -312,6 +331,18 @@ impl Vm {
     /// The process id of QEMU.
     pub fn pid(&self) -> u32 {
         self.qemu.pid()
+    }
+
+    /// Executes a QMP command, `Null` being no arguments, and gives what it returned.
+    ///
+    /// # Errors
+    /// [`VmError::Qmp`] with QEMU's own words, and what stands between us and QEMU.
+    pub async fn qmp(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, VmError> {
+        qmp::execute(&machine::qmp_socket(&self.files.dir), command, arguments).await
     }
 
     /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether
@@ -420,6 +451,7 @@ impl RunFiles {
         {
             drop(fs::remove_file(path));
         }
+        drop(fs::remove_file(machine::qmp_socket(&self.dir)));
         share::remove_files(&self.dir);
     }
 
