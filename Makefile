@@ -8,7 +8,7 @@ CARGO ?= cargo
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 
-.PHONY: help setup build images run test lint unit guest-tests conformance bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit guest-tests conformance bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(BUILDER): FORCE
 
 build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build
+
+flavours: build ## Pack the initrd of every flavour
+	@$(BUILDER) initrd --all
 
 images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into out/images
 	@tests/samples/build-images.sh
@@ -38,7 +41,7 @@ lint: setup ## Formatting, clippy, licences and sources of dependencies
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run --locked --workspace
 
-guest-tests: build images ## Tests that boot guests under QEMU
+guest-tests: build flavours images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest
 
 conformance: build images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names

@@ -55,6 +55,9 @@ pub struct Manifest {
     /// The initrd's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<InitrdPart>,
+    /// The ingredients of initrds of other flavours, by flavour.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flavours: BTreeMap<String, InitrdPart>,
     /// Files in the product directory, by name.
     #[serde(default)]
     pub products: BTreeMap<String, Product>,
@@ -116,6 +119,9 @@ pub struct InitrdPart {
     pub source_date_epoch: u32,
     /// Bytes of the archive before compression.
     pub unpacked_size: u64,
+    /// The Debian packages that files of the build machine came from, and their versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, String>,
     /// Everything in the archive.
     pub entries: Vec<EntryPart>,
 }
@@ -165,6 +171,7 @@ impl Manifest {
         let mut manifest = Self::read(layout);
         change(&mut manifest)?;
         manifest.products.retain(|name, _| out.join(name).is_file());
+        manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
         let mut text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| ManifestError::io("encode", out)(error.into()))?;
         text.push(b'\n');

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! description = "…"
+//! extends = "minimal"                 # all that this flavour has, too
 //! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
 //! [budget]
 //! compressed = 2_500_000              # bytes of the packed image
@@ -15,6 +16,13 @@
 //! [[symlink]]
 //! path = "/bin/sh"
 //! target = "busybox"
+//! [[symlinks]]                        # many with one target
+//! directory = "/bin"
+//! target = "busybox"
+//! names = ["ls", "cat"]
+//! [[host]]                            # programs of this machine, with the libraries they need
+//! package = "busybox-static"          # the Debian package that has them
+//! files = ["/bin/busybox"]            # one `*` in the last part matches names
 //! [[device]]
 //! path = "/dev/console"
 //! kind = "character"
@@ -26,12 +34,14 @@
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::digest::Digest;
+use crate::host::{self, HostError};
 use crate::layout::Layout;
 use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
 
@@ -72,6 +82,17 @@ pub enum RecipeError {
         /// The file in it.
         path: String,
     },
+    /// A program of this machine cannot be taken in.
+    #[error("{recipe}: a program is missing")]
+    Host {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Which, and what to do.
+        source: HostError,
+    },
+    /// Flavours extend each other in a circle, or a chain that nobody can follow.
+    #[error("{0}: `extends` leads through more than {DEPTH} flavours")]
+    Depth(PathBuf),
     /// An entry cannot be in a tree.
     #[error("{recipe}: an entry is wrong")]
     Tree {
@@ -82,6 +103,9 @@ pub enum RecipeError {
     },
 }
 
+/// How many flavours may extend each other.
+const DEPTH: usize = 4;
+
 /// A parsed recipe.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -89,12 +113,15 @@ pub struct Recipe {
     path: PathBuf,
     digest: Digest,
     file: File,
+    /// What it extends.
+    base: Option<Box<Recipe>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     description: String,
+    extends: Option<String>,
     #[serde(default)]
     overlays: Vec<String>,
     budget: Budget,
@@ -104,6 +131,10 @@ struct File {
     file: Vec<Regular>,
     #[serde(default)]
     symlink: Vec<Symlink>,
+    #[serde(default)]
+    symlinks: Vec<Symlinks>,
+    #[serde(default)]
+    host: Vec<Host>,
     #[serde(default)]
     device: Vec<Device>,
 }
@@ -135,6 +166,21 @@ struct Regular {
 struct Symlink {
     path: String,
     target: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Symlinks {
+    directory: String,
+    target: String,
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Host {
+    package: String,
+    files: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -182,6 +228,10 @@ impl Recipe {
     /// # Errors
     /// When it does not exist or is not understood.
     pub fn load(layout: &Layout, name: &str) -> Result<Self, RecipeError> {
+        Self::load_within(layout, name, DEPTH)
+    }
+
+    fn load_within(layout: &Layout, name: &str, depth: usize) -> Result<Self, RecipeError> {
         let path = layout.flavour(name);
         if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
             return Err(RecipeError::NoFlavour { name: name.to_string(), known: known(layout).join(", ") });
@@ -193,7 +243,15 @@ impl Recipe {
             source,
         })?;
         let shown = path.strip_prefix(layout.root()).unwrap_or(&path).to_path_buf();
-        Self::parse(name, shown, &text)
+        let mut recipe = Self::parse(name, shown, &text)?;
+        if let Some(base) = &recipe.file.extends {
+            let depth = depth.checked_sub(1).ok_or_else(|| RecipeError::Depth(recipe.path.clone()))?;
+            let base = Self::load_within(layout, base, depth)?;
+            // The whole of what was read, whichever file a change is in.
+            recipe.digest = Digest::of(format!("{} {}", base.digest, recipe.digest).as_bytes());
+            recipe.base = Some(Box::new(base));
+        }
+        Ok(recipe)
     }
 
     fn parse(name: &str, path: PathBuf, text: &str) -> Result<Self, RecipeError> {
@@ -204,7 +262,7 @@ impl Recipe {
                 return Err(RecipeError::Content { recipe: path, path: entry.clone() });
             }
         }
-        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file })
+        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file, base: None })
     }
 
     /// The flavour's name.
@@ -217,7 +275,7 @@ impl Recipe {
         &self.file.description
     }
 
-    /// The digest of the recipe's text.
+    /// The digest of the recipe's text, and of the recipes it extends.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -227,12 +285,15 @@ impl Recipe {
         self.file.budget.compressed
     }
 
-    /// Makes the tree: the recipe's entries, then the overlays over them.
+    /// Makes the tree: what the recipe extends, the recipe's own entries, then the overlays over them.
     ///
     /// # Errors
     /// When a product or overlay is missing, or entries contradict each other.
     pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
-        let mut tree = Tree::default();
+        let mut tree = match &self.base {
+            Some(base) => base.tree(layout)?,
+            None => Tree::default(),
+        };
         let mut add = |path: &str, node| {
             TreePath::parse(path).and_then(|path| tree.insert(path, node)).map_err(|error| self.error(error))
         };
@@ -253,6 +314,11 @@ impl Recipe {
         for Symlink { path, target } in &self.file.symlink {
             add(path, Node::new(0o777, Kind::Symlink(target.clone())))?;
         }
+        for Symlinks { directory, target, names } in &self.file.symlinks {
+            for name in names {
+                add(&format!("{directory}/{name}"), Node::new(0o777, Kind::Symlink(target.clone())))?;
+            }
+        }
         for &Device { ref path, kind, major, minor, mode } in &self.file.device {
             let kind = match kind {
                 DeviceKind::Character => Kind::Character { major, minor },
@@ -260,11 +326,37 @@ impl Recipe {
             };
             add(path, Node::new(mode.0, kind))?;
         }
+        for (path, node) in self.host_files()? {
+            add(&path, node)?;
+        }
         for name in &self.file.overlays {
             let dir = layout.rootfs().join("overlay").join(name);
             tree.overlay(&dir).map_err(|error| self.error(error))?;
         }
         Ok(tree)
+    }
+
+    /// The programs of this machine that the recipe names, with what they need. Two may need the same library.
+    fn host_files(&self) -> Result<host::Files, RecipeError> {
+        let mut files = host::Files::new();
+        for Host { package, files: wanted } in &self.file.host {
+            let closure = host::closure(package, wanted);
+            files.extend(closure.map_err(|source| RecipeError::Host { recipe: self.path.clone(), source })?);
+        }
+        Ok(files)
+    }
+
+    /// The Debian packages that parts of the tree came from, with their versions, by name.
+    ///
+    /// # Errors
+    /// As [`Recipe::tree`].
+    pub fn packages(&self) -> Result<BTreeMap<String, String>, RecipeError> {
+        let mut packages = match &self.base {
+            Some(base) => base.packages()?,
+            None => BTreeMap::new(),
+        };
+        packages.extend(host::packages(self.host_files()?.keys().map(String::as_str)));
+        Ok(packages)
     }
 
     fn error(&self, source: TreeError) -> RecipeError {
@@ -354,6 +446,42 @@ mod tests {
         assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
         assert_eq!(get("/sbin/init").kind, Kind::Symlink("../init".into()));
         assert_eq!(get("/dev/console").kind, Kind::Character { major: 5, minor: 1 });
+    }
+
+    #[test]
+    fn a_flavour_has_all_that_it_extends_and_circles_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        let write = |name: &str, text: &str| {
+            crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+        };
+        let links = "[[symlinks]]\ndirectory='/bin'\ntarget='box'\nnames=['a', 'b']\n";
+        write("base", &format!("{MINIMAL}[[directory]]\npath='/tmp'\nmode='1777'\n"));
+        write("more", &format!("extends = 'base'\n{MINIMAL}{links}"));
+        let more = Recipe::load(&layout, "more").unwrap();
+        let tree = more.tree(&layout).unwrap();
+        let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
+        assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+        assert_eq!(get("/bin/b").kind, Kind::Symlink("box".into()));
+        assert!(more.packages().unwrap().is_empty());
+        write("base", MINIMAL);
+        assert_ne!(Recipe::load(&layout, "more").unwrap().digest(), more.digest());
+        write("base", &format!("extends = 'more'\n{MINIMAL}"));
+        assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::Depth(_))));
+        write("base", &format!("extends = 'none'\n{MINIMAL}"));
+        assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::NoFlavour { .. })));
+    }
+
+    #[test]
+    fn a_missing_program_names_the_recipe_and_the_package() {
+        let layout = Layout::new("/nonexistent".into(), None);
+        let entry = "[[host]]\npackage='thing'\nfiles=['/no/such/program']";
+        let error = parse(&format!("{MINIMAL}{entry}")).unwrap().tree(&layout).unwrap_err();
+        assert!(chain(&error).contains("Debian package thing"), "{error}");
+    }
+
+    fn chain(error: &dyn std::error::Error) -> String {
+        format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `image-builder agent`, `initrd` and `build`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use image_builder::format::compress::Compression;
-use image_builder::layout::Layout;
+use image_builder::initrd::Initrd;
+use image_builder::layout::{Layout, SHIPPED};
 use image_builder::manifest::Manifest;
 use image_builder::progress::bytes;
-use image_builder::{agent, initrd, kernel};
+use image_builder::{agent, initrd, kernel, recipe};
 
 use super::Global;
 use super::kernel::KernelArgs;
@@ -26,8 +29,21 @@ impl AgentArgs {
 /// `image-builder initrd`.
 #[derive(Debug, Args)]
 pub(crate) struct InitrdArgs {
-    /// The recipe in rootfs/flavour.
-    #[arg(long, default_value = "minimal", value_name = "NAME")]
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Write it to FILE only, not into the product directory.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
+    output: Option<PathBuf>,
+    /// Pack every flavour there is.
+    #[arg(long, conflicts_with = "flavour")]
+    all: bool,
+}
+
+/// Which initrd, and how.
+#[derive(Debug, Args)]
+struct RecipeArgs {
+    /// The recipe in rootfs/flavour; another one than `minimal` becomes out/initrd-NAME.img.
+    #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
     /// How to compress it.
     #[arg(long, value_enum, default_value_t)]
@@ -41,16 +57,31 @@ impl InitrdArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
-        self.pack(&layout)?;
-        let manifest = Manifest::read(&layout);
-        global.print(&manifest.initrd, || products(&manifest, &["initrd.img"]))
+        if let Some(path) = &self.output {
+            let initrd = self.recipe.pack(&layout)?;
+            initrd.write(path)?;
+            let size = bytes(initrd.image().len() as u64);
+            return global.print(initrd.part(), || format!("{} {size}", path.display()));
+        }
+        let flavours = if self.all { recipe::known(&layout) } else { vec![self.recipe.flavour.clone()] };
+        let (mut names, mut parts) = (Vec::new(), Vec::new());
+        for flavour in flavours {
+            let initrd = RecipeArgs { flavour, ..self.recipe }.pack(&layout)?;
+            names.push(initrd.install(&layout)?);
+            parts.push(initrd.part().clone());
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = || products(&Manifest::read(&layout), &names);
+        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
     }
+}
 
-    fn pack(self, layout: &Layout) -> anyhow::Result<()> {
+impl RecipeArgs {
+    fn pack(&self, layout: &Layout) -> anyhow::Result<Initrd> {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
-        let Self { flavour, compression, check } = self;
-        let options = initrd::Options { flavour, compression, epoch, twice: check };
-        Ok(initrd::pack(layout, &options)?.install(layout)?)
+        let flavour = self.flavour.clone();
+        let options = initrd::Options { flavour, compression: self.compression, epoch, twice: self.check };
+        Ok(initrd::pack(layout, &options)?)
     }
 }
 
@@ -60,7 +91,7 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
-    initrd: InitrdArgs,
+    initrd: RecipeArgs,
 }
 
 impl BuildArgs {
@@ -70,7 +101,7 @@ impl BuildArgs {
         let options = self.kernel.options();
         kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
         agent::build(&layout, progress).await?;
-        self.initrd.pack(&layout)?;
+        self.initrd.pack(&layout)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
         global.print(&manifest, || {
             products(&manifest, &manifest.products.keys().map(String::as_str).collect::<Vec<_>>())
@@ -83,7 +114,7 @@ fn products(manifest: &Manifest, names: &[&str]) -> String {
     let line = |name: &&str| {
         let product = manifest.products.get(*name)?;
         let (size, sha256) = (product.size, product.sha256.to_string());
-        Some(format!("{name:<12} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
+        Some(format!("{name:<20} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
     };
     names.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }
