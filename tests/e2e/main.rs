@@ -18,6 +18,7 @@ mod log;
 mod memory;
 mod network;
 mod passfd;
+mod policy;
 mod processes;
 mod python;
 mod recovery;

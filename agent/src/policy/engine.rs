@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use regorus::PolicyLengthConfig;
 use regorus::utils::limits::ExecutionTimerConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::patch::{self, Operation};
@@ -40,11 +40,19 @@ const LENIENT: &str = "AllowRequestsFailingPolicy";
 
 /// A policy that is understood.
 pub(super) struct Engine {
-    source: String,
     rego: regorus::Engine,
     /// The document `data`.
     state: Value,
     lenient: bool,
+}
+
+/// What an allowed call brings with it.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Allowed {
+    /// The new state, if the rule changed it.
+    pub(super) state: Option<Value>,
+    /// Why the call would have been refused by a policy that is not lenient.
+    pub(super) ignored: Option<String>,
 }
 
 /// A rule's answer that is not just yes or no.
@@ -55,13 +63,13 @@ struct Answer {
 }
 
 impl Engine {
-    /// Understands a policy, in Rego of either version.
+    /// Understands a policy, in Rego of either version. `state` is what an earlier one of the same text left, or
+    /// [`fresh`].
     ///
     /// # Errors
     /// What is wrong with it, with line and column.
-    pub(super) fn parse(source: &str) -> Result<Engine, String> {
-        let state = json!({ "pstate": {} });
-        let mut engine = Engine { source: source.to_owned(), rego: compile(source, &state)?, state, lenient: false };
+    pub(super) fn parse(source: &str, state: Value) -> Result<Engine, String> {
+        let mut engine = Engine { rego: compile(source, &state)?, state, lenient: false };
         // This also finds what a parser does not: calls in circles, unknown functions.
         let mut prints = Vec::new();
         engine.lenient = match engine.evaluate(LENIENT, json!({}), &mut prints)? {
@@ -77,41 +85,38 @@ impl Engine {
         self.lenient
     }
 
-    /// Begins anew with the same policy and state.
-    pub(super) fn again(&mut self) -> Result<(), String> {
-        self.rego = compile(&self.source, &self.state)?;
-        Ok(())
-    }
-
     /// Asks the rule named `request`.
     ///
     /// # Errors
     /// The reason of a refusal.
-    pub(super) fn judge(&mut self, request: &str, input: Value) -> Result<(), String> {
+    pub(super) fn judge(&mut self, request: &str, input: Value) -> Result<Allowed, String> {
         let mut prints = Vec::new();
         let value = self.evaluate(request, input, &mut prints);
         let prints = tail(&prints.join(" "), PRINTS).to_owned();
         let refused = |reason: &str| if prints.is_empty() { reason.to_owned() } else { prints.clone() };
         let refusal = match value? {
-            Some(Value::Bool(true)) => return Ok(()),
+            Some(Value::Bool(true)) => return Ok(Allowed::default()),
             Some(Value::Bool(false)) => refused("its rule says no"),
             None => refused("it has no rule that holds"),
             Some(Value::Object(answer)) => {
                 let answer: Answer = serde_json::from_value(Value::Object(answer))
                     .map_err(|error| format!("its rule's answer is not understood: {error}"))?;
                 if answer.allowed {
-                    return self.remember(&answer.ops.unwrap_or_default());
+                    let state = self.remember(&answer.ops.unwrap_or_default())?;
+                    return Ok(Allowed { state, ignored: None });
                 }
                 refused("its rule says no")
             }
             Some(other) => {
                 let other = other.to_string();
-                return Err(format!("its rule's answer is neither true, false nor an object: {}", tail(&other, 100)));
+                return Err(format!(
+                    "its rule's answer is neither true, false nor an object: {}",
+                    tail(&other, 100)
+                ));
             }
         };
         if self.lenient {
-            tracing::warn!(%request, reason = %refusal, "the policy refuses; ignored, as {LENIENT} asks for");
-            return Ok(());
+            return Ok(Allowed { state: None, ignored: Some(refusal) });
         }
         Err(refusal)
     }
@@ -132,7 +137,8 @@ impl Engine {
         // Large inputs do not stay until the next call.
         self.rego.set_input(regorus::Value::new_object());
         prints.extend(self.rego.take_prints().unwrap_or_default());
-        let results = results.map_err(|error| format!("its evaluation failed: {}", tail(&error.to_string(), PRINTS)))?;
+        let results = results
+            .map_err(|error| format!("its evaluation failed: {}", tail(&error.to_string(), PRINTS)))?;
         let mut values = results.result.into_iter().flat_map(|result| result.expressions);
         let (value, more) = (values.next(), values.next());
         if more.is_some() {
@@ -147,9 +153,9 @@ impl Engine {
     }
 
     /// Changes the state, or refuses.
-    fn remember(&mut self, operations: &[Operation]) -> Result<(), String> {
+    fn remember(&mut self, operations: &[Operation]) -> Result<Option<Value>, String> {
         if operations.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let failed = |error: String| format!("what its rule wants remembered cannot be: {error}");
         let state = patch::apply(&self.state, operations).map_err(failed)?;
@@ -157,13 +163,15 @@ impl Engine {
             return Err(failed("the state is no object any more".into()));
         }
         self.rego.clear_data();
-        if let Err(error) = self.rego.add_data(state.clone().into()) {
-            self.again()?;
-            return Err(failed(error.to_string()));
-        }
-        self.state = state;
-        Ok(())
+        self.rego.add_data(state.clone().into()).map_err(|error| failed(error.to_string()))?;
+        self.state = state.clone();
+        Ok(Some(state))
     }
+}
+
+/// The state of a policy that has judged nothing yet.
+pub(super) fn fresh() -> Value {
+    json!({ "pstate": {} })
 }
 
 /// Tries the language of today, then the one before it: generated policies come in both, and no text means something
@@ -176,7 +184,8 @@ fn compile(source: &str, state: &Value) -> Result<regorus::Engine, String> {
         rego.set_gather_prints(true);
         rego.set_policy_length_config(LENGTH);
         rego.set_execution_timer_config(ExecutionTimerConfig { limit: TIME, check_interval: STEPS });
-        let package = rego.add_policy("policy".into(), source.to_owned()).map_err(|error| error.to_string())?;
+        let package =
+            rego.add_policy("policy".into(), source.to_owned()).map_err(|error| error.to_string())?;
         if package != PACKAGE {
             let package = package.trim_start_matches("data.");
             return Err(format!("its package is {package}, where agent_policy is expected"));

@@ -1,16 +1,17 @@
 //! The judgement of calls by a policy in Rego.
 //!
-//! Owns the policy in force and its state. One thread has both, and judges one call after the other, so that a slow
-//! rule holds up no other work of the agent, and what one call adds to the state the next one sees. Promises that
+//! Owns the policy in force and its state. One thread has both, and asks a process of its own ([`worker`]) about one
+//! call after the other, so that no rule holds up other work of the agent or ends it, and what one call adds to the
+//! state the next one sees. Promises that
 //! there is no call without a decision: a rule that is missing, fails, takes too long or answers nonsense is a no, and
 //! so is a policy file that is missing or not understood. Must never know how a call travels: it sees a name and JSON.
 
 mod engine;
 mod patch;
+pub(crate) mod worker;
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
@@ -18,13 +19,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::error::{ErrorKind, Kind};
-use engine::Engine;
+use worker::{Failure, Link};
 
 /// The policy that is in force from the boot on; the same place as in other guests of this API.
 pub(crate) const DEFAULT_FILE: &str = "/etc/kata-opa/default-policy.rego";
-
-/// Evaluation recurses as deep as the policy's rules call each other. Only what is used takes memory.
-const STACK: usize = 16 << 20;
 
 /// A call is refused, or a policy is.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -70,9 +68,24 @@ impl Policy {
     /// # Errors
     /// When there can be no thread.
     pub(crate) fn start(file: &Path) -> io::Result<Policy> {
+        Policy::start_with(file, Link::spawn)
+    }
+
+    /// With a thread for a worker: where a test runs, the program is the test.
+    ///
+    /// # Errors
+    /// As [`Policy::start`].
+    #[cfg(test)]
+    pub(crate) fn start_in_threads(file: &Path) -> io::Result<Policy> {
+        Policy::start_with(file, Link::to_a_thread)
+    }
+
+    fn start_with(file: &Path, link: fn() -> io::Result<Link>) -> io::Result<Policy> {
         let (jobs, queue) = mpsc::channel();
         let file = file.to_path_buf();
-        thread::Builder::new().name("policy".into()).stack_size(STACK).spawn(move || run(file, &queue))?;
+        let thread = thread::Builder::new().name("policy".into()).spawn(move || run(&file, link, &queue));
+        thread
+            .map_err(|error| io::Error::new(error.kind(), format!("start the policy's thread: {error}")))?;
         Ok(Policy { jobs })
     }
 
@@ -107,13 +120,20 @@ impl Policy {
 
 /// What is in force.
 enum Rules {
-    Policy(Box<Engine>),
+    Policy(Box<InForce>),
     /// Every call is refused, for this reason.
     Closed(String),
 }
 
-fn run(file: PathBuf, queue: &mpsc::Receiver<Job>) {
-    let mut rules = read(&file).unwrap_or_else(|reason| {
+/// A policy in force. The worker can be had again from the rest.
+struct InForce {
+    source: String,
+    state: Value,
+    worker: Link,
+}
+
+fn run(file: &Path, link: fn() -> io::Result<Link>, queue: &mpsc::Receiver<Job>) {
+    let mut rules = read(file, link).unwrap_or_else(|reason| {
         tracing::error!(path = %file.display(), %reason, "there is no policy: every call but Health is refused");
         Rules::Closed(reason)
     });
@@ -122,7 +142,7 @@ fn run(file: PathBuf, queue: &mpsc::Receiver<Job>) {
             // Whoever left before the question was asked did not get to make the call either.
             Job::Judge { answer, .. } | Job::Set { answer, .. } if answer.is_closed() => {}
             Job::Judge { request, input, answer } => {
-                let verdict = rules.judge(&request, input);
+                let verdict = rules.judge(&request, input, link);
                 if let Err(error) = &verdict {
                     tracing::warn!(%error, "a call is refused");
                 }
@@ -130,51 +150,72 @@ fn run(file: PathBuf, queue: &mpsc::Receiver<Job>) {
                 answer.send(verdict).ok();
             }
             Job::Set { source, answer } => {
-                let outcome = match parse(&source) {
-                    Ok(engine) => {
-                        tracing::info!(bytes = source.len(), lenient = engine.lenient(), "another policy is in force");
-                        rules = Rules::Policy(Box::new(engine));
-                        Ok(())
-                    }
-                    Err(reason) => Err(PolicyError::Rego(reason)),
-                };
+                let outcome = InForce::new(source, engine::fresh(), link).map_err(PolicyError::Rego);
+                let outcome = outcome.map(|policy| {
+                    tracing::info!(bytes = policy.source.len(), "another policy is in force");
+                    rules = Rules::Policy(Box::new(policy));
+                });
                 answer.send(outcome).ok();
             }
         }
     }
 }
 
-fn read(file: &Path) -> Result<Rules, String> {
+fn read(file: &Path, link: fn() -> io::Result<Link>) -> Result<Rules, String> {
     let source = std::fs::read_to_string(file)
         .map_err(|error| format!("the default policy {} cannot be read: {error}", file.display()))?;
-    let engine = parse(&source)
+    let policy = InForce::new(source, engine::fresh(), link)
         .map_err(|reason| format!("the default policy {} is not understood: {reason}", file.display()))?;
-    tracing::info!(path = %file.display(), lenient = engine.lenient(), "the default policy is in force");
-    Ok(Rules::Policy(Box::new(engine)))
+    tracing::info!(path = %file.display(), "the default policy is in force");
+    Ok(Rules::Policy(Box::new(policy)))
 }
 
-/// A bug of the interpreter must not take the agent with it, nor let a call through.
-fn parse(source: &str) -> Result<Engine, String> {
-    catch_unwind(|| Engine::parse(source)).unwrap_or_else(|_| Err("its interpreter panicked".into()))
+impl InForce {
+    /// Each policy gets a worker of its own: what is wrong with it cannot hurt the one before.
+    fn new(source: String, state: Value, link: fn() -> io::Result<Link>) -> Result<InForce, String> {
+        let mut worker = link().map_err(|error| format!("start its interpreter: {error}"))?;
+        let lenient = match worker.load(&source, &state) {
+            Ok(lenient) => lenient,
+            Err(Failure::Refused(reason) | Failure::Lost(reason)) => return Err(reason),
+        };
+        if lenient {
+            tracing::warn!("the policy is lenient: what it refuses is allowed all the same, and only logged");
+        }
+        Ok(InForce { source, state, worker })
+    }
 }
 
 impl Rules {
-    fn judge(&mut self, request: &str, input: Value) -> Result<(), PolicyError> {
+    fn judge(
+        &mut self,
+        request: &str,
+        input: Value,
+        link: fn() -> io::Result<Link>,
+    ) -> Result<(), PolicyError> {
         let denied = |reason| PolicyError::Denied { request: request.to_owned(), reason };
-        let engine = match self {
+        let policy = match self {
             Rules::Closed(reason) => return Err(denied(reason.clone())),
-            Rules::Policy(engine) => engine,
+            Rules::Policy(policy) => policy,
         };
-        if let Ok(verdict) = catch_unwind(AssertUnwindSafe(|| engine.judge(request, input))) {
-            return verdict.map_err(denied);
-        }
-        // What it was at is unknown. From the text it can be had again.
-        match catch_unwind(AssertUnwindSafe(|| engine.again())) {
-            Ok(Ok(())) => Err(denied("its interpreter panicked".into())),
-            _ => {
-                let reason = "its interpreter panicked and could not be started again";
-                *self = Rules::Closed(reason.into());
-                Err(denied(reason.into()))
+        match policy.worker.judge(request, input) {
+            Ok(allowed) => {
+                if let Some(state) = allowed.state {
+                    policy.state = state;
+                }
+                if let Some(reason) = allowed.ignored {
+                    tracing::warn!(%request, %reason, "a call is allowed by a lenient policy only");
+                }
+                Ok(())
+            }
+            Err(Failure::Refused(reason)) => Err(denied(reason)),
+            Err(Failure::Lost(reason)) => {
+                tracing::error!(%request, %reason, "the policy's worker is lost, another one is started");
+                let (source, state) = (policy.source.clone(), policy.state.clone());
+                *self = match InForce::new(source, state, link) {
+                    Ok(again) => Rules::Policy(Box::new(again)),
+                    Err(again) => Rules::Closed(format!("there is no interpreter any more: {again}")),
+                };
+                Err(denied(reason))
             }
         }
     }

@@ -130,14 +130,32 @@ mod tests {
     fn every_operation_does_what_the_rfc_says() {
         let document = json!({"a": {"b": [1, 2]}, "x/y": 1, "m~n": 2});
         for (patch, expected) in [
-            (json!([{"op": "add", "path": "/a/c", "value": 3}]), json!({"a": {"b": [1, 2], "c": 3}, "x/y": 1, "m~n": 2})),
-            (json!([{"op": "add", "path": "/a/b/1", "value": 3}]), json!({"a": {"b": [1, 3, 2]}, "x/y": 1, "m~n": 2})),
-            (json!([{"op": "add", "path": "/a/b/-", "value": 3}]), json!({"a": {"b": [1, 2, 3]}, "x/y": 1, "m~n": 2})),
+            (
+                json!([{"op": "add", "path": "/a/c", "value": 3}]),
+                json!({"a": {"b": [1, 2], "c": 3}, "x/y": 1, "m~n": 2}),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/b/1", "value": 3}]),
+                json!({"a": {"b": [1, 3, 2]}, "x/y": 1, "m~n": 2}),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/b/-", "value": 3}]),
+                json!({"a": {"b": [1, 2, 3]}, "x/y": 1, "m~n": 2}),
+            ),
             (json!([{"op": "remove", "path": "/x~1y"}]), json!({"a": {"b": [1, 2]}, "m~n": 2})),
             (json!([{"op": "remove", "path": "/a/b/0"}]), json!({"a": {"b": [2]}, "x/y": 1, "m~n": 2})),
-            (json!([{"op": "replace", "path": "/m~0n", "value": null}]), json!({"a": {"b": [1, 2]}, "x/y": 1, "m~n": null})),
-            (json!([{"op": "move", "from": "/a/b", "path": "/b"}]), json!({"a": {}, "b": [1, 2], "x/y": 1, "m~n": 2})),
-            (json!([{"op": "copy", "from": "/x~1y", "path": "/a/b/-"}]), json!({"a": {"b": [1, 2, 1]}, "x/y": 1, "m~n": 2})),
+            (
+                json!([{"op": "replace", "path": "/m~0n", "value": null}]),
+                json!({"a": {"b": [1, 2]}, "x/y": 1, "m~n": null}),
+            ),
+            (
+                json!([{"op": "move", "from": "/a/b", "path": "/b"}]),
+                json!({"a": {}, "b": [1, 2], "x/y": 1, "m~n": 2}),
+            ),
+            (
+                json!([{"op": "copy", "from": "/x~1y", "path": "/a/b/-"}]),
+                json!({"a": {"b": [1, 2, 1]}, "x/y": 1, "m~n": 2}),
+            ),
             (json!([{"op": "test", "path": "/a/b", "value": [1, 2]}]), document.clone()),
             (json!([{"op": "add", "path": "", "value": 1}]), json!(1)),
         ] {

@@ -22,15 +22,10 @@ const SOFT: &str = "ReadStreamRequest";
 
 /// Puts every method of the AgentService behind the policy. One that the service's description does not have cannot be
 /// judged, so it is left out.
-pub(in crate::rpc) fn gated(
-    services: HashMap<String, Service>,
-    policy: &Policy,
-) -> HashMap<String, Service> {
+pub(in crate::rpc) fn gated(services: HashMap<String, Service>, policy: &Policy) -> HashMap<String, Service> {
     let described = agent::file_descriptor().services().flat_map(|service| {
-        let of_service: Vec<_> = service
-            .methods()
-            .map(|method| (method.proto().name().to_owned(), method.input_type()))
-            .collect();
+        let of_service: Vec<_> =
+            service.methods().map(|method| (method.proto().name().to_owned(), method.input_type())).collect();
         of_service
     });
     let messages: HashMap<String, MessageDescriptor> = described.collect();
@@ -60,7 +55,8 @@ impl Gate {
         let name = self.message.name();
         let input = {
             let message = self.message.parse_from_bytes(payload);
-            let message = message.map_err(|error| Failure::invalid(format!("{name} is not understood: {error}")))?;
+            let message =
+                message.map_err(|error| Failure::invalid(format!("{name} is not understood: {error}")))?;
             input::of(&*message)
                 .map_err(|reason| Failure::denied(format!("{name} is blocked by policy: {reason}")))?
         };

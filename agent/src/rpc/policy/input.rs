@@ -45,9 +45,8 @@ fn object(message: &dyn MessageDyn) -> Result<Value, String> {
     let mut fields = Map::new();
     for oneof in descriptor.oneofs() {
         let given = oneof.fields().find(|field| field.has_field(message));
-        let variant = given.map(|field| {
-            Ok::<_, String>(json!({ capitalised(field.name()): singular(&field, message)? }))
-        });
+        let variant = given
+            .map(|field| Ok::<_, String>(json!({ capitalised(field.name()): singular(&field, message)? })));
         fields.insert(oneof.name().to_owned(), variant.transpose()?.unwrap_or(Value::Null));
     }
     for field in descriptor.fields().filter(|field| field.containing_oneof().is_none()) {
