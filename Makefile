@@ -8,7 +8,7 @@ CARGO ?= cargo
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 
-.PHONY: help setup build flavours images run test lint unit guest-tests conformance bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit guest-tests conformance soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ guest-tests: build flavours images ## Tests that boot guests under QEMU
 
 conformance: build flavours images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
+
+soak: build images ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
+	$(CARGO) nextest run --locked -p tests -P load
 
 bench: build images ## Measure the guest: size, boot, create, start, exec
 	@tests/samples/demo.sh --bench

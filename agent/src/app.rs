@@ -25,6 +25,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
+use crate::guest::memory::MemAgent;
 use crate::guest::modules::{self, Loaded};
 use crate::network::Network;
 use crate::observe::log::{self, Log};
@@ -96,6 +97,7 @@ pub(crate) struct Agent {
     pub(crate) copies: Copies,
     pub(crate) clock: Clock,
     pub(crate) passfd: Arc<passfd::Waiting>,
+    pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
 
@@ -123,6 +125,7 @@ impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
         let paths = Paths::default();
         Ok(Arc::new(Agent {
+            mem_agent: MemAgent::new(&config.mem_agent),
             config,
             facts: Facts::of_guest(),
             commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
@@ -227,6 +230,9 @@ enum RunError {
     Serve(#[from] rpc::ServeError),
 }
 
+/// Priority of the agent's threads, as nice(1) counts: about nine times the share of an ordinary process.
+const NICENESS: i32 = -10;
+
 /// Milliseconds since the kernel started to count time.
 fn kernel_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -296,7 +302,12 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     let reaper = Arc::new(Reaper::default());
     // Before the runtime and its threads.
     let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
-    if !init::is_pid1() {
+    if init::is_pid1() {
+        // What containers do must not hold up answers about them. The forker has left before, and starts programs as ever.
+        if let Err(errno) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::warn!(%errno, "the agent has no higher priority than containers");
+        }
+    } else {
         // Elsewhere the orphans of containers would go to another init.
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "cannot become a subreaper");
@@ -351,6 +362,10 @@ async fn serve(
     {
         tracing::error!(%error, port, "streams cannot be passed");
     }
+    agent.mem_agent.start({
+        let agent = Arc::clone(&agent);
+        move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
+    });
     let mut server = rpc::serve(&agent, &address).await?;
     announce();
     let mut shutdown = agent.shutdown.subscribe();

@@ -85,7 +85,7 @@ pub struct Confidential {
 
 /// Settings of memory reclaim (`memcg_`) and compaction (`compact_`). Periods are in seconds, `psi` limits in percent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is `agent.mem_agent_` and its name; they are documented with Kata")]
+#[allow(missing_docs, reason = "each is `agent.mem_agent_` and its name; docs/memory.md tells what it does")]
 pub struct MemAgent {
     pub enable: bool,
     pub memcg_disable: bool,
@@ -205,28 +205,24 @@ const OPTIONS: &[Entry] = &[
     unused("guest_components_rest_api", |c| &mut c.confidential.guest_components_rest_api),
     unused("guest_components_procs", |c| &mut c.confidential.guest_components_procs),
     unused("secure_storage_integrity", |c| &mut c.confidential.secure_storage_integrity),
-    unused("mem_agent_enable", |c| &mut c.mem_agent.enable),
-    unused("mem_agent_memcg_disable", |c| &mut c.mem_agent.memcg_disable),
-    unused("mem_agent_memcg_swap", |c| &mut c.mem_agent.memcg_swap),
-    unused("mem_agent_memcg_swappiness_max", |c| &mut c.mem_agent.memcg_swappiness_max),
-    unused("mem_agent_memcg_period_secs", |c| &mut c.mem_agent.memcg_period_secs),
-    unused("mem_agent_memcg_period_psi_percent_limit", |c| &mut c.mem_agent.memcg_period_psi_percent_limit),
-    unused("mem_agent_memcg_eviction_psi_percent_limit", |c| {
-        &mut c.mem_agent.memcg_eviction_psi_percent_limit
-    }),
-    unused("mem_agent_memcg_eviction_run_aging_count_min", |c| {
+    used("mem_agent_enable", |c| &mut c.mem_agent.enable),
+    used("mem_agent_memcg_disable", |c| &mut c.mem_agent.memcg_disable),
+    used("mem_agent_memcg_swap", |c| &mut c.mem_agent.memcg_swap),
+    used("mem_agent_memcg_swappiness_max", |c| &mut c.mem_agent.memcg_swappiness_max),
+    used("mem_agent_memcg_period_secs", |c| &mut c.mem_agent.memcg_period_secs),
+    used("mem_agent_memcg_period_psi_percent_limit", |c| &mut c.mem_agent.memcg_period_psi_percent_limit),
+    used("mem_agent_memcg_eviction_psi_percent_limit", |c| &mut c.mem_agent.memcg_eviction_psi_percent_limit),
+    used("mem_agent_memcg_eviction_run_aging_count_min", |c| {
         &mut c.mem_agent.memcg_eviction_run_aging_count_min
     }),
-    unused("mem_agent_compact_disable", |c| &mut c.mem_agent.compact_disable),
-    unused("mem_agent_compact_period_secs", |c| &mut c.mem_agent.compact_period_secs),
-    unused("mem_agent_compact_period_psi_percent_limit", |c| {
-        &mut c.mem_agent.compact_period_psi_percent_limit
-    }),
-    unused("mem_agent_compact_psi_percent_limit", |c| &mut c.mem_agent.compact_psi_percent_limit),
-    unused("mem_agent_compact_sec_max", |c| &mut c.mem_agent.compact_sec_max),
-    unused("mem_agent_compact_order", |c| &mut c.mem_agent.compact_order),
-    unused("mem_agent_compact_threshold", |c| &mut c.mem_agent.compact_threshold),
-    unused("mem_agent_compact_force_times", |c| &mut c.mem_agent.compact_force_times),
+    used("mem_agent_compact_disable", |c| &mut c.mem_agent.compact_disable),
+    used("mem_agent_compact_period_secs", |c| &mut c.mem_agent.compact_period_secs),
+    used("mem_agent_compact_period_psi_percent_limit", |c| &mut c.mem_agent.compact_period_psi_percent_limit),
+    used("mem_agent_compact_psi_percent_limit", |c| &mut c.mem_agent.compact_psi_percent_limit),
+    used("mem_agent_compact_sec_max", |c| &mut c.mem_agent.compact_sec_max),
+    used("mem_agent_compact_order", |c| &mut c.mem_agent.compact_order),
+    used("mem_agent_compact_threshold", |c| &mut c.mem_agent.compact_threshold),
+    used("mem_agent_compact_force_times", |c| &mut c.mem_agent.compact_force_times),
 ];
 
 /// An `agent.` option that could not be taken as it stands. The boot goes on.

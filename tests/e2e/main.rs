@@ -25,6 +25,7 @@ mod passfd;
 mod processes;
 mod programs;
 mod python;
+mod reclaim;
 mod recovery;
 mod shims;
 mod storages;

@@ -17,8 +17,6 @@ async fn methods_that_are_not_built_answer_unimplemented() -> Result<()> {
         };
     }
     unbuilt! {
-        mem_agent_memcg_set MemAgentMemcgConfig;
-        mem_agent_compact_set MemAgentCompactConfig;
         set_policy SetPolicyRequest;
     }
     Ok(())

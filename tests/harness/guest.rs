@@ -29,6 +29,7 @@ pub struct GuestBuilder {
     words: Vec<String>,
     network: bool,
     cpus: Option<u32>,
+    memory_mib: Option<u32>,
     disks: Vec<PathBuf>,
     flavour: Option<String>,
     shares: Vec<Share>,
@@ -60,6 +61,13 @@ impl GuestBuilder {
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> GuestBuilder {
         self.cpus = Some(cpus);
+        self
+    }
+
+    /// With this much memory, in MiB.
+    #[must_use]
+    pub fn memory(mut self, mib: u32) -> GuestBuilder {
+        self.memory_mib = Some(mib);
         self
     }
 
@@ -97,6 +105,7 @@ impl GuestBuilder {
         let mut config = VmConfig::new(product("vmlinux")?, initrd, directory.path());
         config.machine = self.machine;
         config.network = self.network;
+        config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
         config.shares = self.shares;

@@ -35,6 +35,7 @@ pub(crate) use user::UserNames;
 use crate::app::Agent;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, Kind};
+use crate::guest::memory::Target;
 use crate::process::launch::LaunchError;
 use crate::process::passfd::PassfdError;
 use crate::process::stdio::StreamError;
@@ -333,6 +334,11 @@ impl ContainerHandle {
         tokio::time::timeout(limit, removal).await.unwrap_or_else(|_| {
             Err(ContainerError::Timeout { operation: "removing", id: self.shared.id.clone(), seconds })
         })
+    }
+
+    /// Where its memory is counted, once it is.
+    pub(crate) fn memory(&self) -> Option<Target> {
+        Some(Target::new(self.shared.id.to_string(), self.shared.cgroup.get()?))
     }
 
     /// Finds a process by exec id.

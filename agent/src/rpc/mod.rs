@@ -5,6 +5,7 @@ mod container;
 mod decode;
 mod guest;
 mod health;
+mod memory;
 mod network;
 mod process;
 mod sandbox;

@@ -11,7 +11,7 @@ use protocols::{Empty, agent, csi, types};
 use ttrpc::r#async::TtrpcContext;
 
 use super::status::Failure;
-use super::{container, guest, network, process, sandbox};
+use super::{container, guest, memory, network, process, sandbox};
 use crate::app::Agent;
 use crate::guest::swap::Place;
 
@@ -292,17 +292,17 @@ impl AgentService for Service {
     async fn mem_agent_memcg_set(
         &self,
         _: &TtrpcContext,
-        _: agent::MemAgentMemcgConfig,
+        request: agent::MemAgentMemcgConfig,
     ) -> ttrpc::Result<Empty> {
-        not_built("MemAgentMemcgSet")
+        Ok(memory::reclaim(&self.agent, &request).map(empty)?)
     }
 
     async fn mem_agent_compact_set(
         &self,
         _: &TtrpcContext,
-        _: agent::MemAgentCompactConfig,
+        request: agent::MemAgentCompactConfig,
     ) -> ttrpc::Result<Empty> {
-        not_built("MemAgentCompactSet")
+        Ok(memory::compaction(&self.agent, &request).map(empty)?)
     }
 
     async fn create_sandbox(

@@ -90,6 +90,7 @@ pub(super) fn option_of_file(file: &str) -> &'static str {
         "io.latency" => "CONFIG_BLK_CGROUP_IOLATENCY",
         "cgroup.kill" => "Linux 5.14 or newer",
         "cgroup.freeze" => "Linux 5.2 or newer",
+        "memory.reclaim" => "Linux 6.11 or newer",
         _ if file.starts_with("memory.swap.") => "CONFIG_SWAP",
         _ if file.starts_with("memory.zswap.") => "CONFIG_ZSWAP",
         _ => Controller::of_file(file).map_or("a newer Linux", Controller::kernel_option),

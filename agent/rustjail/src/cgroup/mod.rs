@@ -25,6 +25,7 @@ mod limits;
 mod live;
 mod memory;
 mod path;
+mod reclaim;
 mod stats;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +37,7 @@ pub use error::{Error, ErrorClass};
 pub use events::EventsFile;
 pub use limits::Warning;
 pub use path::CgroupPath;
+pub use reclaim::{Inactive, Reclaimed, Stalls};
 pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, MemoryUsage, PidsStats, Stats};
 
 use file::Directory;
