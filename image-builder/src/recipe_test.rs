@@ -1,0 +1,151 @@
+//! Tests of recipes.
+
+use super::*;
+
+const MINIMAL: &str = "description = 'd'\n[budget]\ncompressed = 9\n";
+
+fn parse(text: &str) -> Result<Recipe, RecipeError> {
+    Recipe::parse("t", "t.toml".into(), text)
+}
+
+fn cause(text: &str) -> String {
+    let error = parse(text).unwrap_err();
+    let source = std::error::Error::source(&error).map(|source| source.to_string()).unwrap_or_default();
+    format!("{error}: {source}")
+}
+
+#[test]
+fn unknown_keys_are_refused_by_name_at_every_level() {
+    for extra in
+        ["colour = 1", "[budget.colour]", "[[file]]\npath='/a'\nmode='644'\ntext=''\ncolour=1", "[[colour]]"]
+    {
+        let text =
+            if extra.starts_with('[') { format!("{MINIMAL}{extra}") } else { format!("{extra}\n{MINIMAL}") };
+        assert!(cause(&text).contains("colour"), "{extra}: {}", cause(&text));
+    }
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    for (entry, expected) in [
+        ("[[directory]]\npath='/a'\nmode='9'", "octal"),
+        ("[[directory]]\npath='/a'\nmode='00755'", "octal"),
+        ("[[file]]\npath='/a'\nmode='644'", "exactly one of"),
+        ("[[file]]\npath='/a'\nmode='644'\ntext=''\nproduct='agent'", "exactly one of"),
+        ("[[file]]\npath='/a'\nmode='644'\nproduct='kernel'", "kernel"),
+        ("[[device]]\npath='/a'\nmode='644'\nkind='tape'\nmajor=1\nminor=1", "tape"),
+    ] {
+        let text = cause(&format!("{MINIMAL}{entry}"));
+        assert!(text.contains(expected), "{entry}: {text}");
+    }
+    assert!(cause("description=''").contains("budget"));
+}
+
+#[test]
+fn a_tree_has_the_recipe_and_the_overlays_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    crate::cache::write_atomically(&layout.agent(), b"ELF").unwrap();
+    crate::cache::write_atomically(&layout.rootfs().join("overlay/o/etc/b"), b"over").unwrap();
+    let recipe = parse(
+        "description = 'd'\noverlays = ['o']\n[budget]\ncompressed = 9\n\
+         [[directory]]\npath='/tmp'\nmode='1777'\n\
+         [[file]]\npath='/init'\nmode='0755'\nproduct='agent'\n\
+         [[file]]\npath='/etc/b'\nmode='0600'\ntext='recipe'\n\
+         [[symlink]]\npath='/sbin/init'\ntarget='../init'\n\
+         [[device]]\npath='/dev/console'\nkind='character'\nmajor=5\nminor=1\nmode='0600'\n",
+    )
+    .unwrap();
+    let tree = recipe.tree(&layout).unwrap();
+    let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
+    assert_eq!(get("/init"), Node::new(0o755, Kind::File(b"ELF".into())));
+    assert_eq!(get("/etc/b"), Node::new(0o644, Kind::File(b"over".into())));
+    assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+    assert_eq!(get("/sbin/init").kind, Kind::Symlink("../init".into()));
+    assert_eq!(get("/dev/console").kind, Kind::Character { major: 5, minor: 1 });
+}
+
+#[test]
+fn a_flavour_has_all_that_it_extends_and_circles_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    let write = |name: &str, text: &str| {
+        crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+    };
+    let links = "[[symlinks]]\ndirectory='/bin'\ntarget='box'\nnames=['a', 'b']\n";
+    write("base", &format!("{MINIMAL}[[directory]]\npath='/tmp'\nmode='1777'\n"));
+    write("more", &format!("extends = 'base'\n{MINIMAL}{links}"));
+    let more = Recipe::load(&layout, "more").unwrap();
+    let tree = more.tree(&layout).unwrap();
+    let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
+    assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+    assert_eq!(get("/bin/b").kind, Kind::Symlink("box".into()));
+    assert!(more.packages().unwrap().is_empty());
+    write("base", MINIMAL);
+    assert_ne!(Recipe::load(&layout, "more").unwrap().digest(), more.digest());
+    write("base", &format!("extends = 'more'\n{MINIMAL}"));
+    assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::Depth(_))));
+    write("base", &format!("extends = 'none'\n{MINIMAL}"));
+    assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::NoFlavour { .. })));
+}
+
+#[test]
+fn a_missing_program_names_the_recipe_and_the_package() {
+    let layout = Layout::new("/nonexistent".into(), None);
+    let entry = "[[host]]\npackage='thing'\nfiles=['/no/such/program']";
+    let error = parse(&format!("{MINIMAL}{entry}")).unwrap().tree(&layout).unwrap_err();
+    assert!(chain(&error).contains("Debian package thing"), "{error}");
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+}
+
+#[test]
+fn an_agent_has_the_features_of_all_that_is_extended() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    let write = |name: &str, text: &str| {
+        crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+    };
+    let init = "[[file]]\npath='/init'\nmode='0755'\nproduct='agent'\n";
+    write("a", &format!("{MINIMAL}[agent]\nfeatures = ['x']\n{init}"));
+    write("b", &format!("extends = 'a'\n{MINIMAL}[agent]\nfeatures = ['p', 'x']\n"));
+    let recipe = Recipe::load(&layout, "b").unwrap();
+    assert_eq!(recipe.features(), ["p", "x"].map(String::from).into());
+    let error = recipe.tree(&layout).unwrap_err().to_string();
+    assert!(error.contains("out/agent-p-x"), "{error}");
+    crate::cache::write_atomically(&layout.out().join("agent-p-x"), b"ELF").unwrap();
+    let tree = recipe.tree(&layout).unwrap();
+    assert_eq!(tree.get(&TreePath::parse("/init").unwrap()).unwrap().kind, Kind::File(b"ELF".into()));
+    assert!(cause(&format!("{MINIMAL}[agent]\nfeature = 'p'")).contains("feature"));
+}
+
+#[test]
+fn a_missing_agent_says_how_to_build_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    let recipe = parse(&format!("{MINIMAL}[[file]]\npath='/init'\nmode='755'\nproduct='agent'")).unwrap();
+    assert!(recipe.tree(&layout).unwrap_err().to_string().ends_with("image-builder agent"));
+}
+
+#[test]
+fn contradictions_name_the_recipe() {
+    let layout = Layout::new("/nonexistent".into(), None);
+    let twice = "[[directory]]\npath='/a'\nmode='755'\n";
+    let error = parse(&format!("{MINIMAL}{twice}{twice}")).unwrap().tree(&layout).unwrap_err();
+    assert!(matches!(error, RecipeError::Tree { source: TreeError::Twice(_), .. }), "{error:?}");
+}
+
+#[test]
+fn every_shipped_flavour_is_understood() {
+    let layout = Layout::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), None);
+    let names = known(&layout);
+    assert!(names.contains(&"minimal".to_string()), "{names:?}");
+    for name in names {
+        let recipe = Recipe::load(&layout, &name).unwrap();
+        assert!(!recipe.description().is_empty() && recipe.budget() > 0, "{name}");
+    }
+    let error = Recipe::load(&layout, "../x").unwrap_err().to_string();
+    assert!(error.contains("minimal"), "{error}");
+}
