@@ -8,7 +8,7 @@ CARGO ?= cargo
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 
-.PHONY: help setup build images run test lint unit guest-tests conformance bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit guest-tests conformance soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(BUILDER): FORCE
 build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build
 
+flavours: build ## Pack the initrd of every flavour
+	@$(BUILDER) initrd --all
+
 images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into out/images
 	@tests/samples/build-images.sh
 
@@ -33,16 +36,21 @@ test: lint unit guest-tests ## Run every test; the last ones boot guests
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p agent --features policy --all-targets -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run --locked --workspace
+	$(CARGO) nextest run --locked -p agent --features policy -E 'test(policy)'
 
-guest-tests: build images ## Tests that boot guests under QEMU
+guest-tests: build flavours images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest
 
-conformance: build images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
+conformance: build flavours images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
+
+soak: build images ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
+	$(CARGO) nextest run --locked -p tests -P load
 
 bench: build images ## Measure the guest: size, boot, create, start, exec
 	@tests/samples/demo.sh --bench

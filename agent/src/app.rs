@@ -26,10 +26,13 @@ use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
+use crate::guest::modules::{self, Loaded};
 use crate::network::Network;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
+use crate::process::command::Commands;
 use crate::process::launch::Launcher;
+use crate::process::passfd;
 use crate::process::reaper::Reaper;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
@@ -87,11 +90,15 @@ pub(crate) struct Agent {
     pub(crate) sandbox: Sandbox,
     pub(crate) storages: StorageRegistry,
     pub(crate) launcher: Arc<Launcher>,
+    pub(crate) commands: Arc<Commands>,
     pub(crate) network: Network,
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    #[cfg(feature = "policy")]
+    pub(crate) policy: crate::policy::Policy,
     pub(crate) clock: Clock,
+    pub(crate) passfd: Arc<passfd::Waiting>,
     pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
@@ -118,11 +125,13 @@ impl Kind for CreateError {
 
 impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        let paths = Paths::default();
         Ok(Arc::new(Agent {
             mem_agent: MemAgent::new(&config.mem_agent),
             config,
             facts: Facts::of_guest(),
-            paths: Paths::default(),
+            commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
+            paths,
             registry: Registry::default(),
             sandbox: Sandbox::default(),
             storages: StorageRegistry::default(),
@@ -131,7 +140,10 @@ impl Agent {
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
+            #[cfg(feature = "policy")]
+            policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
             clock: Clock::keep(init::is_pid1()),
+            passfd: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -143,13 +155,21 @@ impl Agent {
     ) -> Result<(), SandboxError> {
         let agent = Arc::clone(self);
         tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
+        let runtime = tokio::runtime::Handle::current();
         let work = move || {
-            agent.sandbox.create(
+            let mut loaded = Loaded::default();
+            let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
+            let made = agent.sandbox.create(
                 &request,
                 &agent.paths.state.join("sandbox"),
+                || runtime.block_on(load()).map(|modules| loaded = modules),
                 |storage| agent.storages.acquire(storage, agent.config.hotplug_timeout),
                 |point| agent.release_storage(point),
-            )
+            );
+            if made.is_err() {
+                runtime.block_on(loaded.take_back(&agent.commands));
+            }
+            made
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
             let source = std::io::Error::other("panicked");
@@ -214,6 +234,9 @@ enum RunError {
     Serve(#[from] rpc::ServeError),
 }
 
+/// Priority of the agent's threads, as nice(1) counts: about nine times the share of an ordinary process.
+const NICENESS: i32 = -10;
+
 /// Milliseconds since the kernel started to count time.
 fn kernel_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -235,7 +258,7 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     // Another agent of this process may have set logging up; without a log the agent works all the same.
-    let log = log::init(config.log).ok();
+    let log = log::init(config.log, config.log_vport).ok();
     log::log_panics();
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
@@ -283,7 +306,12 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     let reaper = Arc::new(Reaper::default());
     // Before the runtime and its threads.
     let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
-    if !init::is_pid1() {
+    if init::is_pid1() {
+        // What containers do must not hold up answers about them. The forker has left before, and starts programs as ever.
+        if let Err(errno) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::warn!(%errno, "the agent has no higher priority than containers");
+        }
+    } else {
         // Elsewhere the orphans of containers would go to another init.
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "cannot become a subreaper");
@@ -295,7 +323,16 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(config, launcher, reaper, || announce(started, log)))
+    runtime.block_on(async {
+        if let Some(Err(error)) = log.map(Log::serve) {
+            tracing::error!(%error, "the log is not served");
+        }
+        let ended = serve(config, launcher, reaper, || announce(started, log)).await;
+        if let Some(log) = log {
+            log.delivered(Duration::from_millis(300)).await;
+        }
+        ended
+    })
 }
 
 async fn serve(
@@ -318,13 +355,16 @@ async fn serve(
     {
         tracing::error!(error = %chain(&error), "the loopback interface is down");
     }
-    if agent.config.debug_console {
-        let agent = Arc::clone(&agent);
-        tokio::spawn(async move {
-            if let Err(error) = console::serve(agent).await {
-                tracing::error!(%error, "there is no debug console");
-            }
-        });
+    // Before the ready line, after which somebody may call.
+    if agent.config.debug_console
+        && let Err(error) = console::start(Arc::clone(&agent))
+    {
+        tracing::error!(%error, "there is no debug console");
+    }
+    if let Some(port) = agent.config.passfd_listener_port
+        && let Err(error) = passfd::serve(&agent.passfd, port.get())
+    {
+        tracing::error!(%error, port, "streams cannot be passed");
     }
     agent.mem_agent.start({
         let agent = Arc::clone(&agent);

@@ -30,7 +30,7 @@ const PREFIX: &str = "agent.";
 pub struct Config {
     /// The least severe level that is logged.
     pub log: LogLevel,
-    /// Vsock port that serves the log; none logs to the console.
+    /// Vsock port that serves the log; none logs to the console. With one, the console gets errors only.
     pub log_vport: Option<NonZeroU32>,
     /// Whether to serve a shell.
     pub debug_console: bool,
@@ -185,13 +185,13 @@ const fn unused(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -
 /// All options. A test holds it against the defaults and names that shims rely on.
 const OPTIONS: &[Entry] = &[
     used("log", |c| &mut c.log),
-    unused("log_vport", |c| &mut c.log_vport),
+    used("log_vport", |c| &mut c.log_vport),
     used("debug_console", |c| &mut c.debug_console),
     used("debug_console_vport", |c| &mut c.debug_console_vport),
     unused("devmode", |c| &mut c.devmode),
     unused("trace", |c| &mut c.trace),
     used("server_addr", |c| &mut c.server_addr),
-    unused("passfd_listener_port", |c| &mut c.passfd_listener_port),
+    used("passfd_listener_port", |c| &mut c.passfd_listener_port),
     used("hotplug_timeout", |c| &mut c.hotplug_timeout),
     used("container_pipe_size", |c| &mut c.container_pipe_size),
     unused("config_file", |c| &mut c.config_file),

@@ -78,6 +78,13 @@ async fn back_off(error: &io::Error) {
 /// A stream that writes at most [`LARGEST_WRITE`] bytes at once.
 pub(crate) struct Limited<S>(S);
 
+impl Limited<VsockStream> {
+    /// The host's port of this connection.
+    pub(crate) fn peer_port(&self) -> io::Result<u32> {
+        Ok(self.0.peer_addr()?.port())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,

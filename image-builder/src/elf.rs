@@ -1,14 +1,23 @@
-//! Just enough of ELF to see whether a `vmlinux` can be entered by PVH, and whether a program is static.
+//! Just enough of ELF to see whether a `vmlinux` can be entered by PVH, and what a program needs to run.
 //!
 //! A VMM that loads the uncompressed kernel looks in its PT_NOTE segment for a note of owner `Xen` and type 18
 //! (XEN_ELFNOTE_PHYS32_ENTRY), whose content is the 32-bit physical entry address. Bounds-checked; never panics.
 
+/// Type of a program header of what is loaded into memory.
+const PT_LOAD: u32 = 1;
+/// Type of a program header with the dynamic section.
+const PT_DYNAMIC: u32 = 2;
 /// Type of a program header that names the loader.
 const PT_INTERP: u32 = 3;
 /// Type of a program header that holds notes.
 const PT_NOTE: u32 = 4;
 /// Type of the note with the entry address.
 const PHYS32_ENTRY: u32 = 18;
+
+/// Tags of the dynamic section: its end, a library's name, the table of names.
+const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
+const DT_STRTAB: u64 = 5;
 
 /// Why a file is not what it should be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +55,51 @@ pub fn interpreter(file: &[u8]) -> Result<Option<String>, ElfError> {
     Ok(segments.first().map(|path| String::from_utf8_lossy(path).trim_end_matches('\0').to_string()))
 }
 
+/// The names of the shared libraries that a program or library asks for, in its order; none for a static one.
+///
+/// # Errors
+/// When the file is no ELF file of the right kind.
+pub fn needed(file: &[u8]) -> Result<Vec<String>, ElfError> {
+    let mut entries = Vec::new();
+    for segment in segments(file, PT_DYNAMIC)? {
+        for entry in segment.chunks_exact(16) {
+            match (u64_at(entry, 0)?, u64_at(entry, 8)?) {
+                (DT_NULL, _) => break,
+                entry => entries.push(entry),
+            }
+        }
+    }
+    let Some(&(_, table)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else { return Ok(Vec::new()) };
+    let table = at_address(file, table)?;
+    let names = entries.iter().filter(|(tag, _)| *tag == DT_NEEDED).map(|(_, offset)| {
+        let start = usize::try_from(*offset).map_err(|_| ElfError::Truncated)?;
+        let text = table.get(start..).ok_or(ElfError::Truncated)?;
+        let end = text.iter().position(|byte| *byte == 0).ok_or(ElfError::Truncated)?;
+        Ok(String::from_utf8_lossy(&text[..end]).into_owned())
+    });
+    names.collect()
+}
+
+/// What is loaded at an address, to the end of its segment.
+fn at_address(file: &[u8], address: u64) -> Result<&[u8], ElfError> {
+    for header in headers(file, PT_LOAD)? {
+        let (offset, start, size) = (u64_at(header, 8)?, u64_at(header, 16)?, u64_at(header, 32)?);
+        if let Some(within) = address.checked_sub(start).filter(|within| *within < size) {
+            let from = offset.checked_add(within).ok_or(ElfError::Truncated)?;
+            return slice(file, from, size - within);
+        }
+    }
+    Err(ElfError::Truncated)
+}
+
 /// The content of every segment of one type.
 fn segments(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
+    let headers = headers(file, wanted)?.into_iter();
+    headers.map(|header| slice(file, u64_at(header, 8)?, u64_at(header, 32)?)).collect()
+}
+
+/// The program headers of one type.
+fn headers(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
     if file.get(..6) != Some(&[0x7f, b'E', b'L', b'F', 2, 1]) {
         return Err(ElfError::NotElf64);
     }
@@ -58,7 +110,7 @@ fn segments(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
         let header = offset.checked_add(index * size).ok_or(ElfError::Truncated)?;
         let header = slice(file, header, size.max(56))?;
         if u32_at(header, 0)? == wanted {
-            found.push(slice(file, u64_at(header, 8)?, u64_at(header, 32)?)?);
+            found.push(header);
         }
     }
     Ok(found)
@@ -160,6 +212,28 @@ mod tests {
         assert_eq!(interpreter(&file), Ok(Some("/lib/ld.so".to_string())));
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert!(interpreter(&own).is_ok());
+    }
+
+    #[test]
+    fn libraries_are_listed_and_damage_is_an_error() {
+        // One loaded segment from address 0x1000, a dynamic section with a name, and the table of names.
+        let mut file = elf(&[]);
+        let words: [u64; 6] = [DT_NEEDED, 1, DT_STRTAB, 0x1000 + 224, DT_NULL, 0];
+        file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        file.extend(b"\0libx.so.1\0");
+        file[64..68].copy_from_slice(&PT_LOAD.to_le_bytes());
+        let length = file.len() as u64;
+        for (at, value) in [(72, 0), (80, 0x1000), (96, length), (128, 176), (152, 48)] {
+            file[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+        }
+        file[120..124].copy_from_slice(&PT_DYNAMIC.to_le_bytes());
+        assert_eq!(needed(&file), Ok(vec!["libx.so.1".to_string()]));
+        let mut bad = file.clone();
+        bad[184..192].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(needed(&bad), Err(ElfError::Truncated));
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(needed(&own).unwrap().iter().any(|name| name.starts_with("libc.so")));
+        assert_eq!(needed(&elf(&[])), Ok(Vec::new()));
     }
 
     #[test]

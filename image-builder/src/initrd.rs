@@ -5,12 +5,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
 use crate::format::compress::{Compression, compress};
 use crate::format::cpio::{self, CpioError};
-use crate::layout::Layout;
+use crate::layout::{Layout, SHIPPED};
 use crate::manifest::{EntryPart, InitrdPart, Manifest, ManifestError};
 use crate::progress::bytes;
 use crate::recipe::{Recipe, RecipeError};
@@ -134,6 +135,7 @@ fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd
         compression: compression.to_string(),
         source_date_epoch: options.epoch,
         unpacked_size: archive.len() as u64,
+        packages: recipe.packages()?,
         entries: entries(tree),
     };
     Ok(Initrd { image, part })
@@ -174,24 +176,37 @@ impl Initrd {
         &self.part
     }
 
-    /// Writes the image to where `run` looks for it, and notes it in the manifest.
+    /// Writes the image into the product directory, and notes it in the manifest. Gives the product's name.
     ///
     /// # Errors
     /// When either cannot be written.
-    pub fn install(&self, layout: &Layout) -> Result<(), InitrdError> {
-        cache::write_atomically(&layout.initrd(), &self.image)?;
+    pub fn install(&self, layout: &Layout) -> Result<String, InitrdError> {
+        let flavour = &self.part.flavour;
+        let path = layout.flavour_initrd(flavour);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        cache::write_atomically(&path, &self.image)?;
         Manifest::update(layout, |manifest| {
-            manifest.initrd = Some(self.part.clone());
-            manifest.add_product(layout, "initrd.img")
+            if flavour == SHIPPED {
+                manifest.initrd = Some(self.part.clone());
+            } else {
+                manifest.flavours.insert(flavour.clone(), self.part.clone());
+            }
+            manifest.add_product(layout, &name)
         })?;
-        Ok(())
+        Ok(name)
+    }
+
+    /// Writes the image to a file, and nothing else.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), InitrdError> {
+        Ok(cache::write_atomically(path, &self.image)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::format::cpio::tests::read;
 
@@ -248,6 +263,28 @@ mod tests {
         let init = manifest.initrd.unwrap().entries.into_iter().find(|entry| entry.path == "/init").unwrap();
         assert_eq!((init.size, init.mode.as_str()), (Some(50_000), "0755"));
         assert!(manifest.products.contains_key("initrd.img"));
+    }
+
+    #[test]
+    fn another_flavour_stands_beside_the_one_that_ships() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path(), 1000);
+        let recipe = "description = 'd'\nextends = 'minimal'\n[budget]\ncompressed = 99999\n";
+        cache::write_atomically(&layout.flavour("more"), recipe.as_bytes()).unwrap();
+        pack(&layout, &options(Compression::Zstd)).unwrap().install(&layout).unwrap();
+        let more = Options { flavour: "more".into(), ..options(Compression::Zstd) };
+        let more = pack(&layout, &more).unwrap();
+        assert_eq!(more.install(&layout).unwrap(), "initrd-more.img");
+        let manifest = Manifest::read(&layout);
+        assert_eq!(manifest.initrd.unwrap().flavour, "minimal");
+        assert_eq!(manifest.flavours["more"].flavour, "more");
+        assert_eq!(manifest.products.len(), 2);
+        std::fs::remove_file(layout.flavour_initrd("more")).unwrap();
+        Manifest::update(&layout, |_| Ok(())).unwrap();
+        assert!(Manifest::read(&layout).flavours.is_empty());
+        let file = dir.path().join("elsewhere/x.img");
+        more.write(&file).unwrap();
+        assert_eq!(std::fs::read(file).unwrap(), more.image());
     }
 
     #[test]

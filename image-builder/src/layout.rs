@@ -3,7 +3,11 @@
 //! Owns every path by which one step finds another's product. Promises that no other module spells them out.
 //! Must never touch the file system beyond asking whether a marker file exists.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// The flavour that ships.
+pub const SHIPPED: &str = "minimal";
 
 /// Why the source tree could not be found.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +88,23 @@ impl Layout {
         self.out.join("agent")
     }
 
-    /// The initrd.
+    /// The static agent binary with these cargo features: `agent` without any, `agent-<feature>-…` with some.
+    pub fn agent_with(&self, features: &BTreeSet<String>) -> PathBuf {
+        let names = std::iter::once("agent").chain(features.iter().map(String::as_str));
+        self.out.join(names.collect::<Vec<_>>().join("-"))
+    }
+
+    /// The initrd that ships.
     pub fn initrd(&self) -> PathBuf {
-        self.out.join("initrd.img")
+        self.flavour_initrd(SHIPPED)
+    }
+
+    /// The initrd of the flavour called `name`: `initrd.img` for the one that ships, `initrd-<name>.img` for others.
+    pub fn flavour_initrd(&self, name: &str) -> PathBuf {
+        match name {
+            SHIPPED => self.out.join("initrd.img"),
+            other => self.out.join(format!("initrd-{other}.img")),
+        }
     }
 
     /// What went into the products.
@@ -114,5 +132,9 @@ mod tests {
     fn out_is_below_the_root_unless_named() {
         assert_eq!(Layout::new("/r".into(), None).vmlinuz(), Path::new("/r/out/vmlinuz"));
         assert_eq!(Layout::new("/r".into(), Some("/o".into())).initrd(), Path::new("/o/initrd.img"));
+        assert_eq!(
+            Layout::new("/r".into(), None).flavour_initrd("debug"),
+            Path::new("/r/out/initrd-debug.img")
+        );
     }
 }

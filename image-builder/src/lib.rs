@@ -11,6 +11,7 @@ pub mod cache;
 pub mod digest;
 pub mod elf;
 pub mod format;
+pub mod host;
 pub mod image;
 pub mod initrd;
 pub mod kernel;

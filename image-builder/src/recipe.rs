@@ -2,9 +2,12 @@
 //!
 //! ```toml
 //! description = "…"
+//! extends = "minimal"                 # all that this flavour has, too
 //! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
 //! [budget]
 //! compressed = 2_500_000              # bytes of the packed image
+//! [agent]
+//! features = ["policy"]               # cargo features that this flavour's agent is built with
 //! [[directory]]
 //! path = "/tmp"
 //! mode = "1777"
@@ -15,6 +18,13 @@
 //! [[symlink]]
 //! path = "/bin/sh"
 //! target = "busybox"
+//! [[symlinks]]                        # many with one target
+//! directory = "/bin"
+//! target = "busybox"
+//! names = ["ls", "cat"]
+//! [[host]]                            # programs of this machine, with the libraries they need
+//! package = "busybox-static"          # the Debian package that has them
+//! files = ["/bin/busybox"]            # one `*` in the last part matches names
 //! [[device]]
 //! path = "/dev/console"
 //! kind = "character"
@@ -26,12 +36,14 @@
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::digest::Digest;
+use crate::host::{self, HostError};
 use crate::layout::Layout;
 use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
 
@@ -72,6 +84,17 @@ pub enum RecipeError {
         /// The file in it.
         path: String,
     },
+    /// A program of this machine cannot be taken in.
+    #[error("{recipe}: a program is missing")]
+    Host {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Which, and what to do.
+        source: HostError,
+    },
+    /// Flavours extend each other in a circle, or a chain that nobody can follow.
+    #[error("{0}: `extends` leads through more than {DEPTH} flavours")]
+    Depth(PathBuf),
     /// An entry cannot be in a tree.
     #[error("{recipe}: an entry is wrong")]
     Tree {
@@ -82,6 +105,9 @@ pub enum RecipeError {
     },
 }
 
+/// How many flavours may extend each other.
+const DEPTH: usize = 4;
+
 /// A parsed recipe.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -89,21 +115,30 @@ pub struct Recipe {
     path: PathBuf,
     digest: Digest,
     file: File,
+    /// What it extends.
+    base: Option<Box<Recipe>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     description: String,
+    extends: Option<String>,
     #[serde(default)]
     overlays: Vec<String>,
     budget: Budget,
+    #[serde(default)]
+    agent: Agent,
     #[serde(default)]
     directory: Vec<Directory>,
     #[serde(default)]
     file: Vec<Regular>,
     #[serde(default)]
     symlink: Vec<Symlink>,
+    #[serde(default)]
+    symlinks: Vec<Symlinks>,
+    #[serde(default)]
+    host: Vec<Host>,
     #[serde(default)]
     device: Vec<Device>,
 }
@@ -112,6 +147,12 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Budget {
     compressed: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Agent {
+    features: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -135,6 +176,21 @@ struct Regular {
 struct Symlink {
     path: String,
     target: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Symlinks {
+    directory: String,
+    target: String,
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Host {
+    package: String,
+    files: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -182,6 +238,10 @@ impl Recipe {
     /// # Errors
     /// When it does not exist or is not understood.
     pub fn load(layout: &Layout, name: &str) -> Result<Self, RecipeError> {
+        Self::load_within(layout, name, DEPTH)
+    }
+
+    fn load_within(layout: &Layout, name: &str, depth: usize) -> Result<Self, RecipeError> {
         let path = layout.flavour(name);
         if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
             return Err(RecipeError::NoFlavour { name: name.to_string(), known: known(layout).join(", ") });
@@ -193,7 +253,15 @@ impl Recipe {
             source,
         })?;
         let shown = path.strip_prefix(layout.root()).unwrap_or(&path).to_path_buf();
-        Self::parse(name, shown, &text)
+        let mut recipe = Self::parse(name, shown, &text)?;
+        if let Some(base) = &recipe.file.extends {
+            let depth = depth.checked_sub(1).ok_or_else(|| RecipeError::Depth(recipe.path.clone()))?;
+            let base = Self::load_within(layout, base, depth)?;
+            // The whole of what was read, whichever file a change is in.
+            recipe.digest = Digest::of(format!("{} {}", base.digest, recipe.digest).as_bytes());
+            recipe.base = Some(Box::new(base));
+        }
+        Ok(recipe)
     }
 
     fn parse(name: &str, path: PathBuf, text: &str) -> Result<Self, RecipeError> {
@@ -204,7 +272,7 @@ impl Recipe {
                 return Err(RecipeError::Content { recipe: path, path: entry.clone() });
             }
         }
-        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file })
+        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file, base: None })
     }
 
     /// The flavour's name.
@@ -217,7 +285,7 @@ impl Recipe {
         &self.file.description
     }
 
-    /// The digest of the recipe's text.
+    /// The digest of the recipe's text, and of the recipes it extends.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -227,12 +295,26 @@ impl Recipe {
         self.file.budget.compressed
     }
 
-    /// Makes the tree: the recipe's entries, then the overlays over them.
+    /// The cargo features that the agent is built with: the recipe's own, and of what it extends.
+    pub fn features(&self) -> BTreeSet<String> {
+        let mut features = self.base.as_ref().map(|base| base.features()).unwrap_or_default();
+        features.extend(self.file.agent.features.iter().cloned());
+        features
+    }
+
+    /// Makes the tree: what the recipe extends, the recipe's own entries, then the overlays over them.
     ///
     /// # Errors
     /// When a product or overlay is missing, or entries contradict each other.
     pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
-        let mut tree = Tree::default();
+        self.tree_with(layout, &layout.agent_with(&self.features()))
+    }
+
+    fn tree_with(&self, layout: &Layout, agent: &Path) -> Result<Tree, RecipeError> {
+        let mut tree = match &self.base {
+            Some(base) => base.tree_with(layout, agent)?,
+            None => Tree::default(),
+        };
         let mut add = |path: &str, node| {
             TreePath::parse(path).and_then(|path| tree.insert(path, node)).map_err(|error| self.error(error))
         };
@@ -242,9 +324,12 @@ impl Recipe {
         for Regular { path, mode, product, text } in &self.file.file {
             let content = match (product, text) {
                 (Some(ProductName::Agent), _) => {
-                    let path = layout.agent();
                     let hint = "build it first: image-builder agent";
-                    std::fs::read(&path).map_err(|source| RecipeError::Read { path, hint, source })?
+                    std::fs::read(agent).map_err(|source| RecipeError::Read {
+                        path: agent.to_path_buf(),
+                        hint,
+                        source,
+                    })?
                 }
                 (None, text) => text.clone().unwrap_or_default().into_bytes(),
             };
@@ -253,6 +338,11 @@ impl Recipe {
         for Symlink { path, target } in &self.file.symlink {
             add(path, Node::new(0o777, Kind::Symlink(target.clone())))?;
         }
+        for Symlinks { directory, target, names } in &self.file.symlinks {
+            for name in names {
+                add(&format!("{directory}/{name}"), Node::new(0o777, Kind::Symlink(target.clone())))?;
+            }
+        }
         for &Device { ref path, kind, major, minor, mode } in &self.file.device {
             let kind = match kind {
                 DeviceKind::Character => Kind::Character { major, minor },
@@ -260,11 +350,37 @@ impl Recipe {
             };
             add(path, Node::new(mode.0, kind))?;
         }
+        for (path, node) in self.host_files()? {
+            add(&path, node)?;
+        }
         for name in &self.file.overlays {
             let dir = layout.rootfs().join("overlay").join(name);
             tree.overlay(&dir).map_err(|error| self.error(error))?;
         }
         Ok(tree)
+    }
+
+    /// The programs of this machine that the recipe names, with what they need. Two may need the same library.
+    fn host_files(&self) -> Result<host::Files, RecipeError> {
+        let mut files = host::Files::new();
+        for Host { package, files: wanted } in &self.file.host {
+            let closure = host::closure(package, wanted);
+            files.extend(closure.map_err(|source| RecipeError::Host { recipe: self.path.clone(), source })?);
+        }
+        Ok(files)
+    }
+
+    /// The Debian packages that parts of the tree came from, with their versions, by name.
+    ///
+    /// # Errors
+    /// As [`Recipe::tree`].
+    pub fn packages(&self) -> Result<BTreeMap<String, String>, RecipeError> {
+        let mut packages = match &self.base {
+            Some(base) => base.packages()?,
+            None => BTreeMap::new(),
+        };
+        packages.extend(host::packages(self.host_files()?.keys().map(String::as_str)));
+        Ok(packages)
     }
 
     fn error(&self, source: TreeError) -> RecipeError {
@@ -354,6 +470,62 @@ mod tests {
         assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
         assert_eq!(get("/sbin/init").kind, Kind::Symlink("../init".into()));
         assert_eq!(get("/dev/console").kind, Kind::Character { major: 5, minor: 1 });
+    }
+
+    #[test]
+    fn a_flavour_has_all_that_it_extends_and_circles_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        let write = |name: &str, text: &str| {
+            crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+        };
+        let links = "[[symlinks]]\ndirectory='/bin'\ntarget='box'\nnames=['a', 'b']\n";
+        write("base", &format!("{MINIMAL}[[directory]]\npath='/tmp'\nmode='1777'\n"));
+        write("more", &format!("extends = 'base'\n{MINIMAL}{links}"));
+        let more = Recipe::load(&layout, "more").unwrap();
+        let tree = more.tree(&layout).unwrap();
+        let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
+        assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+        assert_eq!(get("/bin/b").kind, Kind::Symlink("box".into()));
+        assert!(more.packages().unwrap().is_empty());
+        write("base", MINIMAL);
+        assert_ne!(Recipe::load(&layout, "more").unwrap().digest(), more.digest());
+        write("base", &format!("extends = 'more'\n{MINIMAL}"));
+        assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::Depth(_))));
+        write("base", &format!("extends = 'none'\n{MINIMAL}"));
+        assert!(matches!(Recipe::load(&layout, "more"), Err(RecipeError::NoFlavour { .. })));
+    }
+
+    #[test]
+    fn a_missing_program_names_the_recipe_and_the_package() {
+        let layout = Layout::new("/nonexistent".into(), None);
+        let entry = "[[host]]\npackage='thing'\nfiles=['/no/such/program']";
+        let error = parse(&format!("{MINIMAL}{entry}")).unwrap().tree(&layout).unwrap_err();
+        assert!(chain(&error).contains("Debian package thing"), "{error}");
+    }
+
+    fn chain(error: &dyn std::error::Error) -> String {
+        format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+    }
+
+    #[test]
+    fn an_agent_has_the_features_of_all_that_is_extended() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        let write = |name: &str, text: &str| {
+            crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+        };
+        let init = "[[file]]\npath='/init'\nmode='0755'\nproduct='agent'\n";
+        write("a", &format!("{MINIMAL}[agent]\nfeatures = ['x']\n{init}"));
+        write("b", &format!("extends = 'a'\n{MINIMAL}[agent]\nfeatures = ['p', 'x']\n"));
+        let recipe = Recipe::load(&layout, "b").unwrap();
+        assert_eq!(recipe.features(), ["p", "x"].map(String::from).into());
+        let error = recipe.tree(&layout).unwrap_err().to_string();
+        assert!(error.contains("out/agent-p-x"), "{error}");
+        crate::cache::write_atomically(&layout.out().join("agent-p-x"), b"ELF").unwrap();
+        let tree = recipe.tree(&layout).unwrap();
+        assert_eq!(tree.get(&TreePath::parse("/init").unwrap()).unwrap().kind, Kind::File(b"ELF".into()));
+        assert!(cause(&format!("{MINIMAL}[agent]\nfeature = 'p'")).contains("feature"));
     }
 
     #[test]

@@ -167,12 +167,20 @@ async fn a_file_system_fills_its_disk(world: &World) -> Result<()> {
     let after: VolumeStatsResponse = world.ok("GetVolumeStats", &stats(volume)).await?;
     ensure!(after.usage[0].total > before.usage[0].total + (16 << 20), "{before:?} became {after:?}");
     ensure!(container.sh("cat /volume/file").await? == "kept");
-    Ok(())
+    // It does not shrink, nor outgrow its disk.
+    world.refused("ResizeVolume", &resize(volume, 16 << 20), Code::INVALID_ARGUMENT).await?;
+    world.refused("ResizeVolume", &resize(volume, 64 << 20), Code::DEADLINE_EXCEEDED).await?;
+    world.done("ResizeVolume", &resize(volume, 0)).await
 }
 
 async fn what_is_no_volume_is_not_resized(world: &World) -> Result<()> {
     world.refused("ResizeVolume", &resize("/no/such/volume", 1 << 20), Code::NOT_FOUND).await?;
     world.refused("ResizeVolume", &resize("relative", 1 << 20), Code::INVALID_ARGUMENT).await?;
+    // A directory that is no mount, and a file system in memory.
+    let directory = "/run/kata-containers";
+    world.refused("ResizeVolume", &resize(directory, 1 << 20), Code::INVALID_ARGUMENT).await?;
+    let memory = crate::sandbox::SCRATCH;
+    world.refused("ResizeVolume", &resize(memory, 1 << 20), Code::UNIMPLEMENTED).await?;
     Ok(())
 }
 

@@ -284,7 +284,8 @@ impl Kind {
             Kind::Brief => Guest::builder(),
             Kind::Disks => {
                 let disks = files::disks()?.into_iter();
-                let builder = Guest::builder().machine(Machine::Q35).cmdline(&["agent.hotplug_timeout=1"]);
+                let words = ["agent.hotplug_timeout=1", "agent.mem_agent_enable=1"];
+                let builder = Guest::builder().machine(Machine::Q35).cmdline(&words);
                 disks.fold(builder, |builder, disk| builder.disk(&disk))
             }
             Kind::Standard => Guest::builder().flavour("standard"),

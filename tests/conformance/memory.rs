@@ -15,10 +15,12 @@ pub(crate) const CASES: &[Case] = cases! {
     Disks "AddSwap" Failure an_empty_slot_is_no_swap;
     Disks "AddSwapPath" Success a_swap_disk_is_found_by_its_node;
     Disks "AddSwapPath" Failure what_is_no_swap_is_refused;
-    Pod "MemAgentMemcgSet" Success settings_of_the_reclaimer_change_one_by_one;
-    Pod "MemAgentMemcgSet" Failure settings_of_the_reclaimer_out_of_range_are_refused;
-    Pod "MemAgentCompactSet" Success settings_of_the_compactor_change_one_by_one;
-    Pod "MemAgentCompactSet" Failure settings_of_the_compactor_out_of_range_are_refused;
+    Disks "MemAgentMemcgSet" Success settings_of_the_reclaimer_change_one_by_one;
+    Disks "MemAgentMemcgSet" Failure settings_of_the_reclaimer_out_of_range_are_refused;
+    Disks "MemAgentCompactSet" Success settings_of_the_compactor_change_one_by_one;
+    Disks "MemAgentCompactSet" Failure settings_of_the_compactor_out_of_range_are_refused;
+    Pod "MemAgentMemcgSet" Failure a_reclaimer_that_is_off_has_no_settings;
+    Pod "MemAgentCompactSet" Failure a_compactor_that_is_off_has_no_settings;
     Pod "UpdateEphemeralMounts" Success a_file_system_in_memory_grows_while_it_is_used;
     Pod "UpdateEphemeralMounts" Failure what_is_not_mounted_does_not_grow;
 };
@@ -145,6 +147,18 @@ async fn settings_of_the_compactor_out_of_range_are_refused(world: &World) -> Re
     world.refused("MemAgentCompactSet", &pressure, Code::INVALID_ARGUMENT).await?;
     let order = MemAgentCompactConfig { compact_order: Some(64), ..Default::default() };
     world.refused("MemAgentCompactSet", &order, Code::INVALID_ARGUMENT).await?;
+    Ok(())
+}
+
+async fn a_reclaimer_that_is_off_has_no_settings(world: &World) -> Result<()> {
+    let text = world.refused("MemAgentMemcgSet", &MemAgentMemcgConfig::new(), Code::INTERNAL).await?;
+    ensure!(text.contains("mem-agent is disabled"), "{text}");
+    Ok(())
+}
+
+async fn a_compactor_that_is_off_has_no_settings(world: &World) -> Result<()> {
+    let text = world.refused("MemAgentCompactSet", &MemAgentCompactConfig::new(), Code::INTERNAL).await?;
+    ensure!(text.contains("mem-agent is disabled"), "{text}");
     Ok(())
 }
 

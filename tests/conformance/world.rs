@@ -18,7 +18,7 @@ const PORT: u32 = 1024;
 /// The deadline of a call that says none: what shims use.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// How long what has ended may take to be gone.
-const SETTLES: Duration = Duration::from_secs(15);
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]

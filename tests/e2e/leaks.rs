@@ -55,3 +55,25 @@ async fn an_agent_at_rest_is_small() -> Result<()> {
     assert!(resident < 8 * 1024, "{resident} KiB");
     Ok(())
 }
+
+#[tokio::test]
+async fn closed_consoles_leave_nothing() -> Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let guest = Guest::builder().cmdline(&["agent.debug_console"]).boot().await?;
+    guest.sandbox().await?;
+    let inspector = guest.inspector().await?;
+    let before = inspector.snapshot().await?;
+    for _ in 0..5 {
+        let mut console = guest.vm().dial(1026).await?;
+        // Two lines that arrive as one are still two.
+        console.write_all(b"nonsense\nrubbish\n").await?;
+        let (mut all, mut buffer) = (String::new(), [0; 4096]);
+        while !all.contains("\"nonsense\";") || !all.contains("\"rubbish\";") {
+            let count = console.read(&mut buffer).await?;
+            assert!(count > 0, "the console ended: {all}");
+            all.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+    assert_eq!(inspector.settled(&before).await?, before);
+    Ok(())
+}

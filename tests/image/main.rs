@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use image_builder::format::compress::Compression;
 use image_builder::initrd::{self, Options};
 use image_builder::layout::Layout;
 use image_builder::manifest::Manifest;
+use image_builder::recipe;
 use image_builder::vm::{Machine, Vm, VmConfig};
 
 /// Bytes that the products may have (issue: vmlinuz, initrd).
@@ -18,7 +19,11 @@ fn layout() -> Layout {
 }
 
 fn options(compression: Compression) -> Options {
-    Options { flavour: "minimal".into(), compression, epoch: 0, twice: true }
+    options_of("minimal", compression)
+}
+
+fn options_of(flavour: &str, compression: Compression) -> Options {
+    Options { flavour: flavour.into(), compression, epoch: 0, twice: true }
 }
 
 async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
@@ -50,10 +55,26 @@ fn products_are_within_their_budgets_and_in_the_manifest() -> Result<()> {
 }
 
 #[test]
-fn an_initrd_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
+fn an_initrd_of_every_flavour_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
     let layout = layout();
-    let again = initrd::pack(&layout, &options(Compression::Zstd))?;
-    assert!(again.image() == std::fs::read(layout.initrd())?, "the initrd in out/ has other bytes");
+    for flavour in recipe::known(&layout) {
+        let again = initrd::pack(&layout, &options_of(&flavour, Compression::Zstd))?;
+        let path = layout.flavour_initrd(&flavour);
+        let packed =
+            std::fs::read(&path).with_context(|| format!("{}: run `make flavours`", path.display()))?;
+        assert!(again.image() == packed, "{} has other bytes than its recipe", path.display());
+        println!("{flavour}: {} bytes", packed.len());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_flavour_boots() -> Result<()> {
+    let layout = layout();
+    for flavour in recipe::known(&layout) {
+        let initrd = std::fs::read(layout.flavour_initrd(&flavour))?;
+        boots(layout.vmlinux(), &initrd, Machine::Microvm).await.with_context(|| flavour)?;
+    }
     Ok(())
 }
 

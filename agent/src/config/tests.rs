@@ -93,7 +93,7 @@ fn what_the_shims_send_is_understood() {
     assert_eq!(config.log_vport.map(NonZeroU32::get), Some(1025));
     assert_eq!(config.passfd_listener_port.map(NonZeroU32::get), Some(1027));
     assert_eq!(config.hotplug_timeout, Duration::from_secs(10));
-    assert_eq!(config.unused, ["log_vport", "passfd_listener_port", "trace"]);
+    assert_eq!(config.unused, ["trace"]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::app::Agent;
 use crate::config::Cid;
@@ -23,11 +24,23 @@ const PORT: u32 = 1026;
 /// Shells, best first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
-/// Serves consoles for ever.
-pub(crate) async fn serve(agent: Arc<Agent>) -> std::io::Result<()> {
+/// Listens, and then serves consoles for ever in a task of its own.
+///
+/// # Errors
+/// When the port is taken.
+pub(crate) fn start(agent: Arc<Agent>) -> std::io::Result<()> {
     let port = agent.config.debug_console_vport.map_or(PORT, NonZeroU32::get);
-    let mut connections = std::pin::pin!(listen::vsock(Cid::Any, port)?);
+    let connections = listen::vsock(Cid::Any, port)?;
     tracing::info!(port, "debug console listens");
+    tokio::spawn(serve(agent, connections));
+    Ok(())
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
+    agent: Arc<Agent>,
+    connections: impl Stream<Item = std::io::Result<S>>,
+) {
+    let mut connections = std::pin::pin!(connections);
     let mut number = 0u64;
     while let Some(connection) = connections.next().await {
         let Ok(stream) = connection else { continue };
@@ -46,5 +59,4 @@ pub(crate) async fn serve(agent: Arc<Agent>) -> std::io::Result<()> {
             }
         });
     }
-    Ok(())
 }

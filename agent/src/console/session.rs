@@ -2,11 +2,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process, ProcessBuilder, Spec};
+use oci_spec::runtime::{Process, ProcessBuilder, Spec};
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
 use rustjail::cgroup::{Cgroup, CgroupPath};
@@ -16,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::prompt::{self, Order};
 use crate::app::Agent;
 use crate::container::{ContainerError, ExecRequest, UserNames};
+use crate::process::command;
 use crate::process::launch::{Launch, LaunchError};
+use crate::process::passfd::Ports;
 use crate::process::stdio::{ChildStreams, Stdio, StreamError};
 
 /// Why a session ended badly.
@@ -50,27 +51,17 @@ pub(super) enum SessionError {
 
 /// How long what a shell left running may take to die.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn shell_process(args: Vec<String>, cwd: &str, capabilities: bool) -> Result<Process, SessionError> {
     let mut process = ProcessBuilder::default()
         .terminal(true)
         .args(args)
-        .env([PATH.to_owned(), "TERM=xterm".to_owned(), "PS1=\\u@\\h:\\w\\$ ".to_owned()])
+        .env([command::PATH.to_owned(), "TERM=xterm".to_owned(), "PS1=\\u@\\h:\\w\\$ ".to_owned()])
         .cwd(cwd)
         .build()
         .map_err(SessionError::Spec)?;
-    let all = || -> Capabilities {
-        let names = rustjail::plan::capability_names();
-        names.filter_map(|name| Capability::from_str(name.trim_start_matches("CAP_")).ok()).collect()
-    };
-    process.set_capabilities(if capabilities {
-        let set = LinuxCapabilitiesBuilder::default();
-        let set = set.bounding(all()).effective(all()).permitted(all()).inheritable(all()).ambient(all());
-        Some(set.build().map_err(SessionError::Spec)?)
-    } else {
-        None
-    });
+    let all = capabilities.then(command::all_capabilities).transpose().map_err(SessionError::Spec)?;
+    process.set_capabilities(all);
     Ok(process)
 }
 
@@ -167,13 +158,12 @@ async fn converse(
     number: u64,
 ) -> Result<(), SessionError> {
     let mut entered = 0u64;
+    // What was typed ahead.
+    let mut typed = Vec::new();
     line.write(b"pith debug console; `help` lists the commands\n".to_vec()).await?;
     loop {
         line.write(b"pith> ".to_vec()).await?;
-        let input = line.read_stdout(4096).await;
-        if input.is_empty() {
-            return Ok(());
-        }
+        let Some(input) = next_line(line, &mut typed).await else { return Ok(()) };
         let answer = match prompt::parse(&String::from_utf8_lossy(&input)) {
             Order::Nothing => String::new(),
             Order::Exit => return Ok(()),
@@ -182,7 +172,8 @@ async fn converse(
             Order::Enter { container, command } => {
                 entered += 1;
                 let id = format!("console-{number}-{entered}");
-                match enter(agent, line, terminal, &container, command, id).await {
+                let ahead = std::mem::take(&mut typed);
+                match enter(agent, line, ahead, terminal, &container, command, id).await {
                     Ok(status) => format!("ended with status {status}\n"),
                     Err(text) => format!("{text}\n"),
                 }
@@ -192,10 +183,29 @@ async fn converse(
     }
 }
 
+/// The next line, without its end, however its bytes arrive; none at the end of input.
+async fn next_line(line: &Stdio, typed: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Some(end) = typed.iter().position(|byte| *byte == b'\n') {
+            let rest = typed.split_off(end + 1);
+            let mut first = std::mem::replace(typed, rest);
+            first.truncate(end);
+            return Some(first);
+        }
+        let more = line.read_stdout(4096).await;
+        if more.is_empty() {
+            return None;
+        }
+        typed.extend(more);
+    }
+}
+
 /// Runs a command in a container on this terminal, which is raw meanwhile: the container's own does the line editing.
+/// `ahead` is what was typed already.
 async fn enter(
     agent: &Arc<Agent>,
     line: &Stdio,
+    ahead: Vec<u8>,
     terminal: &OwnedFd,
     container: &str,
     command: Vec<String>,
@@ -204,7 +214,12 @@ async fn enter(
     let text = |error: &dyn std::error::Error| crate::error::chain(error);
     let handle = agent.registry.get(container).map_err(|error| text(&error))?;
     let process = shell_process(command, "/", false).map_err(|error| text(&error))?;
-    let request = ExecRequest { exec_id: exec_id.clone(), process, user: UserNames::default() };
+    let request = ExecRequest {
+        exec_id: exec_id.clone(),
+        process,
+        user: UserNames::default(),
+        ports: Ports::default(),
+    };
     handle.exec(request).await.map_err(|error: ContainerError| text(&error))?;
     let process = handle.process(&exec_id).map_err(|error| text(&error))?;
     let before = rustix::termios::tcgetattr(terminal).map_err(|errno| errno.to_string())?;
@@ -220,6 +235,9 @@ async fn enter(
         }
     };
     let input = async {
+        if process.stdio.write(ahead).await.is_err() {
+            return;
+        }
         loop {
             let data = line.read_stdout(4096).await;
             if data.is_empty() || process.stdio.write(data).await.is_err() {

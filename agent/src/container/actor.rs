@@ -6,8 +6,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use rustjail::start::Starting;
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::create::Created;
+use super::hook::{self, Stage};
 use super::{Command, ContainerError, Shared, State, create, exec, freeze, remove};
 use crate::app::Agent;
 use crate::process::launch;
@@ -19,6 +21,8 @@ pub(super) struct Body {
     pub(super) created: Option<Created>,
     /// The first process's handshake, until it is started.
     pub(super) starting: Option<Starting>,
+    /// The hooks that run after its start.
+    pub(super) poststart: Option<AbortHandle>,
     /// The state to return to when a paused container is resumed.
     pub(super) before_pause: Option<State>,
 }
@@ -42,8 +46,16 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
                 }
             }
             Command::Start(reply) => {
-                let work = start(&shared, &mut body);
-                drop(reply.send(guarded(&shared, work).await));
+                let work = start(&shared, &agent, &mut body);
+                match guarded(&shared, work).await {
+                    // The caller hears when they have run; the next command need not wait for them.
+                    Ok(Some(hooks)) => drop(tokio::spawn(async move {
+                        drop(hooks.await);
+                        drop(reply.send(Ok(())));
+                    })),
+                    Ok(None) => drop(reply.send(Ok(()))),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
             }
             Command::Exec(request, reply) => {
                 let work = exec::exec(&shared, &agent, &body, *request);
@@ -90,7 +102,12 @@ async fn guarded<T>(
         .unwrap_or_else(|_| Err(ContainerError::Panicked(shared.id.clone())))
 }
 
-async fn start(shared: &Shared, body: &mut Body) -> Result<(), ContainerError> {
+/// Lets the first process execute. Gives the hooks that run then, if there are any.
+async fn start(
+    shared: &Shared,
+    agent: &Arc<Agent>,
+    body: &mut Body,
+) -> Result<Option<JoinHandle<()>>, ContainerError> {
     shared.expect(&[State::Created], "start it")?;
     let starting = body.starting.take().ok_or_else(|| ContainerError::State {
         id: shared.id.clone(),
@@ -99,6 +116,11 @@ async fn start(shared: &Shared, body: &mut Body) -> Result<(), ContainerError> {
     })?;
     starting.release().map_err(|error| ContainerError::Launch(shared.id.clone(), error.into()))?;
     shared.set_state(State::Running);
+    let pid = starting.pid();
     launch::watch_execution(starting, shared.id.to_string());
-    Ok(())
+    let hooks = body.created.as_ref().map(|created| &created.hooks);
+    let running = hooks.filter(|hooks| hooks.has(Stage::Poststart));
+    let running = running.map(|hooks| hook::poststart(agent, hooks, pid));
+    body.poststart = running.as_ref().map(JoinHandle::abort_handle);
+    Ok(running)
 }

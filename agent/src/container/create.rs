@@ -14,6 +14,7 @@ use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
 use rustjail::start;
 
 use super::actor::Body;
+use super::hook::{self, Hooks, Stage};
 use super::shared_mount::{self, SharedMount, SharedMountError};
 use super::undo::Undo;
 use super::user::{self, UserNames};
@@ -23,7 +24,8 @@ use crate::device::{self, container::Device};
 use crate::error::chain;
 use crate::process::Process;
 use crate::process::launch::{Launch, Launched};
-use crate::process::stdio::{self, ChildStreams, Pipes, Stdio};
+use crate::process::passfd::{Claimed, Ports};
+use crate::process::stdio::{self, ChildStreams, Ends, Pipes, Stdio};
 use crate::sandbox::SharedNamespaces;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -46,6 +48,8 @@ pub(crate) struct CreateRequest {
     pub(crate) shared_pid_namespace: bool,
     /// The user of its first process by name; overrides the spec's numbers.
     pub(crate) user: UserNames,
+    /// Connections that the host made for the first process's streams.
+    pub(crate) ports: Ports,
 }
 
 /// Namespaces, held open.
@@ -56,6 +60,8 @@ pub(super) struct Created {
     pub(super) spec: Spec,
     /// Its namespaces, held open: they can be joined even when its first process is gone.
     pub(super) namespaces: Namespaces,
+    /// What runs at its start and its end.
+    pub(super) hooks: Arc<Hooks>,
     /// How all of it is taken away again.
     pub(super) undo: Undo,
 }
@@ -68,12 +74,16 @@ pub(super) async fn create(
     request: CreateRequest,
 ) -> Result<(), ContainerError> {
     shared.processes().reserve("")?;
+    // First, so that any failure closes them and the host knows.
+    let claimed = agent.passfd.claim(request.ports).await?;
     let mut undo = Undo::default();
-    let made = build(shared, agent, request, &mut undo).await.and_then(|built| {
+    // Those of a container that got so far that they run.
+    let mut hooks = Arc::default();
+    let made = build(shared, agent, request, &mut undo, &mut hooks).await.and_then(|built| {
         let Built { spec, namespaces, launched, pipes } = built;
-        let init =
-            process("", shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;
-        Ok((init, launched.starting, spec, namespaces))
+        let Launched { pid, pidfd, exit, terminal, starting } = launched;
+        let init = process("", shared, pid, pidfd, exit, ends(terminal, pipes), claimed)?;
+        Ok((init, starting, spec, namespaces))
     });
     match made {
         Ok((init, starting, spec, namespaces)) => {
@@ -81,13 +91,14 @@ pub(super) async fn create(
             body.starting = Some(starting);
             // Nobody else fills it.
             drop(shared.spec.set(Arc::new(spec.clone())));
-            body.created = Some(Created { spec, namespaces, undo });
+            body.created = Some(Created { spec, namespaces, hooks, undo });
             watch_memory(shared, agent);
             shared.set_state(State::Created);
             Ok(())
         }
         Err(error) => {
             take_back(undo).await;
+            hook::poststop(agent, &hooks).await;
             Err(error)
         }
     }
@@ -120,6 +131,7 @@ async fn build(
     agent: &Arc<Agent>,
     mut request: CreateRequest,
     undo: &mut Undo,
+    hooks: &mut Arc<Hooks>,
 ) -> Result<Built, ContainerError> {
     let id = shared.id.clone();
     let sandbox = agent.sandbox.namespaces()?;
@@ -169,6 +181,13 @@ async fn build(
     }
     for mount in shared_mounts {
         share_mount(shared, agent, mount, launched.pid).await?;
+    }
+    *hooks = Arc::new(Hooks::of_container(agent, &id, &spec).await?);
+    for stage in [Stage::Prestart, Stage::CreateRuntime] {
+        hooks
+            .run(agent, stage, launched.pid)
+            .await
+            .map_err(|error| ContainerError::Hook(id.clone(), Box::new(error)))?;
     }
     Ok(Built { spec, namespaces, launched, pipes })
 }
@@ -321,21 +340,22 @@ pub(super) fn streams(plan: &JailPlan, agent: &Agent) -> Result<(Pipes, ChildStr
     }
 }
 
-/// Starts the pumps of a launched process.
+/// The agent's ends of what a launched process reads and writes.
+pub(super) fn ends(terminal: Option<OwnedFd>, pipes: Pipes) -> Ends {
+    terminal.map_or(Ends::Pipes(pipes), Ends::Terminal)
+}
+
+/// Starts to move the bytes of a launched process.
 pub(super) fn process(
     exec_id: &str,
     shared: &Shared,
     pid: i32,
     pidfd: OwnedFd,
     exit: tokio::sync::watch::Receiver<Option<i32>>,
-    terminal: Option<OwnedFd>,
-    pipes: Pipes,
+    ends: Ends,
+    claimed: Claimed,
 ) -> Result<Process, ContainerError> {
-    let stdio = match terminal {
-        Some(master) => Stdio::of_terminal(master, &exit),
-        None => Stdio::of_pipes(pipes, &exit),
-    };
-    let stdio = stdio.inspect_err(|_| {
+    let stdio = Stdio::start(ends, claimed, &exit).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
             tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");

@@ -52,8 +52,10 @@ pub(super) fn termination_message(spec: &Spec) -> io::Result<String> {
 }
 
 fn read(root: &Path, path: &Path) -> io::Result<String> {
-    let root =
-        rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // A volume's own directories may be links that the container made.
+    let plain = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat2(CWD, root, flags, Mode::empty(), plain)?;
     // The container chose what is there: a pipe must not block, and only files are read.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -117,5 +119,12 @@ mod tests {
         std::fs::remove_file(&log).unwrap();
         std::fs::create_dir(&log).unwrap();
         assert!(termination_message(&spec(&root)).is_err());
+        // In a volume, too: the container made a link of the directory that its message is mounted from.
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("volume")).unwrap();
+        let source = dir.path().join("volume/secret");
+        let mount = MountBuilder::default().destination(DEFAULT_PATH).source(source).typ("bind").build();
+        let mut spec = spec(&root);
+        spec.set_mounts(Some(vec![mount.unwrap()]));
+        assert!(termination_message(&spec).is_err());
     }
 }

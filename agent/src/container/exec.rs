@@ -7,11 +7,12 @@ use oci_spec::runtime;
 use rustjail::plan::{self, ExecOptions};
 
 use super::actor::Body;
-use super::create::{Created, directory_of, name_user, process, streams};
+use super::create::{Created, directory_of, ends, name_user, process, streams};
 use super::{ContainerError, Shared, State, UserNames};
 use crate::app::Agent;
 use crate::process::ProcessError;
 use crate::process::launch::{self, Launch};
+use crate::process::passfd::{Claimed, Ports};
 
 /// What ExecProcess asks for.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct ExecRequest {
     pub(crate) process: runtime::Process,
     /// Its user by name; overrides the numbers of `process`.
     pub(crate) user: UserNames,
+    /// Connections that the host made for its streams.
+    pub(crate) ports: Ports,
 }
 
 /// Starts the process; it runs when this returns. A failure leaves its id free.
@@ -31,6 +34,8 @@ pub(super) async fn exec(
     body: &Body,
     request: ExecRequest,
 ) -> Result<(), ContainerError> {
+    // First, so that any failure closes them and the host knows.
+    let claimed = agent.passfd.claim(request.ports).await?;
     shared.expect(&[State::Created, State::Running], "execute in it")?;
     let created = body.created.as_ref().ok_or_else(|| ContainerError::State {
         id: shared.id.clone(),
@@ -42,7 +47,7 @@ pub(super) async fn exec(
         return Err(ProcessError::Exists(request.exec_id).into());
     }
     shared.processes().reserve(key)?;
-    let started = start(shared, agent, created, &request).await;
+    let started = start(shared, agent, created, &request, claimed).await;
     if started.is_err() {
         shared.processes().release(key);
     }
@@ -54,6 +59,7 @@ async fn start(
     agent: &Arc<Agent>,
     created: &Created,
     request: &ExecRequest,
+    claimed: Claimed,
 ) -> Result<(), ContainerError> {
     let mut described = request.process.clone();
     if !request.user.is_empty() {
@@ -70,8 +76,8 @@ async fn start(
         .await
         .map_err(|error| ContainerError::Launch(shared.id.clone(), error))?;
     let exec_id = &request.exec_id;
-    let process =
-        process(exec_id, shared, launched.pid, launched.pidfd, launched.exit, launched.terminal, pipes)?;
+    let ends = ends(launched.terminal, pipes);
+    let process = process(exec_id, shared, launched.pid, launched.pidfd, launched.exit, ends, claimed)?;
     shared.processes().insert(exec_id, Arc::new(process));
     launch::watch_execution(launched.starting, shared.id.to_string());
     Ok(())

@@ -10,6 +10,7 @@ mod create;
 mod diagnostic;
 mod exec;
 mod freeze;
+mod hook;
 mod oom;
 mod remove;
 mod shared_mount;
@@ -36,6 +37,7 @@ use crate::device::DeviceError;
 use crate::error::{ErrorKind, Kind};
 use crate::guest::memory::Target;
 use crate::process::launch::LaunchError;
+use crate::process::passfd::PassfdError;
 use crate::process::stdio::StreamError;
 use crate::process::{Process, ProcessError, ProcessTable};
 use crate::sandbox::SandboxError;
@@ -89,6 +91,9 @@ pub(crate) enum ContainerError {
     /// See [`StreamError`].
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// See [`PassfdError`].
+    #[error(transparent)]
+    Passfd(#[from] PassfdError),
     /// See [`LaunchError`].
     #[error("start a process in {0}")]
     Launch(ContainerId, #[source] LaunchError),
@@ -104,6 +109,9 @@ pub(crate) enum ContainerError {
     /// See [`user::UserError`].
     #[error("user of a process in {0}")]
     User(ContainerId, #[source] user::UserError),
+    /// See [`hook::HookError`].
+    #[error("create {0}")]
+    Hook(ContainerId, #[source] Box<hook::HookError>),
     /// A file or directory of the agent's own.
     #[error("{operation} {path}")]
     Io {
@@ -138,11 +146,13 @@ impl Kind for ContainerError {
                 ErrorClass::Internal => ErrorKind::Internal,
             },
             ContainerError::Stream(error) => error.kind(),
+            ContainerError::Passfd(error) => error.kind(),
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
             ContainerError::Device(_, error) => error.kind(),
             ContainerError::SharedMount(_, error) => error.kind(),
             ContainerError::User(_, error) => error.kind(),
+            ContainerError::Hook(_, error) => error.kind(),
             ContainerError::Io { source, .. } => crate::error::kind_of_errno(source.raw_os_error()),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::actor::Body;
 use super::create::REMOVE_DEADLINE;
-use super::{ContainerError, Shared, State};
+use super::{ContainerError, Shared, State, hook};
 use crate::app::Agent;
 
 /// Kills what still runs, waits for it, and takes back every step of the create. It may be called again after a
@@ -17,16 +17,21 @@ pub(super) async fn remove(
     shared.expect(&[State::Created, State::Running, State::Paused, State::Stopped], "remove it")?;
     // A first process that waits for its start ends by itself when its handshake closes.
     body.starting = None;
+    // Nor does anything wait for hooks of its start.
+    if let Some(hooks) = body.poststart.take() {
+        hooks.abort();
+    }
     agent.oom.remove(&shared.id);
     shared.on_cgroup("remove it", |cgroup| cgroup.remove(REMOVE_DEADLINE)).await?;
     let processes = shared.processes().all();
     for process in processes {
         // All are dead; this only waits for the reaper to say so. A status that never came changes nothing here.
-        drop(process.wait().await);
+        drop(process.end().await);
     }
     if let Some(created) = body.created.take() {
         // The mount namespace goes first: it holds the container's mounts.
         drop(created.namespaces);
+        hook::poststop(agent, &created.hooks).await;
         let undo = created.undo;
         let left = tokio::task::spawn_blocking(move || undo.run()).await;
         let left = left.map_err(|_| ContainerError::Panicked(shared.id.clone()))?;

@@ -72,6 +72,13 @@ impl Open {
         self.order.retain(|other| other != path);
     }
 
+    /// Forgets a copy, if it is still the one that its path stands for: a client that lost an answer may have begun anew.
+    fn end(&mut self, path: &Path, copy: &Arc<Mutex<Unfinished>>) {
+        if self.copies.get(path).is_some_and(|current| Arc::ptr_eq(current, copy)) {
+            self.take(path);
+        }
+    }
+
     fn put(&mut self, path: &Path, copy: Unfinished) -> Arc<Mutex<Unfinished>> {
         self.take(path);
         if self.order.len() >= UNFINISHED {
@@ -129,21 +136,22 @@ impl Copies {
                 None => return refuse(format!("a piece at {offset}, but none at 0 came before")),
             }
         };
-        let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = copy;
+        let mut copy = known.lock().unwrap_or_else(PoisonError::into_inner);
         if copy.size != size || offset > copy.written {
             let (had, of) = (copy.written, copy.size);
             return refuse(format!("a piece at {offset} of {size}, where {had} bytes of {of} have come"));
         }
         let written = copy.file.write_all_at(&entry.data, offset);
         if let Err(source) = written {
-            self.open().take(&entry.path);
+            self.open().end(&entry.path, &known);
             return Err(FileError::Io { path: entry.path.clone(), operation: "write", source });
         }
         copy.written = copy.written.max(end);
         if copy.written < size {
             return Ok(());
         }
-        self.open().take(&entry.path);
+        self.open().end(&entry.path, &known);
         // The parent is looked up again: it may have been replaced since the first piece.
         let place = path::place(root, &entry.path, owner)?;
         self.publish(&place, &copy.file, entry)

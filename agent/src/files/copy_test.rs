@@ -178,3 +178,16 @@ fn copies_that_are_never_finished_are_forgotten() {
     let first = tree.entry("c/0", REGULAR, b"12");
     assert!(tree.copy(&Entry { offset: 1, data: b"2".to_vec(), ..first }).is_err());
 }
+
+#[test]
+fn the_end_of_a_copy_is_not_the_end_of_one_begun_anew() {
+    let mut open = Open::default();
+    let path = Path::new("/f");
+    let copy = || Unfinished { file: tempfile::tempfile().unwrap(), size: 2, written: 0 };
+    let first = open.put(path, copy());
+    let second = open.put(path, copy());
+    open.end(path, &first);
+    assert!(open.copies.contains_key(path) && open.order == [path]);
+    open.end(path, &second);
+    assert!(open.copies.is_empty() && open.order.is_empty());
+}

@@ -7,6 +7,8 @@ pub(crate) mod clock;
 pub mod details;
 pub(crate) mod hotplug;
 pub(crate) mod memory;
+pub(crate) mod modules;
 pub(crate) mod random;
+pub(crate) mod resize;
 pub(crate) mod swap;
 pub(crate) mod volume;

@@ -1,9 +1,12 @@
 //! Processes of containers: their identity, their end and their streams.
 //!
 //! [`reaper`] holds the only `waitpid` of the agent; [`launch`] makes processes through the forker; [`stdio`] moves
-//! bytes between a process and whoever asks for them.
+//! bytes between a process and whoever asks for them, [`passfd`] between it and connections that the host passed;
+//! [`command`] runs helper programs of the guest.
 
+pub(crate) mod command;
 pub(crate) mod launch;
+pub(crate) mod passfd;
 pub(crate) mod reaper;
 pub(crate) mod stdio;
 mod table;
@@ -110,15 +113,18 @@ impl Process {
 
     /// Waits for the end. Any number of callers, before or after it, get the same status.
     pub(crate) async fn wait(&self) -> Result<i32, ProcessError> {
-        let mut exit = self.exit.clone();
-        let status = exit
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|status| *status)
-            .ok_or_else(|| ProcessError::Gone(self.id.clone()))?;
+        let status = self.end().await?;
+        // COMPAT(kata): `sixty_four_mebibytes_have_arrived_when_the_wait_ends`. runtime-rs waits for nothing but this.
+        self.stdio.copied().await;
         self.waited.store(true, Ordering::Relaxed);
         Ok(status)
+    }
+
+    /// Waits for the end of the process alone, whatever its output does.
+    pub(crate) async fn end(&self) -> Result<i32, ProcessError> {
+        let mut exit = self.exit.clone();
+        let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+        status.ok_or_else(|| ProcessError::Gone(self.id.clone()))
     }
 
     /// Whether its end has been told to somebody, so that it may be forgotten.

@@ -5,6 +5,8 @@
 //! process has ended its descriptors are closed even if nobody ever reads. Each input has a *feeder*, a task that
 //! writes what callers hand it, in order and to the end.
 //!
+//! Where the host passed a connection for a stream, `passfd` copies in place of pump and feeder.
+//!
 //! An output ends when the pipe does, or when its process has ended and nothing has come for [`QUIET`]: a grandchild
 //! may hold the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
 
@@ -21,12 +23,17 @@ use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
 use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::passfd::{self, Claimed};
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// How long an output of an ended process may be silent before it counts as ended too.
 // COMPAT(kata): `a_grandchild_that_holds_stdout_does_not_keep_its_end_away`. Shims wait for the exit status only after
 // the end of the output.
-const QUIET: Duration = Duration::from_millis(500);
+pub(super) const QUIET: Duration = Duration::from_millis(500);
+/// Names of the outputs in errors.
+pub(crate) const STDOUT: &str = "stdout";
+/// See [`STDOUT`].
+pub(crate) const STDERR: &str = "stderr";
 /// Bytes that a pump reads at once: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;
 /// Bytes that a pump holds while the process lives.
@@ -37,9 +44,12 @@ const BUFFER_AFTER_EXIT: usize = 2 * BUFFER + 1024 * 1024;
 /// Why a stream could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The process has no such stream, or it was closed.
+    /// It was closed, by a caller or by the process.
     #[error("stdin is closed")]
     Closed,
+    /// The host passed a connection for it, which nobody else may use.
+    #[error("{0} is a connection of the host's own: calls can neither read nor write it")]
+    Passed(&'static str),
     /// Resizing something that is no terminal.
     #[error("no tty")]
     NoTerminal,
@@ -62,7 +72,7 @@ impl StreamError {
 impl Kind for StreamError {
     fn kind(&self) -> ErrorKind {
         match self {
-            StreamError::Closed => ErrorKind::State,
+            StreamError::Closed | StreamError::Passed(_) => ErrorKind::State,
             // COMPAT(kata): `resize_without_a_terminal_is_unavailable`. Shims know UNAVAILABLE with this text.
             StreamError::NoTerminal => ErrorKind::Busy,
             StreamError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
@@ -105,42 +115,113 @@ pub(crate) fn pipes(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
     Ok((ours, ChildStreams([Some(stdin_child), Some(stdout_child), Some(stderr_child)])))
 }
 
+/// The agent's ends of a process's streams.
+pub(crate) enum Ends {
+    /// Pipes.
+    Pipes(Pipes),
+    /// A terminal's master end.
+    Terminal(OwnedFd),
+}
+
 /// Streams of a running process.
 #[derive(Debug)]
 pub(crate) struct Stdio {
     stdin: mpsc::Sender<Input>,
-    stdout: Arc<Output>,
-    stderr: Arc<Output>,
+    stdin_is_passed: bool,
+    stdout: Outlet,
+    stderr: Outlet,
     /// The terminal's master end, while its process lives.
     terminal: Mutex<Option<OwnedFd>>,
 }
 
-enum Input {
+/// Where an output goes.
+#[derive(Debug)]
+enum Outlet {
+    /// To callers.
+    Calls(Arc<Output>),
+    /// To a connection. True once WaitProcess may answer.
+    Passed(watch::Receiver<bool>),
+}
+
+/// The end of a process.
+#[derive(Debug, Clone)]
+pub(super) struct Exit(watch::Receiver<Option<i32>>);
+
+impl Exit {
+    /// The end that is published here.
+    pub(super) fn of(exit: &watch::Receiver<Option<i32>>) -> Exit {
+        Exit(exit.clone())
+    }
+
+    /// Whether it has come. An end that will never be known counts as one, or its tasks would stay for ever.
+    pub(super) fn has_come(&self) -> bool {
+        self.0.borrow().is_some() || self.0.has_changed().is_err()
+    }
+
+    /// Waits for it.
+    pub(super) async fn come(&mut self) {
+        drop(self.0.wait_for(Option::is_some).await.map(drop));
+    }
+}
+
+pub(super) enum Input {
     Data(Vec<u8>, oneshot::Sender<Result<(), StreamError>>),
     Close,
 }
 
 impl Stdio {
-    /// Starts pumps and feeder over pipes. `exit` ends the outputs after the process.
-    pub(crate) fn of_pipes(pipes: Pipes, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
-        let output = |fd: Option<OwnedFd>| -> Result<Arc<Output>, StreamError> {
+    /// Starts the tasks that move the bytes. `exit` ends the outputs after the process.
+    pub(crate) fn start(
+        ends: Ends,
+        claimed: Claimed,
+        exit: &watch::Receiver<Option<i32>>,
+    ) -> Result<Stdio, StreamError> {
+        let exit = Exit::of(exit);
+        let is_terminal = matches!(ends, Ends::Terminal(_));
+        let (pipes, terminal) = match ends {
+            Ends::Pipes(pipes) => (pipes, None),
+            Ends::Terminal(master) => {
+                let copy = || {
+                    let copied = master.try_clone();
+                    copied.map_err(|error| StreamError::io("copy a terminal's descriptor", error))
+                };
+                // One master is one source of bytes, and all of them are stdout's: a reader of stderr would take some
+                // away. A connection for stderr is closed.
+                (Pipes { stdin: Some(copy()?), stdout: Some(copy()?), stderr: None }, Some(master))
+            }
+        };
+        let outlet = |fd: Option<OwnedFd>, peer| -> Result<Outlet, StreamError> {
             let output = Arc::new(Output::default());
-            match fd {
-                Some(fd) => tokio::spawn(Arc::clone(&output).pump(reader(fd)?, exit.clone())),
-                None => return Ok(output.ended()),
-            };
-            Ok(output)
+            match (fd.map(reader).transpose()?, peer) {
+                (Some(fd), Some(peer)) => {
+                    return Ok(Outlet::Passed(passfd::Drain::start(fd, peer, exit.clone(), is_terminal)));
+                }
+                (Some(fd), None) => drop(tokio::spawn(Arc::clone(&output).pump(fd, exit.clone()))),
+                (None, _) => return Ok(Outlet::Calls(output.ended())),
+            }
+            Ok(Outlet::Calls(output))
         };
         let (sender, receiver) = mpsc::channel(16);
-        if let Some(fd) = pipes.stdin {
-            tokio::spawn(feed(writer(fd)?, receiver, false, exit.clone()));
+        let stdin_is_passed = claimed.stdin.is_some();
+        match (pipes.stdin.map(writer).transpose()?, claimed.stdin) {
+            (Some(fd), Some(peer)) => {
+                drop(tokio::spawn(passfd::feed(fd, peer, receiver, is_terminal, exit.clone())));
+            }
+            (Some(fd), None) => drop(tokio::spawn(feed(fd, receiver, is_terminal, exit.clone()))),
+            (None, _) => {}
         }
         Ok(Stdio {
             stdin: sender,
-            stdout: output(pipes.stdout)?,
-            stderr: output(pipes.stderr)?,
-            terminal: Mutex::default(),
+            stdin_is_passed,
+            stdout: outlet(pipes.stdout, claimed.stdout)?,
+            stderr: outlet(pipes.stderr, claimed.stderr)?,
+            terminal: Mutex::new(terminal),
         })
+    }
+
+    /// Starts pumps and feeder over pipes.
+    pub(crate) fn of_pipes(pipes: Pipes, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
+        Stdio::start(Ends::Pipes(pipes), Claimed::default(), exit)
     }
 
     /// Starts pump and feeder over a terminal's master end.
@@ -148,16 +229,27 @@ impl Stdio {
         master: OwnedFd,
         exit: &watch::Receiver<Option<i32>>,
     ) -> Result<Stdio, StreamError> {
-        let copy =
-            || master.try_clone().map_err(|error| StreamError::io("copy a terminal's descriptor", error));
-        let output = Arc::new(Output::default());
-        let (sender, receiver) = mpsc::channel(16);
-        let (source, sink) = (reader(copy()?)?, writer(copy()?)?);
-        tokio::spawn(Arc::clone(&output).pump(source, exit.clone()));
-        tokio::spawn(feed(sink, receiver, true, exit.clone()));
-        // One master is one source of bytes, and all of them are stdout's: a reader of stderr would take some away.
-        let stderr = Arc::new(Output::default()).ended();
-        Ok(Stdio { stdin: sender, stdout: output, stderr, terminal: Mutex::new(Some(master)) })
+        Stdio::start(Ends::Terminal(master), Claimed::default(), exit)
+    }
+
+    /// Refuses what calls may not read: an output that the host passed a connection for.
+    pub(crate) fn expect_served(&self, stream: &'static str) -> Result<(), StreamError> {
+        let outlet = if stream == STDERR { &self.stderr } else { &self.stdout };
+        match outlet {
+            Outlet::Calls(_) => Ok(()),
+            Outlet::Passed(_) => Err(StreamError::Passed(stream)),
+        }
+    }
+
+    /// Waits until what the process left behind has reached the connections of the host's that it goes to. A host that
+    /// does not read makes this wait for a few seconds, not longer. What callers read does not count.
+    pub(crate) async fn copied(&self) {
+        for outlet in [&self.stdout, &self.stderr] {
+            if let Outlet::Passed(copied) = outlet {
+                // Without its sender the task has ended.
+                drop(copied.clone().wait_for(|copied| *copied).await.map(drop));
+            }
+        }
     }
 
     /// At most `most` bytes of stdout; waits for them; none is the end.
@@ -172,6 +264,9 @@ impl Stdio {
 
     /// Writes all of `data` to stdin. The writing goes on if the caller goes away.
     pub(crate) async fn write(&self, data: Vec<u8>) -> Result<(), StreamError> {
+        if self.stdin_is_passed {
+            return Err(StreamError::Passed("stdin"));
+        }
         let (reply, written) = oneshot::channel();
         self.stdin.send(Input::Data(data, reply)).await.map_err(|_| StreamError::Closed)?;
         written.await.map_err(|_| StreamError::Closed)?
@@ -199,6 +294,15 @@ impl Stdio {
     }
 }
 
+impl Outlet {
+    async fn read(&self, most: usize) -> Vec<u8> {
+        match self {
+            Outlet::Calls(output) => output.read(most).await,
+            Outlet::Passed(_) => Vec::new(),
+        }
+    }
+}
+
 /// Makes a descriptor of the agent's own non-blocking, as the runtime needs it. The child's end of a pipe is a
 /// description of its own, so it stays blocking.
 fn non_blocking(fd: OwnedFd) -> Result<OwnedFd, StreamError> {
@@ -209,13 +313,13 @@ fn non_blocking(fd: OwnedFd) -> Result<OwnedFd, StreamError> {
 }
 
 /// A readable end. The runtime's pipe type takes a terminal's master as well: it only polls and reads.
-fn reader(fd: OwnedFd) -> Result<pipe::Receiver, StreamError> {
+pub(super) fn reader(fd: OwnedFd) -> Result<pipe::Receiver, StreamError> {
     pipe::Receiver::from_owned_fd_unchecked(non_blocking(fd)?)
         .map_err(|error| StreamError::io("watch an output", error))
 }
 
 /// A writable end; see [`reader`].
-fn writer(fd: OwnedFd) -> Result<pipe::Sender, StreamError> {
+pub(super) fn writer(fd: OwnedFd) -> Result<pipe::Sender, StreamError> {
     pipe::Sender::from_owned_fd_unchecked(non_blocking(fd)?)
         .map_err(|error| StreamError::io("watch an input", error))
 }
@@ -232,8 +336,7 @@ struct Output {
 
 #[derive(Debug, Default)]
 struct Held {
-    chunks: VecDeque<Vec<u8>>,
-    bytes: usize,
+    bytes: VecDeque<u8>,
     is_ended: bool,
 }
 
@@ -270,40 +373,42 @@ impl Output {
         }
     }
 
-    async fn pump(self: Arc<Self>, fd: pipe::Receiver, mut exit: watch::Receiver<Option<i32>>) {
-        let mut buffer = vec![0; CHUNK];
+    async fn pump(self: Arc<Self>, fd: pipe::Receiver, mut exit: Exit) {
+        let mut buffer = Vec::new();
         loop {
-            let has_exited = exit.borrow().is_some();
-            if self.held().bytes >= if has_exited { BUFFER_AFTER_EXIT } else { BUFFER } {
+            let has_exited = exit.has_come();
+            if self.held().bytes.len() >= if has_exited { BUFFER_AFTER_EXIT } else { BUFFER } {
                 tokio::select! {
                     () = self.taken.notified() => {}
-                    _ = exit.changed(), if !has_exited => {}
+                    () = exit.come(), if !has_exited => {}
                 }
                 continue;
             }
-            match fd.try_read(&mut buffer) {
+            buffer.clear();
+            buffer.reserve(CHUNK);
+            match fd.try_read_buf(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) => {
-                    self.held().put(buffer[..count].to_vec());
+                Ok(_) => {
+                    self.held().bytes.extend(&buffer);
                     self.arrived.notify_one();
                     // One busy stream must not keep the agent's only thread from the others.
                     tokio::task::yield_now().await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // An idle process costs no buffer.
+                    buffer = Vec::new();
                     if !has_exited {
                         tokio::select! {
                             _ = fd.readable() => {}
-                            _ = exit.changed() => {}
+                            () = exit.come() => {}
                         }
                     } else if tokio::time::timeout(QUIET, fd.readable()).await.is_err() {
                         break;
                     }
                 }
-                // EIO is how a terminal says that its last user is gone.
-                Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "a process's output cannot be read");
+                    tell_read_error(&error);
                     break;
                 }
             }
@@ -313,60 +418,57 @@ impl Output {
     }
 }
 
-impl Held {
-    fn put(&mut self, chunk: Vec<u8>) {
-        self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
+/// Logs why an output ended, unless it is how a terminal says that its last user is gone.
+pub(super) fn tell_read_error(error: &io::Error) {
+    if error.raw_os_error() != Some(Errno::IO.raw_os_error()) {
+        tracing::warn!(%error, "a process's output cannot be read");
     }
+}
 
+impl Held {
     fn take(&mut self, most: usize) -> Option<Vec<u8>> {
-        let first = self.chunks.front_mut()?;
-        let chunk = if first.len() <= most {
-            self.chunks.pop_front()?
-        } else {
-            let rest = first.split_off(most.max(1));
-            std::mem::replace(first, rest)
-        };
-        self.bytes -= chunk.len();
-        Some(chunk)
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let count = self.bytes.len().min(most.max(1));
+        let taken = self.bytes.drain(..count).collect();
+        if self.bytes.is_empty() {
+            // An idle process costs no buffer.
+            self.bytes = VecDeque::new();
+        }
+        Some(taken)
     }
 }
 
 /// Writes what arrives on the channel, until it is closed or the process has ended and nobody reads.
-async fn feed(
-    fd: pipe::Sender,
-    mut inputs: mpsc::Receiver<Input>,
-    is_terminal: bool,
-    mut exit: watch::Receiver<Option<i32>>,
-) {
+async fn feed(fd: pipe::Sender, mut inputs: mpsc::Receiver<Input>, is_terminal: bool, mut exit: Exit) {
     loop {
         let input = tokio::select! {
             input = inputs.recv() => input,
             // With its reader gone the pipe is of no use; a terminal lives until the process does.
-            _ = exit.wait_for(Option::is_some) => None,
+            () = exit.come() => None,
         };
         match input {
             Some(Input::Data(data, reply)) => {
                 let result = tokio::select! {
                     result = write_all(&fd, &data) => result,
-                    _ = exit.wait_for(Option::is_some) => Err(StreamError::Closed),
+                    () = exit.come() => Err(StreamError::Closed),
                 };
+                let is_closed = matches!(result, Err(StreamError::Closed));
                 // The caller may be gone.
                 drop(reply.send(result));
-            }
-            Some(Input::Close) if is_terminal => {
-                if let Some(character) = end_of_file(&fd)
-                    && let Err(error) = write_all(&fd, &[character]).await
-                {
-                    tracing::debug!(%error, "cannot type the end of input");
+                if is_closed {
+                    return;
                 }
             }
+            Some(Input::Close) if is_terminal => type_end_of_file(&fd).await,
             Some(Input::Close) | None => return,
         }
     }
 }
 
-async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), StreamError> {
+/// Writes all of it, however long that takes. A process that has closed its end makes it [`StreamError::Closed`].
+pub(super) async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), StreamError> {
     while !data.is_empty() {
         fd.writable().await.map_err(|error| StreamError::io("watch stdin", error))?;
         match fd.try_write(data) {
@@ -374,11 +476,23 @@ async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), StreamError
                 data = &data[count..];
                 tokio::task::yield_now().await;
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-            Err(error) => return Err(StreamError::io("write to stdin", error)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
+                io::ErrorKind::BrokenPipe => return Err(StreamError::Closed),
+                _ => return Err(StreamError::io("write to stdin", error)),
+            },
         }
     }
     Ok(())
+}
+
+/// Types the character that ends the input of a terminal.
+pub(super) async fn type_end_of_file(fd: &pipe::Sender) {
+    if let Some(character) = end_of_file(fd)
+        && let Err(error) = write_all(fd, &[character]).await
+    {
+        tracing::debug!(%error, "cannot type the end of input");
+    }
 }
 
 /// The end-of-file character of a terminal in line mode; in raw mode there is none.

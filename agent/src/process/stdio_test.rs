@@ -110,3 +110,37 @@ async fn resize_without_a_terminal_is_unavailable() {
     let error = stdio.resize(1, 1).unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Busy, "no tty"));
 }
+
+#[tokio::test]
+async fn a_process_whose_end_will_never_be_known_is_not_watched_for_ever() {
+    let (exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    rustix::io::write(child.0[1].as_ref().unwrap(), b"last words").unwrap();
+    drop(exit);
+    assert_eq!(read_all(&stdio, 100).await, b"last words");
+    assert!(matches!(stdio.write(vec![1]).await, Err(StreamError::Closed)));
+}
+
+#[tokio::test]
+async fn a_process_that_closed_stdin_makes_writes_fail_clearly() {
+    let (_exit, watcher) = alive();
+    let (ours, child) = pipes(0).unwrap();
+    let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+    let [stdin, ..] = child.0;
+    drop(stdin);
+    for _ in 0..2 {
+        let error = stdio.write(vec![1]).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::State, "stdin is closed"));
+    }
+}
+
+#[tokio::test]
+async fn any_pipe_size_that_shims_ask_for_is_rounded_to_one_that_is_possible() {
+    // runtime-rs sends agent.container_pipe_size=1 unless told otherwise.
+    for (asked, page_multiple) in [(1, 1), (5000, 2), (1 << 20, 256)] {
+        let (ours, _child) = pipes(asked).unwrap();
+        let size = rustix::pipe::fcntl_getpipe_size(ours.stdout.as_ref().unwrap()).unwrap();
+        assert_eq!(size, page_multiple * rustix::param::page_size(), "{asked}");
+    }
+}

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use protocols::agent::{
     AgentDetails, CopyFileRequest, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest,
-    Metrics, OnlineCPUMemRequest, ReseedRandomDevRequest, SetGuestDateTimeRequest,
+    Metrics, OnlineCPUMemRequest, ReseedRandomDevRequest, ResizeVolumeRequest, SetGuestDateTimeRequest,
 };
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
 use super::on_a_thread;
+use super::policy;
 use super::status::Failure;
 use crate::app::Agent;
 use crate::files::Entry;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, Place};
-use crate::guest::{hotplug, random, volume};
+use crate::guest::{hotplug, random, resize, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
@@ -24,6 +25,7 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
     let agent = AgentDetails {
         version: VERSION.to_owned(),
         init_daemon: init::is_pid1(),
+        extra_features: policy::feature().into_iter().collect(),
         storage_handlers: storage::driver_names().into_iter().map(str::to_owned).collect(),
         ..Default::default()
     };
@@ -82,9 +84,6 @@ pub(super) fn set_clock(agent: &Agent, request: &SetGuestDateTimeRequest) -> Res
 }
 
 pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, Failure> {
-    if !path.is_absolute() {
-        return Err(Failure::invalid(format!("volume path {path:?} is not absolute")));
-    }
     let (bytes, inodes) = on_a_thread(move || Ok(volume::usage(&path)?)).await?;
     let encode = |usage: volume::Usage, unit: Unit| VolumeUsage {
         available: usage.available,
@@ -99,4 +98,9 @@ pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, F
         volume_condition: Some(condition).into(),
         ..Default::default()
     })
+}
+
+pub(super) async fn resize_volume(agent: &Agent, request: ResizeVolumeRequest) -> Result<(), Failure> {
+    let timeout = agent.config.hotplug_timeout;
+    on_a_thread(move || Ok(resize::grow(Path::new(&request.volume_guest_path), request.size, timeout)?)).await
 }

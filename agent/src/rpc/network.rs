@@ -1,15 +1,20 @@
 //! The calls about links and routes: between the API's messages and the network's own types. No decisions here.
 
+use std::sync::Arc;
+
 use protocols::agent::{
-    AddARPNeighborsRequest, Interfaces, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,
+    AddARPNeighborsRequest, GetIPTablesRequest, GetIPTablesResponse, Interfaces, Routes, SetIPTablesRequest,
+    SetIPTablesResponse, UpdateInterfaceRequest, UpdateRoutesRequest,
 };
 use protocols::types;
 
 use super::status::Failure;
+use crate::network::iptables::{self, Version};
 use crate::network::{
     Family, HardwareAddress, Interface, IpAddress, Neighbour, Network, NetworkError, PciPath, Prefix, Route,
     Source, parse_ip,
 };
+use crate::process::command::Commands;
 
 pub(super) async fn list_interfaces(network: &Network) -> Result<Interfaces, Failure> {
     let interfaces = network.list_interfaces().await?;
@@ -53,6 +58,26 @@ pub(super) async fn add_neighbours(
     let wanted: Vec<Neighbour> =
         wanted.ARPNeighbors.iter().map(decode_neighbour).collect::<Result<_, Failure>>()?;
     Ok(network.add_neighbours(&wanted).await?)
+}
+
+pub(super) async fn get_iptables(
+    commands: &Arc<Commands>,
+    request: GetIPTablesRequest,
+) -> Result<GetIPTablesResponse, Failure> {
+    let data = iptables::save(commands, version(request.is_ipv6)).await?;
+    Ok(GetIPTablesResponse { data, ..Default::default() })
+}
+
+pub(super) async fn set_iptables(
+    commands: &Arc<Commands>,
+    request: SetIPTablesRequest,
+) -> Result<SetIPTablesResponse, Failure> {
+    let data = iptables::restore(commands, version(request.is_ipv6), request.data).await?;
+    Ok(SetIPTablesResponse { data, ..Default::default() })
+}
+
+fn version(is_ipv6: bool) -> Version {
+    if is_ipv6 { Version::V6 } else { Version::V4 }
 }
 
 fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {

@@ -11,6 +11,7 @@ use super::status::Failure;
 use crate::app::Agent;
 use crate::container::ContainerError;
 use crate::process::Process;
+use crate::process::stdio::{STDERR, STDOUT};
 
 /// Most bytes in one answer, well below a message's 4 MiB.
 const MOST: u32 = 1 << 20;
@@ -35,6 +36,7 @@ pub(super) async fn read_stdout(
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
+    process.stdio.expect_served(STDOUT)?;
     let data = process.stdio.read_stdout(length(&request)).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
@@ -44,6 +46,7 @@ pub(super) async fn read_stderr(
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
+    process.stdio.expect_served(STDERR)?;
     let data = process.stdio.read_stderr(length(&request)).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }

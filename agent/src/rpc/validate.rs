@@ -1,5 +1,7 @@
 //! Requests become the agent's own types here, or are refused.
 
+use std::path::Path;
+
 use oci_spec::runtime::{Process, Spec};
 use protocols::agent::{
     CreateContainerRequest, CreateSandboxRequest, Device as WireDevice, ExecProcessRequest,
@@ -11,6 +13,8 @@ use super::status::Failure;
 use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
 use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
+use crate::guest::modules::Module;
+use crate::process::passfd::Ports;
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
 use crate::storage::Storage;
@@ -23,16 +27,12 @@ impl Kind for SpecError {
 
 /// CreateSandbox.
 pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, Failure> {
-    if let Some(module) = request.kernel_modules.first() {
-        return Err(Failure::unsupported(format!(
-            "kernel module {:?}: this kernel has no modules",
-            module.name
-        )));
-    }
-    if !request.guest_hook_path.is_empty() {
-        return Err(Failure::unsupported(format!("guest hooks in {:?}", request.guest_hook_path)));
-    }
+    let modules = request.kernel_modules.into_iter().map(|wire| Module::parse(&wire.name, wire.parameters));
+    let hooks = Some(request.guest_hook_path).filter(|path| !path.is_empty());
     Ok(SandboxRequest {
+        modules: modules.collect::<Result<_, _>>()?,
+        // The agent's working directory is the root.
+        hooks: hooks.map(|path| Path::new("/").join(path)),
         id: request.sandbox_id,
         hostname: request.hostname,
         dns: request.dns,
@@ -43,11 +43,11 @@ pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, F
 /// CreateContainer.
 pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, CreateRequest), Failure> {
     let id = ContainerId::parse(&request.container_id)?;
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
     let wire = request.OCI.into_option().ok_or_else(|| Failure::invalid("the request has no OCI spec"))?;
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
-    without_hooks(&spec)?;
+    hooks_that_can_run(&spec)?;
     tell_what_is_ignored(&id, &spec);
     let devices: Vec<Device> = request.devices.into_iter().map(device).collect();
     devices.iter().try_for_each(Device::check)?;
@@ -58,13 +58,14 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
         storages: request.storages.into_iter().map(storage).collect(),
         shared_pid_namespace: request.sandbox_pidns,
         user: user(request.string_user.into_option()),
+        ports,
     };
     Ok((id, request))
 }
 
 /// ExecProcess.
 pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest), Failure> {
-    no_ports([request.stdin_port, request.stdout_port, request.stderr_port])?;
+    let ports = Ports::parse([request.stdin_port, request.stdout_port, request.stderr_port])?;
     exec_id(&request.exec_id)?;
     let wire = request.process.into_option().ok_or_else(|| Failure::invalid("the request has no process"))?;
     let (process, warnings): (Process, _) = spec::process_from_wire(&wire)?;
@@ -72,7 +73,7 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest),
         tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
     }
     let user = user(request.string_user.into_option());
-    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user }))
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user, ports }))
 }
 
 fn user(wire: Option<StringUser>) -> UserNames {
@@ -123,26 +124,21 @@ fn tell_what_is_ignored(id: &ContainerId, spec: &Spec) {
 }
 
 /// Hooks that would not run must not be accepted: they may be what makes a container safe.
-fn without_hooks(spec: &Spec) -> Result<(), Failure> {
+fn hooks_that_can_run(spec: &Spec) -> Result<(), Failure> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
-    let lists = [
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ];
+    let inside = [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())];
+    for (stage, list) in inside {
+        if list.as_ref().is_some_and(|list| !list.is_empty()) {
+            return Err(Failure::unsupported(format!(
+                "OCI hooks of {stage}, which run inside of the container"
+            )));
+        }
+    }
     #[allow(deprecated, reason = "shims may still send prestart hooks")]
     let prestart = hooks.prestart();
-    if lists.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty()) {
-        return Err(Failure::unsupported("OCI hooks"));
-    }
-    Ok(())
-}
-
-fn no_ports(ports: [u32; 3]) -> Result<(), Failure> {
-    match ports.iter().find(|port| **port != 0) {
-        Some(port) => Err(Failure::unsupported(format!("stdio over vsock port {port}"))),
+    let lists = [prestart, hooks.create_runtime(), hooks.poststart(), hooks.poststop()];
+    match lists.into_iter().flatten().flatten().find(|hook| !hook.path().is_absolute()) {
+        Some(hook) => Err(Failure::invalid(format!("hook {:?} is no absolute path", hook.path()))),
         None => Ok(()),
     }
 }
@@ -202,7 +198,8 @@ mod tests {
         };
         assert!(create(|r| r.container_id = "x".into()).starts_with("INVALID_ARGUMENT invalid container id"));
         assert!(create(|r| r.OCI = None.into()).starts_with("INVALID_ARGUMENT"));
-        assert!(create(|r| r.stdout_port = 9).contains("UNIMPLEMENTED stdio over vsock port 9"));
+        let twice = create(|r| (r.stdout_port, r.stderr_port) = (9, 9));
+        assert_eq!(twice, "INVALID_ARGUMENT port 9 is named for two streams");
         assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("INVALID_ARGUMENT device"));
         let vfio = |r: &mut CreateContainerRequest| {
             r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
@@ -210,10 +207,16 @@ mod tests {
         assert!(create(vfio).starts_with("UNIMPLEMENTED device type"));
         let hooks = |r: &mut CreateContainerRequest| {
             let hook = oci::Hook { Path: "/bin/h".into(), ..Default::default() };
-            let hooks = oci::Hooks { Prestart: vec![hook], ..Default::default() };
+            let hooks = oci::Hooks { StartContainer: vec![hook], ..Default::default() };
             r.OCI.mut_or_insert_default().Hooks = Some(hooks).into();
         };
-        assert!(create(hooks).contains("UNIMPLEMENTED OCI hooks"));
+        assert!(create(hooks).contains("UNIMPLEMENTED OCI hooks of startContainer"));
+        let relative = |r: &mut CreateContainerRequest| {
+            let hook = oci::Hook { Path: "bin/h".into(), ..Default::default() };
+            let hooks = oci::Hooks { Poststop: vec![hook], ..Default::default() };
+            r.OCI.mut_or_insert_default().Hooks = Some(hooks).into();
+        };
+        assert!(create(relative).starts_with("INVALID_ARGUMENT hook"));
     }
 
     #[test]
@@ -228,11 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_with_modules_or_hooks_is_refused() {
-        let module = agent::KernelModule { name: "nf".into(), ..Default::default() };
+    fn a_sandboxes_modules_have_names_and_its_hooks_a_directory() {
+        let module = agent::KernelModule::default();
         let request = CreateSandboxRequest { kernel_modules: vec![module], ..Default::default() };
-        assert!(refused(sandbox(request)).contains("\"nf\""));
-        let request = CreateSandboxRequest { guest_hook_path: "/h".into(), ..Default::default() };
-        assert!(refused(sandbox(request)).contains("UNIMPLEMENTED guest hooks"));
+        assert!(refused(sandbox(request)).contains("INVALID_ARGUMENT kernel module \"\""));
+        let hooks = |path: &str| {
+            let request = CreateSandboxRequest { guest_hook_path: path.into(), ..Default::default() };
+            sandbox(request).unwrap().hooks
+        };
+        assert_eq!(hooks("usr/hooks"), Some("/usr/hooks".into()));
+        assert_eq!(hooks(""), None);
     }
 }

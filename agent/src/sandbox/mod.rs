@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sched::CloneFlags;
 
 use crate::error::{ErrorKind, Kind};
+use crate::guest::modules::{Module, ModuleError};
 use crate::storage::{Storage, StorageError};
 
 /// Why the sandbox cannot do something.
@@ -45,6 +46,9 @@ pub(crate) enum SandboxError {
     /// A storage could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A kernel module is not there.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
 }
 
 impl Kind for SandboxError {
@@ -55,6 +59,7 @@ impl Kind for SandboxError {
             SandboxError::Destroyed => ErrorKind::Busy,
             SandboxError::Namespaces { .. } | SandboxError::Write { .. } => ErrorKind::Internal,
             SandboxError::Storage(error) => error.kind(),
+            SandboxError::Module(error) => error.kind(),
         }
     }
 }
@@ -70,6 +75,10 @@ pub(crate) struct SandboxRequest {
     pub(crate) dns: Vec<String>,
     /// Storages that live as long as the sandbox.
     pub(crate) storages: Vec<Storage>,
+    /// Kernel modules that have to be there.
+    pub(crate) modules: Vec<Module>,
+    /// Directory of hooks for every container.
+    pub(crate) hooks: Option<PathBuf>,
 }
 
 /// Namespaces that the containers share.
@@ -96,6 +105,7 @@ struct Running {
     id: String,
     namespaces: SharedNamespaces,
     storages: Vec<PathBuf>,
+    hooks: Option<PathBuf>,
     pid: Option<Arc<OwnedFd>>,
 }
 
@@ -110,11 +120,13 @@ impl Sandbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the sandbox. Blocks. A failure leaves nothing behind, and another call may follow.
+    /// Makes the sandbox. Blocks. A failure leaves nothing behind, and another call may follow; what `prepare` did, its
+    /// caller takes back.
     pub(crate) fn create(
         &self,
         request: &SandboxRequest,
         directory: &Path,
+        mut prepare: impl FnMut() -> Result<(), ModuleError>,
         mut acquire: impl FnMut(&Storage) -> Result<(), StorageError>,
         mut release: impl FnMut(&Path),
     ) -> Result<(), SandboxError> {
@@ -128,6 +140,7 @@ impl Sandbox {
         }
         let mut storages = Vec::new();
         let mut build = || -> Result<SharedNamespaces, SandboxError> {
+            prepare()?;
             let namespaces = shared_namespaces(&request.hostname)?;
             for storage in &request.storages {
                 acquire(storage)?;
@@ -143,8 +156,8 @@ impl Sandbox {
             let is_ours = matches!(*state, State::Creating);
             match built {
                 Ok(namespaces) if is_ours => {
-                    *state =
-                        State::Running(Running { id: request.id.clone(), namespaces, storages, pid: None });
+                    let (id, hooks) = (request.id.clone(), request.hooks.clone());
+                    *state = State::Running(Running { id, namespaces, storages, hooks, pid: None });
                     return Ok(());
                 }
                 Ok(_) => SandboxError::Destroyed,
@@ -170,6 +183,11 @@ impl Sandbox {
     /// Id of the sandbox.
     pub(crate) fn id(&self) -> Result<String, SandboxError> {
         self.running(|running| running.id.clone())
+    }
+
+    /// Directory of hooks for every container.
+    pub(crate) fn hook_path(&self) -> Result<Option<PathBuf>, SandboxError> {
+        self.running(|running| running.hooks.clone())
     }
 
     /// The pid namespace of the first container, for those that share it.
@@ -273,7 +291,8 @@ mod tests {
             Ok(())
         };
         // Namespaces need root; without it the create fails before, and is no less refused.
-        let result = sandbox.create(&request, dir.path(), destroy, |point| released.push(point.to_owned()));
+        let result =
+            sandbox.create(&request, dir.path(), || Ok(()), destroy, |point| released.push(point.to_owned()));
         if matches!(result, Err(SandboxError::Namespaces { .. })) {
             return;
         }

@@ -2,5 +2,6 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
+pub(crate) mod ext4;
 pub(crate) mod random;
 pub(crate) mod swap;

@@ -1,11 +1,16 @@
 //! `image-builder agent`, `initrd` and `build`.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use clap::Args;
 use image_builder::format::compress::Compression;
-use image_builder::layout::Layout;
+use image_builder::initrd::Initrd;
+use image_builder::layout::{Layout, SHIPPED};
 use image_builder::manifest::Manifest;
-use image_builder::progress::bytes;
-use image_builder::{agent, initrd, kernel};
+use image_builder::progress::{Progress, bytes};
+use image_builder::recipe::Recipe;
+use image_builder::{agent, initrd, kernel, recipe};
 
 use super::Global;
 use super::kernel::KernelArgs;
@@ -18,7 +23,7 @@ impl AgentArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
-        let part = agent::build(&layout, global.progress()).await?;
+        let part = agent::build(&layout, &BTreeSet::new(), global.progress()).await?;
         global.print(&part, || products(&Manifest::read(&layout), &["agent"]))
     }
 }
@@ -26,8 +31,21 @@ impl AgentArgs {
 /// `image-builder initrd`.
 #[derive(Debug, Args)]
 pub(crate) struct InitrdArgs {
-    /// The recipe in rootfs/flavour.
-    #[arg(long, default_value = "minimal", value_name = "NAME")]
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Write it to FILE only, not into the product directory.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
+    output: Option<PathBuf>,
+    /// Pack every flavour there is.
+    #[arg(long, conflicts_with = "flavour")]
+    all: bool,
+}
+
+/// Which initrd, and how.
+#[derive(Debug, Args)]
+struct RecipeArgs {
+    /// The recipe in rootfs/flavour; another one than `minimal` becomes out/initrd-NAME.img.
+    #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
     /// How to compress it.
     #[arg(long, value_enum, default_value_t)]
@@ -41,16 +59,43 @@ impl InitrdArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
-        self.pack(&layout)?;
-        let manifest = Manifest::read(&layout);
-        global.print(&manifest.initrd, || products(&manifest, &["initrd.img"]))
+        if let Some(path) = &self.output {
+            self.recipe.build_agent(&layout, global.progress()).await?;
+            let initrd = self.recipe.pack(&layout)?;
+            initrd.write(path)?;
+            let size = bytes(initrd.image().len() as u64);
+            return global.print(initrd.part(), || format!("{} {size}", path.display()));
+        }
+        let flavours = if self.all { recipe::known(&layout) } else { vec![self.recipe.flavour.clone()] };
+        let (mut names, mut parts) = (Vec::new(), Vec::new());
+        for flavour in flavours {
+            let recipe = RecipeArgs { flavour, ..self.recipe };
+            recipe.build_agent(&layout, global.progress()).await?;
+            let initrd = recipe.pack(&layout)?;
+            names.push(initrd.install(&layout)?);
+            parts.push(initrd.part().clone());
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = || products(&Manifest::read(&layout), &names);
+        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+    }
+}
+
+impl RecipeArgs {
+    /// The agent that ships is built by its own command; a flavour that wants another one gets it here.
+    async fn build_agent(&self, layout: &Layout, progress: Progress) -> anyhow::Result<()> {
+        let features = Recipe::load(layout, &self.flavour)?.features();
+        if !features.is_empty() {
+            agent::build(layout, &features, progress).await?;
+        }
+        Ok(())
     }
 
-    fn pack(self, layout: &Layout) -> anyhow::Result<()> {
+    fn pack(&self, layout: &Layout) -> anyhow::Result<Initrd> {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
-        let Self { flavour, compression, check } = self;
-        let options = initrd::Options { flavour, compression, epoch, twice: check };
-        Ok(initrd::pack(layout, &options)?.install(layout)?)
+        let flavour = self.flavour.clone();
+        let options = initrd::Options { flavour, compression: self.compression, epoch, twice: self.check };
+        Ok(initrd::pack(layout, &options)?)
     }
 }
 
@@ -60,7 +105,7 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
-    initrd: InitrdArgs,
+    initrd: RecipeArgs,
 }
 
 impl BuildArgs {
@@ -69,8 +114,9 @@ impl BuildArgs {
         let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
         let options = self.kernel.options();
         kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
-        agent::build(&layout, progress).await?;
-        self.initrd.pack(&layout)?;
+        agent::build(&layout, &BTreeSet::new(), progress).await?;
+        self.initrd.build_agent(&layout, progress).await?;
+        self.initrd.pack(&layout)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
         global.print(&manifest, || {
             products(&manifest, &manifest.products.keys().map(String::as_str).collect::<Vec<_>>())
@@ -83,7 +129,7 @@ fn products(manifest: &Manifest, names: &[&str]) -> String {
     let line = |name: &&str| {
         let product = manifest.products.get(*name)?;
         let (size, sha256) = (product.size, product.sha256.to_string());
-        Some(format!("{name:<12} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
+        Some(format!("{name:<20} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
     };
     names.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }

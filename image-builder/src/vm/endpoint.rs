@@ -2,7 +2,8 @@
 //!
 //! Two ways lead to a port: AF_VSOCK where the host has `/dev/vhost-vsock`, and the *hybrid* handshake over a Unix
 //! socket (connect, `CONNECT <port>\n`, read `OK …\n`) that `vhost-device-vsock` shares with Firecracker, Cloud
-//! Hypervisor and Dragonball. Both give a connected byte stream.
+//! Hypervisor and Dragonball. Both give a connected byte stream, and in principle the port that the guest sees it come
+//! from. `vhost-device-vsock` 0.3 answers with the guest's own port instead.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +12,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, getsockname, socket};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -46,6 +47,12 @@ impl Endpoint {
     /// # Errors
     /// [`VmError::Refused`] when nothing listens there; [`VmError::DialTimeout`] when nobody answers.
     pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
+        Ok(self.dial_from(port).await?.0)
+    }
+
+    /// As [`Endpoint::dial`], with the port from which the guest sees the connection come; none where the device does
+    /// not tell.
+    pub(super) async fn dial_from(&self, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
         let dialled = async {
             match self {
                 Self::Hybrid { socket } => {
@@ -63,8 +70,8 @@ impl Endpoint {
     }
 }
 
-/// Asks the device at the other end of `stream` for a guest port.
-async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<UnixStream, VmError> {
+/// Asks the device at the other end of `stream` for a guest port. Gives the host's port too, where it is told.
+async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
     let failed = |source| VmError::io("dial", format!("vsock port {port}"), source);
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::with_capacity(ANSWER);
@@ -86,19 +93,21 @@ async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<UnixStrea
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     if answer == "OK" || answer.starts_with("OK ") {
-        Ok(stream)
+        let told = answer.strip_prefix("OK ").and_then(|number| number.trim().parse().ok());
+        Ok((stream, told.filter(|told| *told != port)))
     } else {
         Err(VmError::Handshake { port, answer })
     }
 }
 
-async fn vsock_connect(cid: u32, port: u32) -> Result<UnixStream, VmError> {
-    let connected = tokio::task::spawn_blocking(move || -> io::Result<StdUnixStream> {
+async fn vsock_connect(cid: u32, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
+    let connected = tokio::task::spawn_blocking(move || -> io::Result<(StdUnixStream, u32)> {
         let fd: OwnedFd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         connect(fd.as_raw_fd(), &VsockAddr::new(cid, port))?;
+        let from = getsockname::<VsockAddr>(fd.as_raw_fd())?.port();
         let stream = StdUnixStream::from(fd);
         stream.set_nonblocking(true)?;
-        Ok(stream)
+        Ok((stream, from))
     })
     .await
     .unwrap_or_else(|_| Err(io::Error::other("the connecting thread died")));
@@ -106,7 +115,8 @@ async fn vsock_connect(cid: u32, port: u32) -> Result<UnixStream, VmError> {
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => VmError::Refused { port },
         _ => VmError::io("dial", format!("vsock port {port} of CID {cid}"), source),
     };
-    connected.and_then(UnixStream::from_std).map_err(failed)
+    let (stream, from) = connected.map_err(failed)?;
+    Ok((UnixStream::from_std(stream).map_err(failed)?, Some(from)))
 }
 
 /// Whether QEMU can use the host kernel's own vsock device.
@@ -128,7 +138,7 @@ mod tests {
     use super::*;
 
     /// A device that reads one line and answers `answer`, then echoes.
-    async fn dialled(answer: &'static [u8]) -> (Result<UnixStream, VmError>, String) {
+    async fn dialled(answer: &'static [u8]) -> (Result<(UnixStream, Option<u32>), VmError>, String) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let device = tokio::spawn(async move {
             let mut theirs = theirs;
@@ -143,11 +153,21 @@ mod tests {
 
     #[tokio::test]
     async fn handshake_leaves_what_follows_to_the_reader() {
-        let (stream, request) = dialled(b"OK 1073741824\nhello").await;
+        let (result, request) = dialled(b"OK 1073741824\nhello").await;
         assert_eq!(request, "CONNECT 1024\n");
+        let (mut stream, from) = result.unwrap();
+        assert_eq!(from, Some(1_073_741_824));
         let mut rest = String::new();
-        stream.unwrap().read_to_string(&mut rest).await.unwrap();
+        stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "hello");
+    }
+
+    #[tokio::test]
+    async fn the_guests_own_port_is_not_taken_for_the_hosts() {
+        for answer in [&b"OK 1024\n"[..], b"OK\n"] {
+            let (result, _) = dialled(answer).await;
+            assert_eq!(result.unwrap().1, None);
+        }
     }
 
     #[tokio::test]

@@ -137,6 +137,8 @@ impl BootTiming {
 pub struct Vm {
     console: Console,
     endpoint: Endpoint,
+    /// Connections asked for so far, held while one is made.
+    dialled: tokio::sync::Mutex<u32>,
     engine: Engine,
     files: RunFiles,
     notes: Vec<String>,
@@ -244,6 +246,7 @@ impl Vm {
         Ok(Self {
             console,
             endpoint,
+            dialled: tokio::sync::Mutex::new(0),
             engine,
             files,
             notes: Vec::new(),
@@ -260,7 +263,22 @@ impl Vm {
     /// # Errors
     /// [`VmError::Refused`] when nothing listens on the port, other errors when the device does not answer.
     pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
-        self.endpoint.dial(port).await
+        Ok(self.dial_from(port).await?.0)
+    }
+
+    /// As [`Vm::dial`], with the port of the host from which the guest sees the connection come. It is right as long as
+    /// nobody dials this guest by its [`Endpoint`]: `vhost-device-vsock` does not tell the port but counts its
+    /// connections, so they are counted here too.
+    ///
+    /// # Errors
+    /// As [`Vm::dial`].
+    pub async fn dial_from(&self, port: u32) -> Result<(UnixStream, u32), VmError> {
+        // One at a time: the device numbers connections in the order in which it hears of them.
+        let mut dialled = self.dialled.lock().await;
+        let number = *dialled;
+        *dialled += 1;
+        let (stream, told) = self.endpoint.dial_from(port).await?;
+        Ok((stream, told.unwrap_or(number)))
     }
 
     /// Connects to the agent.
@@ -268,7 +286,7 @@ impl Vm {
     /// # Errors
     /// As [`Vm::dial`].
     pub async fn client(&self) -> Result<AgentClient, VmError> {
-        AgentClient::connect(&self.endpoint).await
+        Ok(AgentClient::over(self.dial(AGENT_PORT).await?))
     }
 
     /// Where the guest's vsock is reached, for other processes.

@@ -28,6 +28,10 @@ pub fn forker() -> ExitCode {
 }
 
 fn serve() -> Step<()> {
+    // One that replaces another is started by an agent with a higher priority, which is not for containers.
+    if rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness < 0) {
+        rustix::process::setpriority_process(None, 0).map_err(|errno| fail("lower the priority", errno))?;
+    }
     // The socket moves away from 0, where a child's stdin belongs.
     let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)
         .map_err(|errno| fail("take the socket", errno))?;

@@ -36,7 +36,9 @@ impl Kind for ClockError {
         match self {
             ClockError::Invalid { .. } => ErrorKind::Invalid,
             // A time that the kernel cannot count up to.
-            ClockError::Set(source) if source.kind() == std::io::ErrorKind::InvalidInput => ErrorKind::Invalid,
+            ClockError::Set(source) if source.kind() == std::io::ErrorKind::InvalidInput => {
+                ErrorKind::Invalid
+            }
             ClockError::Set(_) => ErrorKind::Internal,
         }
     }

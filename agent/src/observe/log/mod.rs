@@ -1,34 +1,43 @@
-//! The agent's log: one JSON object per line on the console, as the shims read it.
+//! The agent's log: one JSON object per line, as the shims read it, on the console or on a vsock port.
 //!
-//! Owns the tracing dispatcher and the thread that writes to the console. Promises that logging neither blocks nor
+//! Owns the tracing dispatcher, the thread that writes to the console, and the records that are kept for readers. Promises that logging neither blocks nor
 //! panics: records queue up to a bound, beyond it they are dropped and counted, and a console that is gone or
 //! stuck costs records, never the agent. Must never do: filter by anything but the level, or log a container's
 //! output.
 //!
 //! ```text
 //! tracing event ─┐
-//! log record ────┴─> JsonLayer ── line ──> queue (bounded) ──> thread ──> console
+//! log record ────┴─> JsonLayer ─┬─ line ──> queue (bounded) ──> thread ──> console
+//!                               └─ line ──> backlog (bounded) ──> a task for each reader ──> log port
 //! ```
+//!
+//! With a port (`agent.log_vport`), the console gets only errors and what [`Log::print`] says.
+//!
 //!
 //! An error event with the field `critical = true` becomes a record of level `CRIT`.
 
+mod backlog;
 mod console;
+mod port;
 mod record;
 mod timestamp;
 
 use std::io;
+use std::num::NonZeroU32;
 use std::panic::PanicHookInfo;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::console::Queue;
+use self::port::Port;
 use self::record::Fields;
 use crate::config::LogLevel;
 
@@ -47,6 +56,7 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct Log {
     queue: Queue,
+    port: Option<(NonZeroU32, Arc<Port>)>,
 }
 
 impl Log {
@@ -55,22 +65,49 @@ impl Log {
         self.queue.send(format!("{line}\n"));
     }
 
-    /// Waits until all records logged so far have reached the console, at most `within`. Tells whether they have.
+    /// Serves the log on its port, if it has one. Accepts connections when this returns. Must be called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the port cannot be listened on; the records are kept all the same.
+    pub fn serve(&self) -> io::Result<()> {
+        self.port.as_ref().map_or(Ok(()), |(number, port)| port.serve(number.get()))
+    }
+
+    /// Waits until those who read the port now have all records logged so far, at most `within`.
+    pub async fn delivered(&self, within: Duration) {
+        if let Some((_, port)) = &self.port {
+            port.delivered(within).await;
+        }
+    }
+
+    /// Waits until all that was written to the console so far has reached it, at most `within`. Tells whether they have.
     pub fn flush(&self, within: Duration) -> bool {
         self.queue.flush(within)
     }
 }
 
-/// Logs everything from `level` up to standard output, for the whole process.
+/// Logs everything from `level` up, for the whole process: to standard output, or, where `port` is given, for readers of
+/// that vsock port, and only errors to standard output.
 ///
 /// # Errors
 /// When the process logs already, has no standard output, or cannot start a thread.
-pub fn init(level: LogLevel) -> Result<Log, LogError> {
+pub fn init(level: LogLevel, port: Option<NonZeroU32>) -> Result<Log, LogError> {
     let queue = Queue::to_stdout().map_err(LogError::Console)?;
-    let sink = queue.clone();
-    let layer = JsonLayer::new(level == LogLevel::Critical, move |line| sink.send(line));
+    let port = port.map(|number| (number, Arc::new(Port::default())));
+    let (console, backlog) = (queue.clone(), port.as_ref().map(|(_, port)| Arc::clone(port.backlog())));
+    let layer =
+        JsonLayer::new(level == LogLevel::Critical, move |level: Level, line: String| match &backlog {
+            None => console.send(line),
+            Some(backlog) => {
+                if level == Level::ERROR {
+                    console.send(line.clone());
+                }
+                backlog.put(line);
+            }
+        });
     tracing_subscriber::registry().with(filter(level)).with(layer).try_init().map_err(|_| LogError::Taken)?;
-    Ok(Log { queue })
+    Ok(Log { queue, port })
 }
 
 /// Logs panics as critical records instead of printing them, from now on and for the whole process. The thread or
@@ -104,7 +141,7 @@ struct JsonLayer<F> {
     send: F,
 }
 
-impl<F: Fn(String)> JsonLayer<F> {
+impl<F: Fn(Level, String)> JsonLayer<F> {
     fn new(critical_only: bool, send: F) -> Self {
         JsonLayer { critical_only, send }
     }
@@ -113,7 +150,7 @@ impl<F: Fn(String)> JsonLayer<F> {
 impl<S, F> Layer<S> for JsonLayer<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    F: Fn(String) + 'static,
+    F: Fn(Level, String) + 'static,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
@@ -141,21 +178,21 @@ where
         if self.critical_only && !fields.is_critical() {
             return;
         }
-        (self.send)(record::line(event.metadata(), fields, SystemTime::now()));
+        (self.send)(*event.metadata().level(), record::line(event.metadata(), fields, SystemTime::now()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     /// What `work` logs at `level`, parsed.
     fn logged(level: LogLevel, work: impl FnOnce()) -> Vec<serde_json::Value> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
         let layer =
-            JsonLayer::new(level == LogLevel::Critical, move |line: String| sink.lock().unwrap().push(line));
+            JsonLayer::new(level == LogLevel::Critical, move |_, line| sink.lock().unwrap().push(line));
         tracing::subscriber::with_default(
             tracing_subscriber::registry().with(filter(level)).with(layer),
             work,
@@ -224,8 +261,8 @@ mod tests {
 
     #[test]
     fn a_second_agent_in_the_process_is_told_and_nothing_panics() {
-        let first = init(LogLevel::Info).unwrap();
-        assert!(matches!(init(LogLevel::Debug), Err(LogError::Taken)));
+        let first = init(LogLevel::Info, None).unwrap();
+        assert!(matches!(init(LogLevel::Debug, None), Err(LogError::Taken)));
         tracing::warn!("written to the console of the test");
         first.print("so is this");
         assert!(first.flush(Duration::from_secs(10)));

@@ -118,6 +118,13 @@ pub(super) fn lost(count: u64, now: SystemTime) -> String {
     compose(message, "WARN", "observe".to_owned(), &Fields::default(), now)
 }
 
+/// The record that tells a reader of the log port how many it missed before it; `dropped` has the number.
+pub(super) fn dropped(count: u64, now: SystemTime) -> String {
+    let message = format!("{count} log records dropped: older than what is kept for readers");
+    let fields = Fields(vec![("dropped", Value::from(count))]);
+    compose(message, "WARN", "observe".to_owned(), &fields, now)
+}
+
 fn compose(message: String, level: &str, subsystem: String, fields: &Fields, now: SystemTime) -> String {
     let mut object = Object::new();
     object.put("msg", &Value::String(message));
