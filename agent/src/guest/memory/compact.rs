@@ -47,27 +47,21 @@ pub(super) async fn run(mut settings: watch::Receiver<Compaction>, kernel: Kerne
                 continue;
             }
         }
-        let (scattered, current) = observe(&kernel, now.order).await;
-        let stalled = stalled_percent(stalls, current, last.elapsed());
-        if let Some(cause) = compactions.decide(&now, scattered, stalled) {
+        let seen = observe(&kernel, now.order).await;
+        let stalled = stalled_percent(stalls, seen.stalls, last.elapsed());
+        if let Some(cause) = compactions.decide(&now, seen.scattered, stalled) {
             let begun = Instant::now();
-            match compact(&kernel, &settings, scattered, current).await {
+            match compact(&kernel, &settings, seen).await {
                 Ok((left, end)) => {
-                    let seconds = begun.elapsed().as_secs();
-                    tracing::info!(
-                        ?cause,
-                        ?end,
-                        seconds,
-                        before = scattered,
-                        after = left,
-                        "memory compacted"
-                    );
-                    compactions.compacted(left);
+                    let (seconds, moved) = (begun.elapsed().as_secs(), left.moved.saturating_sub(seen.moved));
+                    let (before, after) = (seen.scattered, left.scattered);
+                    tracing::info!(?cause, ?end, seconds, moved, before, after, "memory compacted");
+                    compactions.compacted(after);
                 }
                 Err(error) => tracing::warn!(%error, "memory is not compacted"),
             }
         }
-        (last, stalls) = (Instant::now(), observe(&kernel, now.order).await.1);
+        (last, stalls) = (Instant::now(), observe(&kernel, now.order).await.stalls);
     }
 }
 
@@ -85,34 +79,44 @@ fn take_or_give(kernel: &Kernel, disabled: bool, kernels_own: &mut Option<String
     Ok(())
 }
 
-/// Scattered pages and stalls. On a thread: to count free blocks the kernel locks out who allocates.
-async fn observe(kernel: &Kernel, order: u8) -> (u64, Stalls) {
-    let kernel = kernel.clone();
-    tokio::task::spawn_blocking(move || (kernel.scattered(order), kernel.stalls())).await.unwrap_or_default()
+/// What a look sees.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    scattered: u64,
+    /// Pages moved since the start of time.
+    moved: u64,
+    stalls: Stalls,
 }
 
-/// Compacts until it [`ends`]; gives what is scattered then, and why it ended.
+/// Looks. On a thread: to count free blocks the kernel locks out who allocates.
+async fn observe(kernel: &Kernel, order: u8) -> Seen {
+    let kernel = kernel.clone();
+    let look =
+        move || Seen { scattered: kernel.scattered(order), moved: kernel.moved(), stalls: kernel.stalls() };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+/// Compacts until it [`ends`]; gives what is seen then, and why it ended.
 async fn compact(
     kernel: &Kernel,
     settings: &watch::Receiver<Compaction>,
-    scattered: u64,
-    stalls: Stalls,
-) -> io::Result<(u64, End)> {
+    mut last: Seen,
+) -> io::Result<(Seen, End)> {
     kernel.set_proactiveness(EAGER)?;
-    let (begun, mut scattered, mut stalls, mut fruitless) = (Instant::now(), scattered, stalls, 0);
+    let (begun, mut idle) = (Instant::now(), 0);
     let end = loop {
         sleep(LOOK).await;
         let now = settings.borrow().clone();
-        let (left, current) = observe(kernel, now.order).await;
-        fruitless = if left < scattered { 0 } else { fruitless + 1 };
-        let stalled = stalled_percent(stalls, current, LOOK);
-        (scattered, stalls) = (left, current);
-        if let Some(end) = ends(&now, begun.elapsed(), stalled, fruitless) {
+        let seen = observe(kernel, now.order).await;
+        idle = if seen.moved == last.moved { idle + 1 } else { 0 };
+        let stalled = stalled_percent(last.stalls, seen.stalls, LOOK);
+        last = seen;
+        if let Some(end) = ends(&now, begun.elapsed(), stalled, idle) {
             break end;
         }
     };
     kernel.set_proactiveness(QUIET)?;
-    Ok((scattered, end))
+    Ok((last, end))
 }
 
 #[cfg(test)]
@@ -156,13 +160,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_compaction_goes_on_while_it_brings_something() {
+    async fn a_compaction_goes_on_while_pages_are_moved() {
         let (tree, kernel) = guest(5000);
+        fs::write(tree.path().join("vmstat"), "compact_isolated 40\n").unwrap();
         let (_sender, settings) = watch::channel(Compaction::default());
-        let work = compact(&kernel, &settings, 6000, Stalls::default());
-        let (left, end) = work.await.unwrap();
-        // The first look finds fewer, then nothing changes any more.
-        assert_eq!((left, end), (5000, End::Done));
+        let before = Seen { scattered: 6000, moved: 30, ..Seen::default() };
+        let begun = Instant::now();
+        let (left, end) = compact(&kernel, &settings, before).await.unwrap();
+        // The first look finds some moved, three more none.
+        assert!(begun.elapsed() >= 4 * LOOK, "{:?}", begun.elapsed());
+        assert_eq!((left.scattered, left.moved, end), (5000, 40, End::Done));
         assert_eq!(setting(tree.path()), "0");
     }
 
@@ -171,7 +178,7 @@ mod tests {
         let (tree, kernel) = guest(5000);
         let (sender, settings) = watch::channel(Compaction::default());
         sender.send_modify(|settings| settings.disabled = true);
-        let (_, end) = compact(&kernel, &settings, 5000, Stalls::default()).await.unwrap();
+        let (_, end) = compact(&kernel, &settings, Seen::default()).await.unwrap();
         assert_eq!((end, setting(tree.path()).as_str()), (End::Disabled, "0"));
     }
 
@@ -181,7 +188,7 @@ mod tests {
         fs::create_dir(tree.path().join("pressure")).unwrap();
         fs::write(tree.path().join("pressure/memory"), "some total=60000\n").unwrap();
         let (_sender, settings) = watch::channel(Compaction::default());
-        let (_, end) = compact(&kernel, &settings, 5000, Stalls::default()).await.unwrap();
+        let (_, end) = compact(&kernel, &settings, Seen::default()).await.unwrap();
         assert_eq!((end, setting(tree.path()).as_str()), (End::Stalled, "0"));
     }
 }

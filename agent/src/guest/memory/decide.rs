@@ -153,12 +153,12 @@ pub(super) enum End {
     Disabled,
 }
 
-/// How long a compaction may bring nothing before it counts as done: the kernel's thread may not have had its turn.
-const FRUITLESS: u32 = 3;
+/// How long the kernel may move nothing before a compaction counts as done: its thread may not have had its turn.
+const IDLE: u32 = 3;
 
-/// Whether a compaction ends that has taken so long. `stalled` is of the last second, `fruitless` says how many looks in
-/// a row found no fewer scattered pages than before.
-pub(super) fn ends(settings: &Compaction, taken: Duration, stalled: u64, fruitless: u32) -> Option<End> {
+/// Whether a compaction ends that has taken so long. `stalled` is of the last second, `idle` says at how many looks in
+/// a row the kernel had moved nothing.
+pub(super) fn ends(settings: &Compaction, taken: Duration, stalled: u64, idle: u32) -> Option<End> {
     if settings.disabled {
         Some(End::Disabled)
     } else if stalled > settings.run_stall_limit.into() {
@@ -166,7 +166,7 @@ pub(super) fn ends(settings: &Compaction, taken: Duration, stalled: u64, fruitle
     } else if taken >= settings.longest {
         Some(End::Time)
     } else {
-        (fruitless >= FRUITLESS).then_some(End::Done)
+        (idle >= IDLE).then_some(End::Done)
     }
 }
 

@@ -45,6 +45,13 @@ impl Kernel {
         scattered(&self.read("buddyinfo"), order)
     }
 
+    /// Pages that compaction has picked up so far. It counts while the kernel is at it, not when it is done.
+    pub(super) fn moved(&self) -> u64 {
+        let text = self.read("vmstat");
+        let line = text.lines().find_map(|line| line.strip_prefix("compact_isolated "));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     const PROACTIVENESS: &str = "sys/vm/compaction_proactiveness";
 
     /// How much the kernel compacts by itself, 0 to 100.
@@ -101,5 +108,7 @@ Node 0, zone    DMA32     10      5      1      0      0      0      0      0   
         assert_eq!(kernel.proactiveness().unwrap(), "20");
         std::fs::write(tree.path().join("meminfo"), "SwapTotal:  8 kB\nSwapFree:     4092 kB\n").unwrap();
         assert_eq!(kernel.swap_free(), 4092 * 1024);
+        std::fs::write(tree.path().join("vmstat"), "compact_free_scanned 9\ncompact_isolated 7\n").unwrap();
+        assert_eq!(kernel.moved(), 7);
     }
 }
