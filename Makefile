@@ -36,10 +36,12 @@ test: lint unit guest-tests ## Run every test; the last ones boot guests
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p agent --features policy --all-targets -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run --locked --workspace
+	$(CARGO) nextest run --locked -p agent --features policy -E 'test(policy)'
 
 guest-tests: build flavours images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest

@@ -95,6 +95,8 @@ pub(crate) struct Agent {
     pub(crate) oom: OomWatch,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    #[cfg(feature = "policy")]
+    pub(crate) policy: crate::policy::Policy,
     pub(crate) clock: Clock,
     pub(crate) passfd: Arc<passfd::Waiting>,
     pub(crate) mem_agent: MemAgent,
@@ -138,6 +140,8 @@ impl Agent {
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
+            #[cfg(feature = "policy")]
+            policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
             clock: Clock::keep(init::is_pid1()),
             passfd: Arc::default(),
             shutdown: watch::channel(false).0,

@@ -14,6 +14,8 @@ pub mod guest;
 mod listen;
 pub mod network;
 pub mod observe;
+#[cfg(feature = "policy")]
+mod policy;
 mod process;
 mod rpc;
 mod sandbox;
@@ -38,6 +40,8 @@ pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
         Some(rustjail::start::FORKER_ARGUMENT) => rustjail::child::forker(),
+        #[cfg(feature = "policy")]
+        Some(policy::worker::ARGUMENT) if !init::is_pid1() => policy::worker::main(),
         Some("--version" | "-v") => {
             println!("agent version {} (api version: {})", guest::details::VERSION, rpc::API_VERSION);
             ExitCode::SUCCESS

@@ -3,6 +3,7 @@
 //! Promises that the binary needs no loader and no library: it is the guest's first process. Paths of this host do not
 //! get into it. Must never build with other flags than the ones here: they are what makes it static and small.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -85,11 +86,15 @@ struct Package {
     version: String,
 }
 
-/// Builds the agent, checks that it is static, installs it and notes it in the manifest.
+/// Builds the agent with some of its cargo features, checks that it is static, installs it and notes it in the manifest.
 ///
 /// # Errors
 /// When cargo fails, with its last lines, or when the outcome is not a static program.
-pub async fn build(layout: &Layout, progress: Progress) -> Result<AgentPart, AgentError> {
+pub async fn build(
+    layout: &Layout,
+    features: &BTreeSet<String>,
+    progress: Progress,
+) -> Result<AgentPart, AgentError> {
     let program = |operation| move |source| AgentError::Program { operation, source };
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let cargo = || Program::new(&cargo, INSTALL).current_dir(layout.root());
@@ -100,9 +105,11 @@ pub async fn build(layout: &Layout, progress: Progress) -> Result<AgentPart, Age
     let version =
         packages.into_iter().find(|package| package.name == "agent").ok_or(AgentError::NoPackage)?.version;
 
+    let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let mut step = progress.step("compile the agent", None);
     cargo()
         .args(["build", "--package", "agent", "--bin", "agent", "--profile", PROFILE, "--target", TARGET])
+        .args(["--features", &listed])
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(layout.root(), cargo_home().as_deref()))
         .env_remove("RUSTFLAGS")
         .run(|line| step.advance_if(line.trim_start().strip_prefix("Compiling ")))
@@ -122,11 +129,18 @@ pub async fn build(layout: &Layout, progress: Progress) -> Result<AgentPart, Age
     let lock = layout.root().join("Cargo.lock");
     let (lock_sha256, _) =
         Digest::of_file(&lock).map_err(|source| AgentError::Read { path: lock, source })?;
-    cache::install(&path, &layout.agent())?;
-    let part = AgentPart { version, compiler, target: TARGET.into(), profile: PROFILE.into(), lock_sha256 };
+    let product = layout.agent_with(features);
+    cache::install(&path, &product)?;
+    let (target, profile) = (TARGET.into(), PROFILE.into());
+    let part = AgentPart { version, compiler, target, profile, features: features.clone(), lock_sha256 };
+    let name = product.file_name().unwrap_or_default().to_string_lossy();
     Manifest::update(layout, |manifest| {
-        manifest.agent = Some(part.clone());
-        manifest.add_product(layout, "agent")
+        if features.is_empty() {
+            manifest.agent = Some(part.clone());
+        } else {
+            manifest.agents.insert(name.to_string(), part.clone());
+        }
+        manifest.add_product(layout, &name)
     })?;
     let crates = step.count();
     step.done(&format!("{crates} crates, {}", bytes(binary.len() as u64)));

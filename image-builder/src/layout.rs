@@ -3,6 +3,7 @@
 //! Owns every path by which one step finds another's product. Promises that no other module spells them out.
 //! Must never touch the file system beyond asking whether a marker file exists.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The flavour that ships.
@@ -85,6 +86,12 @@ impl Layout {
     /// The static agent binary.
     pub fn agent(&self) -> PathBuf {
         self.out.join("agent")
+    }
+
+    /// The static agent binary with these cargo features: `agent` without any, `agent-<feature>-…` with some.
+    pub fn agent_with(&self, features: &BTreeSet<String>) -> PathBuf {
+        let names = std::iter::once("agent").chain(features.iter().map(String::as_str));
+        self.out.join(names.collect::<Vec<_>>().join("-"))
     }
 
     /// The initrd that ships.

@@ -4,7 +4,7 @@
 //! complete, that two steps at once do not lose each other's part, and that the same input gives the same bytes: no
 //! dates, no host names, no absolute paths. Must never be read as input of a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,9 @@ pub struct Manifest {
     /// The agent's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentPart>,
+    /// The ingredients of agents with cargo features, by product.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<String, AgentPart>,
     /// The initrd's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<InitrdPart>,
@@ -101,6 +104,9 @@ pub struct AgentPart {
     pub target: String,
     /// The cargo profile.
     pub profile: String,
+    /// The cargo features.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub features: BTreeSet<String>,
     /// The digest of `Cargo.lock`, which names every dependency.
     pub lock_sha256: Digest,
 }
@@ -171,6 +177,7 @@ impl Manifest {
         let mut manifest = Self::read(layout);
         change(&mut manifest)?;
         manifest.products.retain(|name, _| out.join(name).is_file());
+        manifest.agents.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
         let mut text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| ManifestError::io("encode", out)(error.into()))?;
@@ -200,6 +207,7 @@ mod tests {
             compiler: "rustc".into(),
             target: "t".into(),
             profile: "guest".into(),
+            features: BTreeSet::new(),
             lock_sha256: Digest::of(b""),
         }
     }

@@ -6,6 +6,8 @@
 //! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
 //! [budget]
 //! compressed = 2_500_000              # bytes of the packed image
+//! [agent]
+//! features = ["policy"]               # cargo features that this flavour's agent is built with
 //! [[directory]]
 //! path = "/tmp"
 //! mode = "1777"
@@ -34,7 +36,7 @@
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -126,6 +128,8 @@ struct File {
     overlays: Vec<String>,
     budget: Budget,
     #[serde(default)]
+    agent: Agent,
+    #[serde(default)]
     directory: Vec<Directory>,
     #[serde(default)]
     file: Vec<Regular>,
@@ -143,6 +147,12 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Budget {
     compressed: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Agent {
+    features: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -285,13 +295,24 @@ impl Recipe {
         self.file.budget.compressed
     }
 
+    /// The cargo features that the agent is built with: the recipe's own, and of what it extends.
+    pub fn features(&self) -> BTreeSet<String> {
+        let mut features = self.base.as_ref().map(|base| base.features()).unwrap_or_default();
+        features.extend(self.file.agent.features.iter().cloned());
+        features
+    }
+
     /// Makes the tree: what the recipe extends, the recipe's own entries, then the overlays over them.
     ///
     /// # Errors
     /// When a product or overlay is missing, or entries contradict each other.
     pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
+        self.tree_with(layout, &layout.agent_with(&self.features()))
+    }
+
+    fn tree_with(&self, layout: &Layout, agent: &Path) -> Result<Tree, RecipeError> {
         let mut tree = match &self.base {
-            Some(base) => base.tree(layout)?,
+            Some(base) => base.tree_with(layout, agent)?,
             None => Tree::default(),
         };
         let mut add = |path: &str, node| {
@@ -303,9 +324,12 @@ impl Recipe {
         for Regular { path, mode, product, text } in &self.file.file {
             let content = match (product, text) {
                 (Some(ProductName::Agent), _) => {
-                    let path = layout.agent();
                     let hint = "build it first: image-builder agent";
-                    std::fs::read(&path).map_err(|source| RecipeError::Read { path, hint, source })?
+                    std::fs::read(agent).map_err(|source| RecipeError::Read {
+                        path: agent.to_path_buf(),
+                        hint,
+                        source,
+                    })?
                 }
                 (None, text) => text.clone().unwrap_or_default().into_bytes(),
             };
@@ -482,6 +506,26 @@ mod tests {
 
     fn chain(error: &dyn std::error::Error) -> String {
         format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+    }
+
+    #[test]
+    fn an_agent_has_the_features_of_all_that_is_extended() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().into(), None);
+        let write = |name: &str, text: &str| {
+            crate::cache::write_atomically(&layout.flavour(name), text.as_bytes()).unwrap();
+        };
+        let init = "[[file]]\npath='/init'\nmode='0755'\nproduct='agent'\n";
+        write("a", &format!("{MINIMAL}[agent]\nfeatures = ['x']\n{init}"));
+        write("b", &format!("extends = 'a'\n{MINIMAL}[agent]\nfeatures = ['p', 'x']\n"));
+        let recipe = Recipe::load(&layout, "b").unwrap();
+        assert_eq!(recipe.features(), ["p", "x"].map(String::from).into());
+        let error = recipe.tree(&layout).unwrap_err().to_string();
+        assert!(error.contains("out/agent-p-x"), "{error}");
+        crate::cache::write_atomically(&layout.out().join("agent-p-x"), b"ELF").unwrap();
+        let tree = recipe.tree(&layout).unwrap();
+        assert_eq!(tree.get(&TreePath::parse("/init").unwrap()).unwrap().kind, Kind::File(b"ELF".into()));
+        assert!(cause(&format!("{MINIMAL}[agent]\nfeature = 'p'")).contains("feature"));
     }
 
     #[test]

@@ -38,6 +38,18 @@ impl Console {
         Ok(all)
     }
 
+    /// Reads until nothing has come for a moment: `vhost-device-vsock` does not tell the guest that its host hung up while
+    /// bytes are unread.
+    async fn drain(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        while let Ok(count) =
+            tokio::time::timeout(Duration::from_millis(700), self.stream.read(&mut buffer)).await
+        {
+            ensure!(count? > 0, "the console ended");
+        }
+        Ok(())
+    }
+
     /// Runs a command line; gives what the terminal showed of it.
     pub(crate) async fn run(&mut self, command: &str) -> Result<String> {
         self.count += 1;
@@ -97,6 +109,9 @@ async fn sessions_are_independent_and_end_with_all_they_started() -> Result<()> 
     let processes = last.run("ps | grep 'slee[p] [56]00' | wc -l").await?;
     // Each `setsid sh` shows its script too.
     assert!(processes.contains("12\r\n"), "{processes}");
+    for console in &mut sessions {
+        console.drain().await?;
+    }
     drop(sessions);
     last.run("while ps | grep 'slee[p] [56]00' | grep -v 003 | grep -q .; do usleep 100000; done").await?;
     last.run("until [ $(ls -d /sys/fs/cgroup/console-* | wc -l) = 1 ]; do usleep 100000; done").await?;

@@ -98,7 +98,7 @@ async fn devices_that_are_not_there_or_not_known_leave_nothing() -> Result<()> {
     refused(device("mmioblk", "", ""), Code::INVALID_ARGUMENT).await;
     let unknown = refused(device("vfio-pci", "02", ""), Code::UNIMPLEMENTED).await;
     assert!(unknown.contains("vfio-pci") && unknown.contains("mmioblk"), "{unknown}");
-    assert_eq!(inspector.snapshot().await?, before);
+    assert_eq!(inspector.settled(&before).await?, before);
     guest.container("c1").run().await?;
     Ok(())
 }

@@ -22,6 +22,7 @@ mod memory;
 mod modules;
 mod network;
 mod passfd;
+mod policy;
 mod processes;
 mod programs;
 mod python;

@@ -49,7 +49,7 @@ async fn a_user_nobody_knows_is_refused_and_leaves_nothing() -> Result<()> {
         guest.container("c1").request(|request| request.string_user = string_user("stranger", "", &[]));
     let text = expect_code(nobody.try_create().await, Code::INVALID_ARGUMENT);
     assert!(text.contains("stranger"), "{text}");
-    assert_eq!(inspector.snapshot().await?, before);
+    assert_eq!(inspector.settled(&before).await?, before);
     let container = guest.container("c1").run().await?;
     let exec =
         container.exec(["true"]).id("e1").request(|r| r.string_user = string_user("", "strangers", &[]));

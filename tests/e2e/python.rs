@@ -63,6 +63,15 @@ async fn it_answers_people_with_json_and_exit_statuses() -> Result<()> {
     let (status, _, err) = run("pith.py", at(&guest, &["call", "NoSuchMethod"])).await?;
     assert_eq!(status, Some(2));
     assert!(err.contains("NoSuchMethod"), "{err}");
+    for senseless in ["[]", "5", r#"{"container_id": 5}"#, r#"{"no_such_field": 1}"#, "{"] {
+        let (status, _, err) = run("pith.py", at(&guest, &["call", "StatsContainer", senseless])).await?;
+        assert_eq!(status, Some(2), "{senseless}: {err}");
+        assert!(err.starts_with("pith.py: ") && !err.contains("Traceback"), "{err}");
+    }
+    // A field of the request, not a deadline of the client's.
+    let removal = r#"{"container_id": "nobody", "timeout": 3}"#;
+    let (status, _, err) = run("pith.py", at(&guest, &["call", "RemoveContainer", removal])).await?;
+    assert_eq!(status, Some(1), "{err}");
     let (status, _, err) =
         run("pith.py", ["--socket", "/nowhere", "check"].map(str::to_owned).to_vec()).await?;
     assert_eq!(status, Some(2));

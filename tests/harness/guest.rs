@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
+use image_builder::format::cpio;
+use image_builder::tree::{Kind, Node, Tree, TreePath};
 use image_builder::vm::{AgentClient, Disk, Machine, Share, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::agent_ttrpc::AgentServiceClient;
@@ -33,6 +35,7 @@ pub struct GuestBuilder {
     disks: Vec<PathBuf>,
     flavour: Option<String>,
     shares: Vec<Share>,
+    files: Tree,
 }
 
 impl GuestBuilder {
@@ -92,6 +95,17 @@ impl GuestBuilder {
         self
     }
 
+    /// With a file in the initrd, in the place of the flavour's.
+    ///
+    /// # Panics
+    /// When the path is none.
+    #[must_use]
+    pub fn file(mut self, path: &str, text: &str) -> GuestBuilder {
+        let path = TreePath::parse(path).expect("a path in the guest");
+        self.files.insert(path, Node::new(0o644, Kind::File(text.into()))).expect("each file once");
+        self
+    }
+
     /// Boots, and waits for the agent.
     ///
     /// # Errors
@@ -102,6 +116,7 @@ impl GuestBuilder {
             Some(name) => product(&format!("initrd-{name}.img"))?,
             None => product("initrd.img")?,
         };
+        let initrd = self.with_files(initrd, directory.path())?;
         let mut config = VmConfig::new(product("vmlinux")?, initrd, directory.path());
         config.machine = self.machine;
         config.network = self.network;
@@ -118,6 +133,21 @@ impl GuestBuilder {
         let vm = Vm::boot(config).await.context("boot a guest")?;
         let client = vm.client().await.context("dial the agent")?;
         Ok(Guest { vm: Some(vm), client, _directory: directory })
+    }
+}
+
+impl GuestBuilder {
+    /// The kernel unpacks archives that follow one another, each over what the ones before it left.
+    fn with_files(&self, initrd: PathBuf, directory: &Path) -> Result<PathBuf> {
+        if self.files.is_empty() {
+            return Ok(initrd);
+        }
+        let mut bytes = std::fs::read(&initrd).context("read the initrd")?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(cpio::archive(&self.files, 0).context("pack the test's files")?);
+        let path = directory.join("initrd.img");
+        std::fs::write(&path, bytes).context("write the initrd")?;
+        Ok(path)
     }
 }
 

@@ -46,8 +46,9 @@ class Refused(Exception):
     ).split()
 
     def __init__(self, code, message):
-        super().__init__(f"{self.CODES[code]}: {message}")
-        self.code, self.message = self.CODES[code], message
+        self.code = self.CODES[code] if code < len(self.CODES) else f"CODE_{code}"
+        self.message = message
+        super().__init__(f"{self.code}: {message}")
 
 
 class Unreachable(Exception):
@@ -224,7 +225,7 @@ class Guest:
 
     def __init__(self, stream):
         self.schema = Schema(TABLE.read_text())
-        self.stream, self.lock = stream, threading.Lock()
+        self.stream, self.lock, self.sending = stream, threading.Lock(), threading.Lock()
         self.next, self.waiting, self.end = 1, {}, None
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -259,7 +260,7 @@ class Guest:
             raise Unreachable(f"vsock {cid}:{port}: {error}") from error
         return cls(stream)
 
-    def begin(self, method, timeout=60, **request):
+    def begin(self, method, deadline_s=60, **request):
         """Sends a call and gives a function that waits for its answer."""
         if method not in self.schema.methods:
             raise KeyError(f"no method {method!r}; `methods` lists them")
@@ -270,16 +271,18 @@ class Guest:
             for number, data in ((1, service.encode()), (2, method.encode()), (3, payload))
             if data
         )
-        if timeout:
-            body += varint(4 << 3) + varint(int(timeout * 1e9))
+        if deadline_s:
+            body += varint(4 << 3) + varint(int(deadline_s * 1e9))
         if len(body) > LARGEST:
             raise ValueError(f"{method}: {len(body)} bytes are more than a frame of {LARGEST} holds")
         answer = queue.Queue()
-        with self.lock:
-            if self.end:
-                raise Unreachable(self.end)
-            stream, self.next = self.next, self.next + 2
-            self.waiting[stream] = answer
+        # Ids rise on the wire; and the reader must not wait for a sender whose peer waits for the reader.
+        with self.sending:
+            with self.lock:
+                if self.end:
+                    raise Unreachable(self.end)
+                stream, self.next = self.next, self.next + 2
+                self.waiting[stream] = answer
             try:
                 self.stream.sendall(struct.pack(">IIBB", len(body), stream, REQUEST, 0) + body)
             except OSError as error:
@@ -287,26 +290,30 @@ class Guest:
 
         def wait():
             try:
-                data = answer.get(timeout=timeout + 10 if timeout else None)
+                data = answer.get(timeout=deadline_s + 10 if deadline_s else None)
             except queue.Empty:
                 raise Unreachable(f"no answer to {method}") from None
             if data is None:
                 raise Unreachable(self.end)
             status, payload = {}, b""
-            for number, _, value in fields_of(data):
-                if number == 1:
-                    status = {n: v for n, _, v in fields_of(value)}
-                elif number == 2:
-                    payload = value
+            try:
+                for number, _, value in fields_of(data):
+                    if number == 1:
+                        status = {n: v for n, _, v in fields_of(value)}
+                    elif number == 2:
+                        payload = value
+            except (IndexError, KeyError) as error:
+                raise Unreachable(f"the answer to {method} makes no sense: {data.hex()}") from error
             if status.get(1, 0):
-                raise Refused(status[1], status.get(2, b"").decode())
+                raise Refused(status[1], status.get(2, b"").decode(errors="replace"))
             return self.schema.decode(taken, payload)
 
         return wait
 
-    def call(self, method, timeout=60, **request):
-        """Makes a call and gives its answer as a dictionary. A `timeout` of 0 seconds waits for ever."""
-        return self.begin(method, timeout, **request)()
+    def call(self, method, deadline_s=60, **request):
+        """Makes a call and gives its answer as a dictionary. `deadline_s` seconds may pass, 0 is for ever; all else
+        is a field of the request."""
+        return self.begin(method, deadline_s, **request)()
 
     def close(self):
         """Ends the connection."""
@@ -374,7 +381,7 @@ def read_all(guest, container_id, exec_id="", stream="ReadStdout"):
     """All that a process writes to an output until it ends."""
     out = b""
     while True:
-        answer = guest.call(stream, timeout=0, container_id=container_id, exec_id=exec_id, len=32768)
+        answer = guest.call(stream, deadline_s=0, container_id=container_id, exec_id=exec_id, len=32768)
         if not answer["data"]:
             return out
         out += answer["data"]
@@ -401,8 +408,8 @@ def life(guest, disk):
     guest.call("CreateSandbox", sandbox_id="pod", hostname="from-python")
     # The first process: its output is asked for before it starts.
     guest.call("CreateContainer", **container("main", disk, ["sh", "-c", "echo hello from $(hostname); read line; echo got $line; exit 7"]))
-    early = guest.begin("ReadStdout", timeout=0, container_id="main", len=100)
-    waiting = guest.begin("WaitProcess", timeout=0, container_id="main")
+    early = guest.begin("ReadStdout", deadline_s=0, container_id="main", len=100)
+    waiting = guest.begin("WaitProcess", deadline_s=0, container_id="main")
     guest.call("StartContainer", container_id="main")
     check("stdout", early()["data"], b"hello from from-python\n")
     # An exec with binary data there and back.
@@ -461,7 +468,7 @@ def main():
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", metavar="PATH", help="unix socket of the guest's hybrid vsock")
     where.add_argument("--cid", metavar="N", type=int, help="the guest's context id, where the host's kernel has vsock")
-    parser.add_argument("--timeout", metavar="S", type=float, default=60, help="seconds a call may take, 0 for ever")
+    parser.add_argument("--timeout", metavar="S", type=float, default=60, help="seconds that `call` may take, 0 for ever")
     orders = parser.add_subparsers(dest="order", required=True)
     orders.add_parser("check", help="ask for health and version")
     orders.add_parser("methods", help="list the methods and their requests")
@@ -482,7 +489,10 @@ def main():
                 fields = ", ".join(f"{field} {kind}" for _, field, kind in guest.schema.fields(given))
                 print(f"{service} {name}({fields})")
         elif options.order == "call":
-            answer = guest.call(options.method, options.timeout, **json.loads(options.request))
+            request = json.loads(options.request)
+            if not isinstance(request, dict):
+                raise ValueError(f"a request is a JSON object, not {options.request}")
+            answer = guest.call(options.method, options.timeout, **request)
             print(json.dumps(answer, indent=2, default=shown))
         else:
             life(guest, options.disk)
@@ -490,7 +500,7 @@ def main():
     except Refused as error:
         print(f"pith.py: {error}", file=sys.stderr)
         return 1
-    except (Unreachable, KeyError, ValueError) as error:
+    except (Unreachable, AttributeError, KeyError, TypeError, ValueError) as error:
         text = error.args[0] if error.args else error
         print(f"pith.py: {text}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ use protocols::agent::{
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
 use super::on_a_thread;
+use super::policy;
 use super::status::Failure;
 use crate::app::Agent;
 use crate::files::Entry;
@@ -24,6 +25,7 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
     let agent = AgentDetails {
         version: VERSION.to_owned(),
         init_daemon: init::is_pid1(),
+        extra_features: policy::feature().into_iter().collect(),
         storage_handlers: storage::driver_names().into_iter().map(str::to_owned).collect(),
         ..Default::default()
     };

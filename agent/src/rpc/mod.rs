@@ -7,6 +7,7 @@ mod guest;
 mod health;
 mod memory;
 mod network;
+mod policy;
 mod process;
 mod sandbox;
 mod server;

@@ -38,6 +38,8 @@ pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Se
         ServerAddr::Unix(path) => Listener::new(listen::unix(path).map_err(failed)?),
     };
     let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(agent))));
+    #[cfg(feature = "policy")]
+    let service = super::policy::gated(service, &agent.policy);
     let health = health_ttrpc::create_health(Arc::new(HealthService));
     let mut server = Server::new()
         .add_listener(listener)

@@ -1,4 +1,4 @@
-//! The AgentService: every method of the API, each one line. A method that is not built answers UNIMPLEMENTED; the
+//! The AgentService: every method of the API, each one line. What this guest does not have answers UNIMPLEMENTED; the
 //! generated default would answer NOT_FOUND, which shims take for "the process is gone".
 
 use std::panic::AssertUnwindSafe;
@@ -11,7 +11,7 @@ use protocols::{Empty, agent, csi, types};
 use ttrpc::r#async::TtrpcContext;
 
 use super::status::Failure;
-use super::{container, guest, memory, network, process, sandbox};
+use super::{container, guest, memory, network, policy, process, sandbox};
 use crate::app::Agent;
 use crate::guest::swap::Place;
 
@@ -32,10 +32,6 @@ impl Service {
 
 fn empty((): ()) -> Empty {
     Empty::new()
-}
-
-fn not_built<T>(method: &str) -> ttrpc::Result<T> {
-    Err(Failure::unsupported(format!("{method} is not built in this agent")).into())
 }
 
 /// For work that must be finished once it is begun: ttrpc drops a handler when its client goes away or its deadline
@@ -410,8 +406,9 @@ impl AgentService for Service {
         detached(async move { guest::resize_volume(&agent, request).await.map(empty) }).await
     }
 
-    async fn set_policy(&self, _: &TtrpcContext, _: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
-        not_built("SetPolicy")
+    async fn set_policy(&self, _: &TtrpcContext, request: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
+        let agent = self.agent();
+        detached(async move { policy::set(&agent, request).await.map(empty) }).await
     }
 }
 
@@ -445,10 +442,5 @@ mod tests {
         tokio::task::yield_now().await;
         call.abort();
         heard.await.expect("the work was dropped with its caller");
-    }
-
-    #[test]
-    fn what_is_not_built_is_unimplemented() {
-        assert_eq!(code(not_built::<()>("X")), Code::UNIMPLEMENTED);
     }
 }

@@ -17,6 +17,12 @@ impl Failure {
         Failure { kind: ErrorKind::Invalid, text: text.into() }
     }
 
+    /// A policy says no.
+    #[cfg(feature = "policy")]
+    pub(crate) fn denied(text: impl Into<String>) -> Failure {
+        Failure { kind: ErrorKind::Denied, text: text.into() }
+    }
+
     /// This guest does not have it.
     pub(crate) fn unsupported(text: impl Into<String>) -> Failure {
         Failure { kind: ErrorKind::Unsupported, text: text.into() }

@@ -1,5 +1,6 @@
 //! `image-builder agent`, `initrd` and `build`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,7 +8,8 @@ use image_builder::format::compress::Compression;
 use image_builder::initrd::Initrd;
 use image_builder::layout::{Layout, SHIPPED};
 use image_builder::manifest::Manifest;
-use image_builder::progress::bytes;
+use image_builder::progress::{Progress, bytes};
+use image_builder::recipe::Recipe;
 use image_builder::{agent, initrd, kernel, recipe};
 
 use super::Global;
@@ -21,7 +23,7 @@ impl AgentArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
-        let part = agent::build(&layout, global.progress()).await?;
+        let part = agent::build(&layout, &BTreeSet::new(), global.progress()).await?;
         global.print(&part, || products(&Manifest::read(&layout), &["agent"]))
     }
 }
@@ -58,6 +60,7 @@ impl InitrdArgs {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
         if let Some(path) = &self.output {
+            self.recipe.build_agent(&layout, global.progress()).await?;
             let initrd = self.recipe.pack(&layout)?;
             initrd.write(path)?;
             let size = bytes(initrd.image().len() as u64);
@@ -66,7 +69,9 @@ impl InitrdArgs {
         let flavours = if self.all { recipe::known(&layout) } else { vec![self.recipe.flavour.clone()] };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
         for flavour in flavours {
-            let initrd = RecipeArgs { flavour, ..self.recipe }.pack(&layout)?;
+            let recipe = RecipeArgs { flavour, ..self.recipe };
+            recipe.build_agent(&layout, global.progress()).await?;
+            let initrd = recipe.pack(&layout)?;
             names.push(initrd.install(&layout)?);
             parts.push(initrd.part().clone());
         }
@@ -77,6 +82,15 @@ impl InitrdArgs {
 }
 
 impl RecipeArgs {
+    /// The agent that ships is built by its own command; a flavour that wants another one gets it here.
+    async fn build_agent(&self, layout: &Layout, progress: Progress) -> anyhow::Result<()> {
+        let features = Recipe::load(layout, &self.flavour)?.features();
+        if !features.is_empty() {
+            agent::build(layout, &features, progress).await?;
+        }
+        Ok(())
+    }
+
     fn pack(&self, layout: &Layout) -> anyhow::Result<Initrd> {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let flavour = self.flavour.clone();
@@ -100,7 +114,8 @@ impl BuildArgs {
         let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
         let options = self.kernel.options();
         kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
-        agent::build(&layout, progress).await?;
+        agent::build(&layout, &BTreeSet::new(), progress).await?;
+        self.initrd.build_agent(&layout, progress).await?;
         self.initrd.pack(&layout)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
         global.print(&manifest, || {
