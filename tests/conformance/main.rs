@@ -277,10 +277,7 @@ impl Kind {
 
     async fn boot(self) -> Result<World> {
         let builder = match self {
-            Kind::Minimal => Guest::builder()
-                .cpus(2)
-                .network()
-                .cmdline(&["agent.hotplug_timeout=1", "agent.mem_agent_enable=1"]),
+            Kind::Minimal => Guest::builder().cpus(2).network().cmdline(&["agent.hotplug_timeout=1"]),
             Kind::Brief => Guest::builder(),
             Kind::Disks => {
                 let disks = files::disks()?.into_iter();
