@@ -268,7 +268,7 @@ async fn what_it_costs() -> Result<()> {
         }
         let create = began.elapsed() / 10;
         let rss = inspector.agent_rss_kib().await?;
-        let worker = "for p in /guest/proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'exe policy' && \
+        let worker = "for p in /guest/proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q '^/proc/self/exe policy' && \
                       sed -n 's/^VmRSS:[^0-9]*//p' $p/status; done; true";
         let worker = inspector.sh(worker).await?;
         println!("{name}: stats {stats:?}, create {create:?}, agent {rss} KiB, worker {worker:?}");

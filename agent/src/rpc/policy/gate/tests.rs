@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use protobuf::Message;
 use protocols::agent::{ExecProcessRequest, ReadStreamResponse};
-use protocols::agent_ttrpc::{AgentService, create_agent_service};
+use protocols::agent_ttrpc::{AgentService as Methods, create_agent_service};
 
 use super::*;
 
 /// A service that has no method of its own: whoever reaches one gets the generated default, NOT_FOUND.
 struct Nothing;
 
-impl AgentService for Nothing {}
+impl Methods for Nothing {}
 
 async fn methods(rules: &str) -> HashMap<String, Box<dyn MethodHandler + Send + Sync>> {
     let policy = Policy::start_in_threads(Path::new("/nonexistent/default-policy.rego")).unwrap();
