@@ -34,9 +34,11 @@ impl StorageDriver for Bind {
         })
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, is_ours: bool) -> Result<(), StorageError> {
         super::detach(mount_point)?;
-        remove(mount_point);
+        if is_ours {
+            remove(mount_point);
+        }
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ impl StorageDriver for Block {
         super::mount_at(&storage.fstype, &node.to_string_lossy(), &storage.options, &storage.mount_point)
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
         super::unmount(mount_point)
     }
 }

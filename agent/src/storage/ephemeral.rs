@@ -34,7 +34,7 @@ impl StorageDriver for Ephemeral {
         })
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
         super::unmount(mount_point)
     }
 }

@@ -18,11 +18,18 @@ impl StorageDriver for Local {
 
     fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
         let access = Access::parse(storage)?;
-        super::make_directory(&storage.mount_point)?;
-        access.apply(&storage.mount_point, 0o755)
+        let is_new = super::make_directory(&storage.mount_point)?;
+        access.apply(&storage.mount_point, 0o755).inspect_err(|_| {
+            if is_new {
+                super::remove_mount_point(&storage.mount_point);
+            }
+        })
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, is_ours: bool) -> Result<(), StorageError> {
+        if !is_ours {
+            return Ok(());
+        }
         std::fs::remove_dir_all(mount_point).map_err(|source| StorageError::Io {
             operation: "remove directory",
             path: mount_point.display().to_string(),
@@ -90,7 +97,7 @@ mod tests {
         };
         Local.acquire(&storage, Duration::ZERO).unwrap();
         assert_eq!(storage.mount_point.metadata().unwrap().mode() & 0o7777, 0o2771);
-        Local.release(&storage.mount_point).unwrap();
+        Local.release(&storage.mount_point, true).unwrap();
         assert!(!storage.mount_point.exists());
     }
 

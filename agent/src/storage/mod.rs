@@ -127,8 +127,8 @@ trait StorageDriver: Send + Sync {
     fn name(&self) -> &'static str;
     /// Makes the storage usable at its mount point. Leaves nothing behind on failure.
     fn acquire(&self, storage: &Storage, hotplug_timeout: Duration) -> Result<(), StorageError>;
-    /// Undoes `acquire`.
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError>;
+    /// Undoes `acquire`. `is_ours` says whether the mount point was not there before: what was, stays.
+    fn release(&self, mount_point: &Path, is_ours: bool) -> Result<(), StorageError>;
 }
 
 static DRIVERS: [&dyn StorageDriver; 7] = [
@@ -153,6 +153,8 @@ struct Used {
     driver: &'static dyn StorageDriver,
     storage: Storage,
     users: usize,
+    /// Whether its mount point was not there before.
+    is_ours: bool,
 }
 
 type Slot = Arc<Mutex<Option<Used>>>;
@@ -205,10 +207,11 @@ impl StorageRegistry {
             .iter()
             .find(|driver| driver.name() == storage.driver)
             .ok_or_else(|| StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", ")))?;
+        let is_ours = !storage.mount_point.exists();
         driver.acquire(storage, hotplug_timeout)?;
         // A shared storage has the sandbox as one more user.
         let users = if storage.shared { 2 } else { 1 };
-        *used = Some(Used { driver, storage: storage.clone(), users });
+        *used = Some(Used { driver, storage: storage.clone(), users, is_ours });
         Ok(())
     }
 
@@ -224,19 +227,33 @@ impl StorageRegistry {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = slots.get(&storage.mount_point).map(Arc::clone);
             drop(slots);
-            let is_ours = slot.is_some_and(|slot| {
+            let before = slot.as_ref().and_then(|slot| {
                 let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                used.as_ref().is_some_and(|used| used.storage.driver == ephemeral::NAME)
+                used.as_ref()
+                    .filter(|used| used.storage.driver == ephemeral::NAME)
+                    .map(|used| used.storage.clone())
             });
-            if !is_ours {
+            let (Some(before), Some(slot)) = (before, slot) else {
                 return Err(StorageError::NotMounted(storage.mount_point.display().to_string()));
-            }
-            changes.push(ephemeral::change(storage)?);
+            };
+            changes.push((slot, storage, ephemeral::change(storage)?, ephemeral::change(&before)?));
         }
-        changes.iter().try_for_each(|plan| {
-            let failed = |error| StorageError::Mount(plan.destination.display().to_string(), error);
-            mount::reconfigure(plan).map_err(failed)
-        })
+        for (at, (_, _, plan, _)) in changes.iter().enumerate() {
+            let Err(error) = mount::reconfigure(plan) else { continue };
+            for (_, _, _, before) in changes[..at].iter().rev() {
+                if let Err(error) = mount::reconfigure(before) {
+                    tracing::error!(%error, "a storage keeps options of a change that failed");
+                }
+            }
+            return Err(StorageError::Mount(plan.destination.display().to_string(), error));
+        }
+        for (slot, storage, ..) in changes {
+            let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(used) = used.as_mut() {
+                used.storage.options.clone_from(&storage.options);
+            }
+        }
+        Ok(())
     }
 
     /// Counts one user less; the last one unmounts. A mount point that is not in use is no error: it was released.
@@ -244,11 +261,12 @@ impl StorageRegistry {
         let slot = self.slot(mount_point);
         let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(now) = used.as_mut() {
-            now.users -= 1;
-            if now.users == 0 {
-                let driver = now.driver;
+            if now.users > 1 {
+                now.users -= 1;
+            } else {
+                // What cannot be unmounted stays known: nothing else is mounted over it, and a release can be tried again.
+                now.driver.release(mount_point, now.is_ours)?;
                 *used = None;
-                driver.release(mount_point)?;
             }
         }
         drop(used);
@@ -394,6 +412,16 @@ mod tests {
             assert!(matches!(registry.update(&[ephemeral]), Err(StorageError::NotMounted(_))));
         }
         assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_was_there_stays_with_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "kept").unwrap();
+        let registry = StorageRegistry::default();
+        registry.acquire(&local(dir.path()), Duration::ZERO).unwrap();
+        registry.release(dir.path()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"kept");
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl StorageDriver for Overlay {
         super::mount_at("overlay", "overlay", &storage.options, &storage.mount_point)
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
         super::unmount(mount_point)
     }
 }

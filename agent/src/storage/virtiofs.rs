@@ -20,7 +20,7 @@ impl StorageDriver for VirtioFs {
         super::mount_at("virtiofs", &storage.source, &storage.options, &storage.mount_point)
     }
 
-    fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
         super::unmount(mount_point)
     }
 }

@@ -59,9 +59,14 @@ impl Clock {
     /// PID 1 it is, on a host it is not.
     pub(crate) fn keep(is_ours: bool) -> Clock {
         let (was_set, told) = mpsc::sync_channel(1);
-        if is_ours {
+        // Opened at once, so that the agent holds what it will hold from the beginning.
+        let source = if is_ours { source::Source::find() } else { None };
+        if is_ours && source.is_none() {
+            tracing::info!("this machine has no source of time: the clock is what the host sets it to");
+        }
+        if let Some(source) = source {
             let thread = std::thread::Builder::new().name("clock".into());
-            if let Err(error) = thread.spawn(move || keep(&told)) {
+            if let Err(error) = thread.spawn(move || keep(source, &told)) {
                 tracing::error!(%error, "the clock is not kept");
             }
         }
@@ -88,12 +93,8 @@ fn set_to(time: TimeSpec) -> Result<(), ClockError> {
 }
 
 /// Looks at the source for ever, and corrects what it shows.
-fn keep(told: &mpsc::Receiver<()>) {
+fn keep(mut source: source::Source, told: &mpsc::Receiver<()>) {
     std::thread::sleep(SETTLE);
-    let Some(mut source) = source::Source::find() else {
-        tracing::info!("this machine has no source of time: the clock is what the host sets it to");
-        return;
-    };
     tracing::debug!(source = source.name(), "keeping the clock");
     loop {
         let looked = source.look();
