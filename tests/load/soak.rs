@@ -104,7 +104,8 @@ async fn execs_and_lives_leave_the_agent_as_it_was() -> Result<()> {
         println!("{}", durations.line(name));
     }
     assert_eq!(last.snapshot, first.snapshot);
-    assert!(last.threads <= first.threads, "{} threads became {}", first.threads, last.threads);
+    // The look itself is work for one thread or two.
+    assert!(last.threads <= first.threads + 2, "{} threads became {}", first.threads, last.threads);
     for (what, before, after) in
         [("agent", first.agent_kib, last.agent_kib), ("forker", first.forker_kib, last.forker_kib)]
     {
