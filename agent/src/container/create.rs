@@ -57,7 +57,7 @@ type Namespaces = Vec<(NamespaceKind, Arc<OwnedFd>)>;
 
 /// A created container.
 pub(super) struct Created {
-    pub(super) spec: Spec,
+    pub(super) spec: Arc<Spec>,
     /// Its namespaces, held open: they can be joined even when its first process is gone.
     pub(super) namespaces: Namespaces,
     /// What runs at its start and its end.
@@ -89,8 +89,9 @@ pub(super) async fn create(
         Ok((init, starting, spec, namespaces)) => {
             shared.processes().insert("", Arc::new(init));
             body.starting = Some(starting);
+            let spec = Arc::new(spec);
             // Nobody else fills it.
-            drop(shared.spec.set(Arc::new(spec.clone())));
+            drop(shared.spec.set(Arc::clone(&spec)));
             body.created = Some(Created { spec, namespaces, hooks, undo });
             watch_memory(shared, agent);
             shared.set_state(State::Created);

@@ -3,12 +3,13 @@
 //! Kubernetes mounts a file into the container, `/dev/termination-log` unless an annotation says otherwise. Where the host
 //! does not share that file with the guest, the shim asks for its contents before it removes the container.
 
-use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+use super::file;
 
 const PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
 const DEFAULT_PATH: &str = "/dev/termination-log";
@@ -56,14 +57,8 @@ fn read(root: &Path, path: &Path) -> io::Result<String> {
     let plain = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat2(CWD, root, flags, Mode::empty(), plain)?;
-    // The container chose what is there: a pipe must not block, and only files are read.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let mut file = File::from(rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?);
+    let mut file = file::open(root, path)?;
     let status = file.metadata()?;
-    if !status.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the termination message is no regular file"));
-    }
     file.seek(SeekFrom::Start(status.len().saturating_sub(LARGEST)))?;
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes)?;

@@ -9,6 +9,7 @@ mod actor;
 mod create;
 mod diagnostic;
 mod exec;
+mod file;
 mod freeze;
 mod hook;
 mod oom;

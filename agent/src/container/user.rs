@@ -8,8 +8,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::User;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
+use super::file;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// Most bytes of a table that are looked at.
@@ -127,17 +128,12 @@ fn number(field: Option<&&str>) -> Option<u32> {
 fn table(root: &Path, name: &'static str) -> Result<String, UserError> {
     let read = || -> io::Result<String> {
         let directory = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        // Non-blocking, for what is there may be a pipe.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let fd = match rustix::fs::openat2(&directory, name, flags, Mode::empty(), resolve) {
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
-            other => other?,
+        let file = match file::open(directory, Path::new(name)) {
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => {
+                return Ok(String::new());
+            }
+            opened => opened?,
         };
-        let file = std::fs::File::from(fd);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-        }
         let mut bytes = Vec::new();
         file.take(LARGEST).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

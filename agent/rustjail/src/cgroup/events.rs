@@ -144,18 +144,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::CgroupPath;
+    use super::super::fake;
     use super::*;
-
-    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
-        let tree = tempfile::tempdir().unwrap();
-        fs::create_dir(tree.path().join("c1")).unwrap();
-        for (name, text) in files {
-            fs::write(tree.path().join("c1").join(name), text).unwrap();
-        }
-        let cgroup = Cgroup::open(tree.path(), &CgroupPath::parse("c1", "").unwrap()).unwrap();
-        (tree, cgroup)
-    }
 
     fn text(tree: &Path, file: &str) -> String {
         fs::read_to_string(tree.join("c1").join(file)).unwrap()

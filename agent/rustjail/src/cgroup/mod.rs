@@ -88,3 +88,15 @@ impl Cgroup {
         Ok(pids)
     }
 }
+
+/// A directory with files, taken for a cgroup named `c1`.
+#[cfg(test)]
+fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::create_dir(tree.path().join("c1")).unwrap();
+    for (name, text) in files {
+        std::fs::write(tree.path().join("c1").join(name), text).unwrap();
+    }
+    let cgroup = Cgroup::open(tree.path(), &CgroupPath::parse("c1", "").unwrap()).unwrap();
+    (tree, cgroup)
+}

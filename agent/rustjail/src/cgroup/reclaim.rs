@@ -89,21 +89,11 @@ impl Cgroup {
 mod tests {
     use std::fs;
 
-    use super::super::CgroupPath;
+    use super::super::fake;
     use super::*;
 
     const PRESSURE: &str = "some avg10=1.53 avg60=0.40 avg300=0.10 total=77123\n\
                             full avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
-
-    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
-        let tree = tempfile::tempdir().unwrap();
-        fs::create_dir(tree.path().join("c1")).unwrap();
-        for (name, text) in files {
-            fs::write(tree.path().join("c1").join(name), text).unwrap();
-        }
-        let cgroup = Cgroup::open(tree.path(), &CgroupPath::parse("c1", "").unwrap()).unwrap();
-        (tree, cgroup)
-    }
 
     #[test]
     fn stalls_are_the_totals_of_some() {
