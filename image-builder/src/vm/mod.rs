@@ -53,8 +53,6 @@ pub const CONSOLE_PORT: u32 = 1026;
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 /// How long the first try with KVM may take on a host about which nothing is known.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the vsock device may take to listen.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long QEMU and the vsock device may take to obey SIGTERM before SIGKILL.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often a guest CID that another VM holds is replaced by a fresh one.
@@ -377,14 +375,9 @@ async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward,
     command.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]);
     command.arg(files.vhost_socket()).arg("--uds-path").arg(files.vsock_socket());
     let mut device = nursery.spawn(command, &files.device_log())?;
-    let give_up = Instant::now() + DEVICE_DEADLINE;
-    while !files.vhost_socket().exists() {
-        let ended = device.has_ended();
-        if ended || Instant::now() > give_up {
-            let messages = fs::read_to_string(files.device_log()).unwrap_or_default();
-            return Err(VmError::VsockDevice { messages: messages.trim().to_owned() });
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    if !device.listens(&files.vhost_socket()).await {
+        let messages = fs::read_to_string(files.device_log()).unwrap_or_default();
+        return Err(VmError::VsockDevice { messages: messages.trim().to_owned() });
     }
     Ok(device)
 }

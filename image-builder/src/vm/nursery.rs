@@ -19,6 +19,9 @@ use nix::unistd::Pid;
 
 use super::VmError;
 
+/// How long a device's process may take to listen, and how often that is looked at: a boot waits for it.
+const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
+const LISTEN_POLL: Duration = Duration::from_millis(2);
 /// How often a process that should end is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -118,6 +121,18 @@ pub(super) struct Ward {
 }
 
 impl Ward {
+    /// Waits until the process has made its socket. False when it ends before, or lets the deadline pass.
+    pub(super) async fn listens(&mut self, socket: &Path) -> bool {
+        let give_up = Instant::now() + LISTEN_DEADLINE;
+        while !socket.exists() {
+            if self.has_ended() || Instant::now() > give_up {
+                return false;
+            }
+            tokio::time::sleep(LISTEN_POLL).await;
+        }
+        true
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }

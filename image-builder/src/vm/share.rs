@@ -5,13 +5,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use super::nursery::{Nursery, Ward};
 use super::{VmError, find_tool};
 
-/// How long a daemon may take to listen.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Where distributions put the daemon, besides PATH.
 const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
 
@@ -53,16 +50,10 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
         command.arg(with("--socket-path=", &socket)).arg("-o").arg(with("source=", &share.directory));
         command.args(["-o", "cache=auto"]);
         let mut daemon = nursery.spawn(command, &log)?;
-        let give_up = Instant::now() + DEADLINE;
-        while !socket.exists() {
-            if daemon.has_ended() || Instant::now() > give_up {
-                let messages = std::fs::read_to_string(&log).unwrap_or_default();
-                return Err(VmError::Share {
-                    directory: share.directory.clone(),
-                    messages: messages.trim().to_owned(),
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        if !daemon.listens(&socket).await {
+            let messages = std::fs::read_to_string(&log).unwrap_or_default();
+            let (directory, messages) = (share.directory.clone(), messages.trim().to_owned());
+            return Err(VmError::Share { directory, messages });
         }
         daemons.push(daemon);
     }
