@@ -5,7 +5,7 @@ use image_builder::vm::MAC;
 use protobuf::MessageField;
 use protocols::agent::*;
 use protocols::types;
-use tests::Code;
+use tests::{Code, address, link};
 
 use crate::case::{Case, cases};
 use crate::world::World;
@@ -27,21 +27,6 @@ pub(crate) const CASES: &[Case] = cases! {
     Bare "SetIPTables" Failure without_the_tools_filters_are_not_set;
     Standard "SetIPTables" Failure filters_that_are_nonsense_change_nothing;
 };
-
-fn address(address: &str, mask: &str) -> types::IPAddress {
-    types::IPAddress { address: address.into(), mask: mask.into(), ..Default::default() }
-}
-
-fn link() -> types::Interface {
-    types::Interface {
-        device: "eth0".into(),
-        name: "eth0".into(),
-        hwAddr: MAC.into(),
-        mtu: 1400,
-        IPAddresses: vec![address("10.0.2.15", "24")],
-        ..Default::default()
-    }
-}
 
 fn update(interface: types::Interface) -> UpdateInterfaceRequest {
     UpdateInterfaceRequest { interface: MessageField::some(interface), ..Default::default() }

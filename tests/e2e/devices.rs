@@ -69,7 +69,7 @@ async fn a_disk_is_found_by_its_pci_path() -> Result<()> {
     let guest = Guest::builder().machine(Machine::Q35).disk(&path).boot().await?;
     guest.sandbox().await?;
     let inspector = guest.container("look").run().await?;
-    let slot = inspector.sh("readlink /sys/block/vdb | sed 's/.*0000:00:\\([0-9a-f]*\\)\\.0.*/\\1/'").await?;
+    let slot = inspector.pci_slot("vdb").await?;
     let container = given(guest.container("c1"), device("blk", &slot, "/dev/sdb")).run().await?;
     assert_eq!(container.sh("head -n 1 /dev/data").await?, "behind a slot");
     // Without a node in the spec one is made.

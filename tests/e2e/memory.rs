@@ -52,7 +52,7 @@ async fn swap_space_is_added_by_pci_path() -> Result<()> {
     let guest = Guest::builder().machine(Machine::Q35).disk(&disk).boot().await?;
     guest.sandbox().await?;
     let container = guest.container("c1").run().await?;
-    let slot = container.sh("readlink /sys/block/vdb | sed 's/.*0000:00:\\([0-9a-f]*\\)\\.0.*/\\1/'").await?;
+    let slot = container.pci_slot("vdb").await?;
     let slot = u32::from_str_radix(&slot, 16)?;
     let request = AddSwapRequest { PCIPath: vec![slot], ..Default::default() };
     guest.api().add_swap(AgentClient::call(), &request).await?;

@@ -7,7 +7,7 @@ use protocols::agent::{
     ListInterfacesRequest, ListRoutesRequest, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,
 };
 use protocols::types;
-use tests::{Code, Guest, expect_code};
+use tests::{Code, Guest, expect_code, link};
 
 #[tokio::test]
 async fn two_containers_of_a_pod_meet_on_the_loopback() -> Result<()> {
@@ -52,20 +52,7 @@ async fn a_container_whose_spec_lists_a_network_namespace_has_its_own() -> Resul
 #[tokio::test]
 async fn links_and_routes_become_what_the_host_asks_for() -> Result<()> {
     let guest = Guest::builder().network().boot().await?;
-    let address = |address: &str, mask: &str| types::IPAddress {
-        address: address.into(),
-        mask: mask.into(),
-        ..Default::default()
-    };
-    let wanted = types::Interface {
-        device: "eth0".into(),
-        name: "eth0".into(),
-        hwAddr: MAC.into(),
-        mtu: 1400,
-        IPAddresses: vec![address("10.0.2.15", "24")],
-        ..Default::default()
-    };
-    let request = UpdateInterfaceRequest { interface: MessageField::some(wanted), ..Default::default() };
+    let request = UpdateInterfaceRequest { interface: MessageField::some(link()), ..Default::default() };
     guest.api().update_interface(AgentClient::call(), &request).await?;
     let list = guest.api().list_interfaces(AgentClient::call(), &ListInterfacesRequest::new()).await?;
     let eth0 = list.Interfaces.iter().find(|link| link.name == "eth0").expect("eth0 is listed");

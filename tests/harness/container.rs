@@ -330,6 +330,14 @@ impl Container {
         self.exec(["sh", "-c", script]).run().await?.success()
     }
 
+    /// PCI slot of a disk on the root bus, in hexadecimal.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn pci_slot(&self, disk: &str) -> Result<String> {
+        self.sh(&format!("readlink /sys/block/{disk} | sed 's/.*0000:00:\\([0-9a-f]*\\)\\.0.*/\\1/'")).await
+    }
+
     /// Sends a signal to a process; the empty id is the first one.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 mod container;
 mod guest;
 mod inspect;
+mod network;
 mod passfd;
 mod process;
 mod raw;
@@ -24,6 +25,7 @@ pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
+pub use network::{address, link};
 pub use passfd::Passed;
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient};
