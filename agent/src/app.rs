@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, ServerAddr};
 use crate::console;
+use crate::container::SecurityModules;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
@@ -66,12 +67,15 @@ impl Default for Paths {
 pub(crate) struct Facts {
     /// How a container's root becomes `/`.
     pub(crate) root_switch: RootSwitch,
+    /// What labels mean something here.
+    pub(crate) modules: SecurityModules,
 }
 
 impl Facts {
     fn of_guest() -> Facts {
         let mounts = mountinfo::mounts().unwrap_or_default();
-        Facts { root_switch: if is_initramfs(&mounts) { RootSwitch::Move } else { RootSwitch::Pivot } }
+        let root_switch = if is_initramfs(&mounts) { RootSwitch::Move } else { RootSwitch::Pivot };
+        Facts { root_switch, modules: SecurityModules::of_kernel() }
     }
 }
 

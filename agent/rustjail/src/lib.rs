@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod child;
 pub mod mount;
 pub mod plan;
+pub mod seccomp;
 pub mod start;
 mod sys;
 

@@ -45,18 +45,32 @@ const LONGEST_VALUE: usize = 255;
 /// # Errors
 /// [`MountError`], with the file system's own message where it has one.
 pub fn detached(plan: &MountPlan) -> Result<OwnedFd, MountError> {
-    let mount = match &plan.source {
+    let refused = |what: &str| {
+        let source = io::Error::from(rustix::io::Errno::OPNOTSUPP);
+        Err(MountError::new(format!("{what} {}", plan.destination.display()), source))
+    };
+    if plan.owners.is_some() {
+        return refused("show other owners on");
+    }
+    match &plan.source {
         MountSource::Bind { path, recursive } => {
             let mount = clone_tree(path, *recursive)?;
-            change(&mount, plan.attributes, false, path)?;
-            mount
+            attributed(&mount, plan)?;
+            Ok(mount)
         }
         MountSource::Filesystem { fstype, source, options } => {
-            filesystem(fstype, source, options, plan.attributes)?
+            let mount = filesystem(fstype, source, options, plan.attributes)?;
+            change(&mount, plan.recursive_attributes, true, &plan.destination)?;
+            Ok(mount)
         }
-    };
-    change(&mount, plan.recursive_attributes, true, &plan.destination)?;
-    Ok(mount)
+        MountSource::Remount { .. } => refused("remount"),
+    }
+}
+
+/// Gives a bind that is attached to nothing yet the attributes of its plan.
+pub(crate) fn attributed(mount: &OwnedFd, plan: &MountPlan) -> Result<(), MountError> {
+    change(mount, plan.attributes, false, &plan.destination)?;
+    change(mount, plan.recursive_attributes, true, &plan.destination)
 }
 
 /// Sets the plan's propagation on an attached mount.
@@ -125,16 +139,42 @@ pub fn reconfigure(plan: &MountPlan) -> Result<(), MountError> {
         return Err(MountError::new(format!("reconfigure {}", plan.destination.display()), source));
     };
     let place = place(&plan.destination)?;
+    pick(place.as_fd(), plan, fstype, options)?;
+    change(&place, plan.attributes, false, &plan.destination)
+}
+
+/// Gives what is mounted at a place the attributes of a plan, and its file system these options.
+pub(crate) fn change_at(
+    place: BorrowedFd<'_>,
+    plan: &MountPlan,
+    options: &[(String, Option<String>)],
+) -> Result<(), MountError> {
+    // Whether it is writable is the mount's affair first: the file system may be shared.
+    let options: Vec<_> =
+        options.iter().filter(|(name, _)| !matches!(name.as_str(), "ro" | "rw")).cloned().collect();
+    if !options.is_empty() {
+        pick(place, plan, "file system", &options)?;
+    }
+    change(place, plan.attributes, false, &plan.destination)?;
+    change(place, plan.recursive_attributes, true, &plan.destination)
+}
+
+/// Reconfigures the file system that is mounted at a place.
+fn pick(
+    place: BorrowedFd<'_>,
+    plan: &MountPlan,
+    fstype: &str,
+    options: &[(String, Option<String>)],
+) -> Result<(), MountError> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
-    let context = rustix::mount::fspick(&place, c"", flags)
+    let context = rustix::mount::fspick(place, c"", flags)
         .map_err(|errno| MountError::new(format!("reconfigure {}", plan.destination.display()), errno))?;
     configure(&context, fstype, options)?;
     rustix::mount::fsconfig_reconfigure(&context).map_err(|errno| MountError {
         operation: format!("reconfigure {}", plan.destination.display()),
         log: messages(&context),
         source: errno.into(),
-    })?;
-    change(&place, plan.attributes, false, &plan.destination)
+    })
 }
 
 /// Hands options to a file system's context.
@@ -181,7 +221,7 @@ fn messages(context: impl AsFd) -> Option<String> {
 }
 
 fn change(
-    mount: &OwnedFd,
+    mount: impl AsFd,
     attributes: MountAttributes,
     recursive: bool,
     subject: &Path,

@@ -4,7 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use rustjail::start::Starting;
+use rustjail::plan::Listener;
+use rustjail::start::{StartError, Starting};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -12,7 +13,7 @@ use super::create::Created;
 use super::hook::{self, Stage};
 use super::{Command, ContainerError, Shared, State, create, exec, freeze, remove};
 use crate::app::Agent;
-use crate::process::launch;
+use crate::process::launch::{self, Listening};
 
 /// What only the actor has.
 #[derive(Default)]
@@ -20,11 +21,21 @@ pub(super) struct Body {
     /// Present once created, until removed.
     pub(super) created: Option<Created>,
     /// The first process's handshake, until it is started.
-    pub(super) starting: Option<Starting>,
+    pub(super) starting: Option<Waiting>,
     /// The hooks that run after its start.
     pub(super) poststart: Option<AbortHandle>,
     /// The state to return to when a paused container is resumed.
     pub(super) before_pause: Option<State>,
+}
+
+/// A first process that waits for its start.
+pub(super) struct Waiting {
+    /// Its handshake.
+    pub(super) starting: Starting,
+    /// Who its filter asks.
+    pub(super) listener: Option<Listener>,
+    /// Whether its start can fail yet, and so is waited for: it runs hooks.
+    pub(super) has_hooks: bool,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc::Receiver<Command>) {
@@ -109,16 +120,20 @@ async fn start(
     body: &mut Body,
 ) -> Result<Option<JoinHandle<()>>, ContainerError> {
     shared.expect(&[State::Created], "start it")?;
-    let starting = body.starting.take().ok_or_else(|| ContainerError::State {
-        id: shared.id.clone(),
-        state: State::Running,
-        operation: "start it",
+    let Waiting { starting, listener, has_hooks } = body.starting.take().ok_or_else(|| {
+        ContainerError::State { id: shared.id.clone(), state: State::Running, operation: "start it" }
     })?;
-    starting.release().map_err(|error| ContainerError::Launch(shared.id.clone(), error.into()))?;
+    let failed = |error: StartError| ContainerError::Launch(shared.id.clone(), error.into());
+    starting.release().map_err(failed)?;
     shared.set_state(State::Running);
     let pid = starting.pid();
-    launch::watch_execution(starting, shared.id.to_string());
     let hooks = body.created.as_ref().map(|created| &created.hooks);
+    let state = hooks.map(|hooks| hooks.state("running", pid)).unwrap_or_default();
+    let listening = listener.map(|listener| Listening { listener, state });
+    let watch = launch::watch_execution(starting, shared.id.to_string(), listening);
+    if has_hooks {
+        watch.await.map_err(|_| ContainerError::Panicked(shared.id.clone()))?.map_err(failed)?;
+    }
     let running = hooks.filter(|hooks| hooks.has(Stage::Poststart));
     let running = running.map(|hooks| hook::poststart(agent, hooks, pid));
     body.poststart = running.as_ref().map(JoinHandle::abort_handle);

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use oci_spec::runtime::{self, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use rustjail::cgroup::{Cgroup, CgroupPath};
-use rustjail::plan::{self, InitOptions, JailPlan, NamespaceKind};
+use rustjail::plan::{self, Bundle, InitOptions, JailPlan, Listener, NamespaceKind};
 use rustjail::start;
 
-use super::actor::Body;
+use super::actor::{Body, Waiting};
 use super::hook::{self, Hooks, Stage};
 use super::shared_mount::{self, SharedMount, SharedMountError};
 use super::undo::Undo;
 use super::user::{self, UserNames};
-use super::{ContainerError, Shared, State};
+use super::{ContainerError, Shared, State, label};
 use crate::app::Agent;
 use crate::device::{self, container::Device};
 use crate::error::chain;
@@ -80,10 +80,10 @@ pub(super) async fn create(
     // Those of a container that got so far that they run.
     let mut hooks = Arc::default();
     let made = build(shared, agent, request, &mut undo, &mut hooks).await.and_then(|built| {
-        let Built { spec, namespaces, launched, pipes } = built;
+        let Built { spec, namespaces, launched, pipes, listener, has_hooks } = built;
         let Launched { pid, pidfd, exit, terminal, starting } = launched;
         let init = process("", shared, pid, pidfd, exit, ends(terminal, pipes), claimed)?;
-        Ok((init, starting, spec, namespaces))
+        Ok((init, Waiting { starting, listener, has_hooks }, spec, namespaces))
     });
     match made {
         Ok((init, starting, spec, namespaces)) => {
@@ -125,6 +125,10 @@ struct Built {
     namespaces: Namespaces,
     launched: Launched,
     pipes: Pipes,
+    /// Who its filter asks.
+    listener: Option<Listener>,
+    /// Whether it runs hooks when it is started.
+    has_hooks: bool,
 }
 
 async fn build(
@@ -138,8 +142,11 @@ async fn build(
     let sandbox = agent.sandbox.namespaces()?;
     let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
     rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
+    label::drop_what_is_unknown(&id, &mut request.spec, agent.facts.modules);
+    let directory = agent.paths.state.join(id.as_str());
     let plan_of = |spec: &Spec| {
-        plan::init(spec, InitOptions { switch: agent.facts.root_switch })
+        let bundle = Bundle { id: id.as_str(), path: &directory.to_string_lossy() };
+        plan::init(spec, InitOptions { switch: agent.facts.root_switch, bundle })
             .map_err(|error| ContainerError::Plan(id.clone(), error))
     };
     // What cannot be planned is refused before anything is done for it. Devices and user names change the spec yet.
@@ -170,27 +177,34 @@ async fn build(
         name_user(shared, &spec, &mut process, user).await?;
         spec.set_process(Some(process));
     }
-    let plan = plan_of(&spec)?;
+    let mut plan = plan_of(&spec)?;
+    hook::limit(&mut plan);
+    let own_hooks = Hooks::of_container(agent, &id, &spec).await?;
+    plan.stop_for_hooks = own_hooks.has(Stage::Prestart) || own_hooks.has(Stage::CreateRuntime);
+    let (stops, has_hooks) = (plan.stop_for_hooks, !plan.hooks.start_container.is_empty());
+    let listener = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
+    let kinds = kinds_to_hold(&plan);
     let (pipes, streams) = streams(&plan, agent)?;
     let cgroup_directory = directory_of(&cgroup, &id)?;
     let launch = Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams };
-    let launched =
-        agent.launcher.launch(launch).await.map_err(|error| ContainerError::Launch(id.clone(), error))?;
-    let namespaces = open_namespaces(launched.pid)?;
+    let failed = |error| ContainerError::Launch(id.clone(), error);
+    let mut launched = agent.launcher.launch(launch).await.map_err(failed)?;
+    *hooks = Arc::new(own_hooks);
+    if stops {
+        for stage in [Stage::Prestart, Stage::CreateRuntime] {
+            let ran = hooks.run(agent, stage, launched.pid).await;
+            ran.map_err(|error| ContainerError::Hook(id.clone(), Box::new(error)))?;
+        }
+        launched = launched.build().await.map_err(failed)?;
+    }
+    let namespaces = open_namespaces(launched.pid, &kinds)?;
     if let Some((_, pid_namespace)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {
         agent.sandbox.offer_pid_namespace(pid_namespace);
     }
     for mount in shared_mounts {
         share_mount(shared, agent, mount, launched.pid).await?;
     }
-    *hooks = Arc::new(Hooks::of_container(agent, &id, &spec).await?);
-    for stage in [Stage::Prestart, Stage::CreateRuntime] {
-        hooks
-            .run(agent, stage, launched.pid)
-            .await
-            .map_err(|error| ContainerError::Hook(id.clone(), Box::new(error)))?;
-    }
-    Ok(Built { spec, namespaces, launched, pipes })
+    Ok(Built { spec, namespaces, launched, pipes, listener, has_hooks })
 }
 
 /// Gives a process the user that is asked for by name.
@@ -366,12 +380,18 @@ pub(super) fn process(
     Ok(Process::new(name.to_owned(), pid, pidfd, exit, stdio))
 }
 
+/// The namespaces of a container that others join later. Its user and time namespace only if they are its own: nobody can
+/// join the one that it is in already, and not every kernel has the other.
+fn kinds_to_hold(plan: &JailPlan) -> Vec<NamespaceKind> {
+    let seldom = |kind: &NamespaceKind| matches!(kind, NamespaceKind::User | NamespaceKind::Time);
+    NamespaceKind::ALL.into_iter().filter(|kind| !seldom(kind) || plan.namespaces.has(*kind)).collect()
+}
+
 /// Opens the namespaces of a process that stands in its jail.
-fn open_namespaces(pid: i32) -> Result<Namespaces, ContainerError> {
-    NamespaceKind::ALL
-        .into_iter()
-        .filter(|kind| *kind != NamespaceKind::User)
-        .map(|kind| {
+fn open_namespaces(pid: i32, kinds: &[NamespaceKind]) -> Result<Namespaces, ContainerError> {
+    kinds
+        .iter()
+        .map(|&kind| {
             let link = start::namespace_link(pid, kind);
             std::fs::File::open(&link).map(|file| (kind, Arc::new(OwnedFd::from(file)))).map_err(|source| {
                 ContainerError::Io { operation: "open namespace", path: link.display().to_string(), source }

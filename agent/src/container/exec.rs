@@ -8,10 +8,10 @@ use rustjail::plan::{self, ExecOptions};
 
 use super::actor::Body;
 use super::create::{Created, directory_of, ends, name_user, process, streams};
-use super::{ContainerError, Shared, State, UserNames};
+use super::{ContainerError, Shared, State, UserNames, label};
 use crate::app::Agent;
 use crate::process::ProcessError;
-use crate::process::launch::{self, Launch};
+use crate::process::launch::{self, Launch, Listening};
 use crate::process::passfd::{Claimed, Ports};
 
 /// What ExecProcess asks for.
@@ -62,12 +62,14 @@ async fn start(
     claimed: Claimed,
 ) -> Result<(), ContainerError> {
     let mut described = request.process.clone();
+    label::drop_unknown(&shared.id, &mut described, agent.facts.modules);
     if !request.user.is_empty() {
         name_user(shared, &created.spec, &mut described, request.user.clone()).await?;
     }
     let plan = plan::exec(&described, &ExecOptions { spec: &created.spec })
         .map_err(|error| ContainerError::Plan(shared.id.clone(), error))?;
     let (pipes, streams) = streams(&plan, agent)?;
+    let listener = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
     let launch =
         Launch { plan, cgroup: birthplace(shared)?, namespaces: created.namespaces.clone(), streams };
     let launched = agent
@@ -79,7 +81,10 @@ async fn start(
     let ends = ends(launched.terminal, pipes);
     let process = process(exec_id, shared, launched.pid, launched.pidfd, launched.exit, ends, claimed)?;
     shared.processes().insert(exec_id, Arc::new(process));
-    launch::watch_execution(launched.starting, shared.id.to_string());
+    let init = shared.processes().get("").map(|init| init.pid()).unwrap_or_default();
+    let state = created.hooks.state(&shared.state().to_string(), init);
+    let listening = listener.map(|listener| Listening { listener, state });
+    drop(launch::watch_execution(launched.starting, shared.id.to_string(), listening));
     Ok(())
 }
 

@@ -3,13 +3,16 @@
 //! Owns which hooks a container has, in what order they run, and whose failure counts. They come from two places: the
 //! container's own spec (OCI runtime-spec, "POSIX-platform Hooks"), and a directory of the guest that the sandbox was
 //! created with (*guest hooks*), whose executable files are hooks of every container. All run in the agent's own
-//! namespaces; those that have to run inside of the container are refused before they get here.
+//! namespaces.
 //!
 //! ```text
-//! create ─ jail stands ─ prestart, createRuntime ─ created ─ start ─ executes ─ poststart ─ … ─ all dead ─ poststop
-//!                          │ fails (spec's)                             (beside other commands)      │
-//!                          └─ taken back, poststop, error                                   storages go
+//! create ─ namespaces ─ prestart, createRuntime ─ jail stands ─ start ─ executes ─ poststart ─ … ─ all dead ─ poststop
+//!                         │ fails (spec's)                             (beside other commands)      │
+//!                         └─ taken back, poststop, error                                   storages go
 //! ```
+//!
+//! Those that belong into the container's own namespaces (createContainer, startContainer) are its process's to run, by its
+//! plan; this only gives them a deadline.
 //!
 //! Promises that a hook ends at its deadline with all it has started, and that it holds up nothing but the container it
 //! runs for. Must never change a container, or wait for a child itself.
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{self, Spec};
+use rustjail::plan::JailPlan;
 use serde_json::json;
 
 use super::ContainerError;
@@ -34,9 +38,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A point of a container's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The jail stands; the program does not execute yet.
+    /// The namespaces exist, the container's root does not yet.
     Prestart,
-    /// The same point: it is before the program, and the namespaces exist.
+    /// The same point.
     CreateRuntime,
     /// The program executes.
     Poststart,
@@ -171,7 +175,7 @@ impl Hooks {
         let mut command = Command::new(hook.program.clone(), hook.args.clone());
         command.env = hook.env.clone();
         command.deadline = hook.deadline;
-        command.stdin = self.state(hook.stage, pid).to_string().into_bytes();
+        command.stdin = self.state(hook.stage.status(), pid).to_string().into_bytes();
         // After a failed create it is gone.
         if self.bundle.is_dir() {
             command.cwd = self.bundle.clone();
@@ -180,18 +184,26 @@ impl Hooks {
     }
 
     /// The state of the container (runtime-spec, "State").
-    fn state(&self, stage: Stage, pid: i32) -> serde_json::Value {
+    pub(super) fn state(&self, status: &str, pid: i32) -> serde_json::Value {
         let mut state = json!({
             "ociVersion": self.version,
             "id": self.id,
-            "status": stage.status(),
+            "status": status,
             "bundle": self.bundle,
             "annotations": self.annotations,
         });
-        if stage != Stage::Poststop {
+        if status != Stage::Poststop.status() {
             state["pid"] = json!(pid);
         }
         state
+    }
+}
+
+/// Gives the hooks of a plan that say nothing of it the deadline of all others.
+pub(super) fn limit(plan: &mut JailPlan) {
+    let hooks = &mut plan.hooks;
+    for hook in hooks.create_container.iter_mut().chain(&mut hooks.start_container) {
+        hook.timeout = hook.timeout.or(Some(DEADLINE.as_secs()));
     }
 }
 
@@ -350,9 +362,9 @@ mod tests {
             "ociVersion": "1.2.0", "id": "c1", "status": "creating", "pid": 7, "bundle": "/run/c1",
             "annotations": {"a": "b"},
         });
-        assert_eq!(hooks.state(Stage::CreateRuntime, 7), expected);
-        assert_eq!(hooks.state(Stage::Poststart, 7)["status"], "running");
-        let stopped = hooks.state(Stage::Poststop, 7);
+        assert_eq!(hooks.state(Stage::CreateRuntime.status(), 7), expected);
+        assert_eq!(hooks.state(Stage::Poststart.status(), 7)["status"], "running");
+        let stopped = hooks.state(Stage::Poststop.status(), 7);
         assert_eq!((&stopped["status"], stopped.get("pid")), (&json!("stopped"), None));
     }
 }

@@ -12,6 +12,7 @@ mod exec;
 mod file;
 mod freeze;
 mod hook;
+mod label;
 mod oom;
 mod remove;
 mod shared_mount;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
+pub(crate) use label::SecurityModules;
 pub(crate) use oom::OomWatch;
 pub(crate) use shared_mount::SharedMount;
 pub(crate) use state::State;

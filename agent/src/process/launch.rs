@@ -4,13 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustjail::plan::{JailPlan, NamespaceKind};
+use rustjail::plan::{JailPlan, Listener, NamespaceKind};
 use rustjail::start::{self, Descriptors, Executed, Forker, StartError, Starting};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::reaper::Reaper;
 use super::stdio::ChildStreams;
-use crate::error::{ErrorKind, Kind, kind_of_errno};
+use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub(crate) struct Launch {
     pub(crate) streams: ChildStreams,
 }
 
-/// A process whose jail stands.
+/// A process whose jail stands, or whose namespaces do where its plan stops for hooks.
 pub(crate) struct Launched {
     /// Process id in the guest.
     pub(crate) pid: i32,
@@ -59,6 +60,26 @@ pub(crate) struct Launched {
     pub(crate) terminal: Option<OwnedFd>,
     /// The handshake: release it to let a first process execute.
     pub(crate) starting: Starting,
+}
+
+impl Launched {
+    /// Goes on with a process whose plan stops for hooks, until its jail stands.
+    pub(crate) async fn build(self) -> Result<Launched, LaunchError> {
+        let built = tokio::task::spawn_blocking(move || {
+            let terminal = self.starting.build()?;
+            Ok(Launched { terminal, ..self })
+        });
+        built.await.map_err(|_| LaunchError::Panicked)?
+    }
+}
+
+/// Who answers for the system calls that a process's filter asks about, and what it is told of the container.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// Where it listens.
+    pub(crate) listener: Listener,
+    /// The container's state (runtime-spec, "State").
+    pub(crate) state: serde_json::Value,
 }
 
 /// Owns the forker.
@@ -97,7 +118,12 @@ impl Launcher {
             .try_clone_to_owned()
             .map_err(|source| StartError::Io { operation: "keep a pidfd".into(), source })?;
         let exit = self.reaper.register(starting.pid(), pidfd.as_fd());
-        let terminal = starting.prepare()?;
+        let terminal = if launch.plan.stop_for_hooks {
+            starting.separate()?;
+            None
+        } else {
+            starting.prepare()?
+        };
         Ok(Launched { pid: starting.pid(), pidfd, exit, terminal, starting })
     }
 
@@ -118,15 +144,28 @@ impl Launcher {
     }
 }
 
-/// Watches a released process until it executes, and logs the reason if it cannot.
-pub(crate) fn watch_execution(starting: Starting, container: String) {
-    tokio::task::spawn_blocking(move || match starting.executed() {
-        Ok(Executed::Running) => {}
-        Ok(Executed::Failed(failure)) => {
-            tracing::error!(container_id = %container, pid = starting.pid(), error = %failure, "a program was not executed");
+/// Watches a released process until it executes, and logs the reason if it cannot. Its result is that reason.
+pub(crate) fn watch_execution(
+    starting: Starting,
+    container: String,
+    listening: Option<Listening>,
+) -> JoinHandle<Result<(), StartError>> {
+    tokio::task::spawn_blocking(move || {
+        let pid = starting.pid();
+        let listen = |fd| match &listening {
+            Some(Listening { listener, state }) => start::hand_over(listener, state, pid, fd),
+            None => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        match starting.executed(listen) {
+            Ok(Executed::Running) => Ok(()),
+            Ok(Executed::Failed(failure)) => {
+                tracing::error!(container_id = %container, pid, error = %failure, "a program was not executed");
+                Err(StartError::Failed(failure))
+            }
+            Err(error) => {
+                tracing::warn!(container_id = %container, pid, error = %chain(&error), "nothing heard of a program");
+                Err(error)
+            }
         }
-        Err(error) => {
-            tracing::warn!(container_id = %container, pid = starting.pid(), %error, "nothing heard of a program");
-        }
-    });
+    })
 }

@@ -48,7 +48,6 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
     let (spec, warnings) = spec::from_wire(&wire)?;
     tell(&id, &warnings);
     hooks_that_can_run(&spec)?;
-    tell_what_is_ignored(&id, &spec);
     let devices: Vec<Device> = request.devices.into_iter().map(device).collect();
     devices.iter().try_for_each(Device::check)?;
     let request = CreateRequest {
@@ -106,34 +105,9 @@ fn tell(id: &ContainerId, warnings: &[Warning]) {
     }
 }
 
-/// Labels of security modules that this kernel does not have. Kata's own agent passes them over too, and shims send them
-/// unasked.
-fn tell_what_is_ignored(id: &ContainerId, spec: &Spec) {
-    let process = spec.process().as_ref();
-    let is_given =
-        |text: Option<&Option<String>>| text.is_some_and(|text| text.as_ref().is_some_and(|t| !t.is_empty()));
-    let ignored = [
-        ("process.apparmorProfile", is_given(process.map(|process| process.apparmor_profile()))),
-        ("process.selinuxLabel", is_given(process.map(|process| process.selinux_label()))),
-        ("linux.mountLabel", is_given(spec.linux().as_ref().map(|linux| linux.mount_label()))),
-        ("linux.intelRdt", spec.linux().as_ref().is_some_and(|linux| linux.intel_rdt().is_some())),
-    ];
-    for (field, _) in ignored.iter().filter(|(_, is_given)| *is_given) {
-        tracing::warn!(container_id = %id, field, "ignored: this guest does not have what it asks for");
-    }
-}
-
-/// Hooks that would not run must not be accepted: they may be what makes a container safe.
+/// Hooks that could not run must not be accepted: they may be what makes a container safe.
 fn hooks_that_can_run(spec: &Spec) -> Result<(), Failure> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
-    let inside = [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())];
-    for (stage, list) in inside {
-        if list.as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(Failure::unsupported(format!(
-                "OCI hooks of {stage}, which run inside of the container"
-            )));
-        }
-    }
     #[allow(deprecated, reason = "shims may still send prestart hooks")]
     let prestart = hooks.prestart();
     let lists = [prestart, hooks.create_runtime(), hooks.poststart(), hooks.poststop()];
@@ -205,12 +179,6 @@ mod tests {
             r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
         };
         assert!(create(vfio).starts_with("UNIMPLEMENTED device type"));
-        let hooks = |r: &mut CreateContainerRequest| {
-            let hook = oci::Hook { Path: "/bin/h".into(), ..Default::default() };
-            let hooks = oci::Hooks { StartContainer: vec![hook], ..Default::default() };
-            r.OCI.mut_or_insert_default().Hooks = Some(hooks).into();
-        };
-        assert!(create(hooks).contains("UNIMPLEMENTED OCI hooks of startContainer"));
         let relative = |r: &mut CreateContainerRequest| {
             let hook = oci::Hook { Path: "bin/h".into(), ..Default::default() };
             let hooks = oci::Hooks { Poststop: vec![hook], ..Default::default() };

@@ -4,10 +4,11 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType};
+use capctl::caps::Cap;
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Failure, Step, fail, identity, refuse};
+use super::{Failure, Step, fail, filter, identity, refuse};
 use crate::plan::{Command, JailPlan};
 use crate::sys;
 
@@ -41,7 +42,9 @@ pub(super) fn enter(plan: &JailPlan) -> Step<Program> {
     // As root first, since the user may not be able to pass a parent; as the user again for what root may not enter.
     let entered = rustix::process::chdir(&command.cwd);
     let env = environment(command, plan.identity.uid);
-    identity::assume(&plan.identity)?;
+    let kept = filter::needs_privilege(plan).then_some(Cap::SYS_ADMIN);
+    rustix::process::umask(Mode::from_raw_mode(plan.identity.umask));
+    identity::assume(&plan.identity, kept)?;
     if entered.is_err() {
         rustix::process::chdir(&command.cwd).map_err(|errno| {
             refuse(format!("enter the working directory {}", command.cwd.display()), errno)
@@ -105,6 +108,8 @@ fn find(command: &Command, env: &[String]) -> Step<PathBuf> {
     if name.contains('/') {
         return executable(Path::new(name)).map(|()| PathBuf::from(name)).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => missing(errno),
+            // A link of /proc, which can lead out of the container: to the runtime's own program, for one.
+            Errno::LOOP => refuse(format!("execute {name} by a link of the kernel's own"), errno),
             other => refuse(format!("execute {name}"), other),
         });
     }
@@ -125,7 +130,9 @@ fn find(command: &Command, env: &[String]) -> Step<PathBuf> {
 }
 
 fn executable(path: &Path) -> rustix::io::Result<()> {
-    let stat = rustix::fs::stat(path)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    let stat = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(Errno::ACCESS);
     }

@@ -10,10 +10,13 @@ use std::process::ExitCode;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Passed, Step, fail, run, sort};
+use super::{Passed, Step, fail, outer, owners, run, sort};
 use crate::plan::{JailPlan, NamespaceKind};
 use crate::start::message::{self, Failure, Reply, Request};
-use crate::sys::{self, process::Cloned};
+use crate::sys::{
+    self,
+    process::{Born, Cloned},
+};
 
 /// Runs a forker until its agent is gone. The agent's executable calls this first thing, before any thread exists,
 /// when its first argument is [`crate::start::FORKER_ARGUMENT`].
@@ -45,7 +48,7 @@ fn serve() -> Step<()> {
         message::receive::<()>(&socket).map_err(|error| fail("receive a request", error))?
     {
         let answer = match request(descriptors) {
-            Ok((plan, passed, cgroup)) => start(&plan, passed, cgroup, &own_pid_namespace),
+            Ok((plan, passed, cgroup)) => make(&plan, passed, cgroup, &own_pid_namespace),
             Err(failure) => Err(failure),
         };
         let sent = match answer {
@@ -75,6 +78,20 @@ fn request(mut descriptors: Vec<OwnedFd>) -> Step<(JailPlan, Passed, Option<Owne
     Ok((request.plan, passed, cgroup))
 }
 
+fn make(
+    plan: &JailPlan,
+    mut passed: Passed,
+    cgroup: Option<OwnedFd>,
+    own_pid_namespace: &OwnedFd,
+) -> Step<(i32, OwnedFd)> {
+    passed.trees = owners::trees(plan, &passed)?;
+    if outer::is_needed(plan) {
+        outer::start(plan, passed, cgroup)
+    } else {
+        start(plan, passed, cgroup, own_pid_namespace)
+    }
+}
+
 fn start(
     plan: &JailPlan,
     passed: Passed,
@@ -86,10 +103,11 @@ fn start(
         move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID))
             .map_err(|errno| super::refuse("join the pid namespace", errno))?;
     }
-    let cloned = sys::process::clone_child(
-        cgroup.as_ref().map(|fd| fd.as_fd()),
-        plan.namespaces.is_new(NamespaceKind::Pid),
-    );
+    let cloned = sys::process::clone_child(Born {
+        cgroup: cgroup.as_ref().map(|fd| fd.as_fd()),
+        new_pid: plan.namespaces.is_new(NamespaceKind::Pid),
+        ..Born::default()
+    });
     if matches!(cloned, Ok(Cloned::Child)) {
         run(plan, passed);
     }

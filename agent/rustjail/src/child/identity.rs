@@ -1,6 +1,6 @@
 //! Becomes the plan's user, with the plan's capabilities.
 
-use capctl::caps::{Cap, CapState, ambient, bounding};
+use capctl::caps::{Cap, CapSet, CapState, ambient, bounding};
 use rustix::thread::{Gid, Uid};
 
 use super::{Step, fail, refuse};
@@ -8,7 +8,10 @@ use crate::plan::{Identity, cap_set};
 
 /// Changes user, groups and capabilities, in the one order that works: the bounding set while CAP_SETPCAP is held, the
 /// ids while CAP_SETUID is, the other sets last.
-pub(super) fn assume(identity: &Identity) -> Step<()> {
+///
+/// `kept` is one more capability that stays permitted, though not in force: [`use_kept_capability`] and [`limit`] are
+/// still to come.
+pub(super) fn assume(identity: &Identity, kept: Option<Cap>) -> Step<()> {
     let sets = &identity.capabilities;
     let keep = cap_set(sets.bounding);
     for cap in Cap::iter().filter(|cap| !keep.has(*cap)) {
@@ -28,13 +31,9 @@ pub(super) fn assume(identity: &Identity) -> Step<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
         .map_err(|errno| refuse(format!("become user {}", identity.uid), errno))?;
     capctl::prctl::set_keepcaps(false).map_err(|error| fail("keep capabilities", of_cap(error)))?;
-    let permitted = cap_set(sets.permitted & sets.bounding);
-    let mut state = CapState::empty();
-    state.permitted = permitted;
-    state.effective = cap_set(sets.effective) & permitted;
-    state.inheritable = cap_set(sets.inheritable & sets.bounding);
-    state.set_current().map_err(|error| fail("set the capabilities", of_cap(error)))?;
-    let ambient_set = cap_set(sets.ambient) & permitted & state.inheritable;
+    limit(identity, kept)?;
+    let (permitted, inheritable) = (granted(identity), cap_set(sets.inheritable & sets.bounding));
+    let ambient_set = cap_set(sets.ambient) & permitted & inheritable;
     for cap in ambient_set.iter() {
         ambient::raise(cap).map_err(|error| fail("raise an ambient capability", of_cap(error)))?;
     }
@@ -42,6 +41,30 @@ pub(super) fn assume(identity: &Identity) -> Step<()> {
         capctl::prctl::set_no_new_privs().map_err(|error| fail("set no_new_privs", of_cap(error)))?;
     }
     Ok(())
+}
+
+/// What the identity permits.
+fn granted(identity: &Identity) -> CapSet {
+    cap_set(identity.capabilities.permitted & identity.capabilities.bounding)
+}
+
+/// Sets the effective, permitted and inheritable sets, in one system call.
+pub(super) fn limit(identity: &Identity, kept: Option<Cap>) -> Step<()> {
+    let sets = &identity.capabilities;
+    let mut state = CapState::empty();
+    state.permitted = granted(identity);
+    state.effective = cap_set(sets.effective) & state.permitted;
+    state.inheritable = cap_set(sets.inheritable & sets.bounding);
+    state.permitted.extend(kept);
+    state.set_current().map_err(|error| fail("set the capabilities", of_cap(error)))
+}
+
+/// Puts all that is permitted in force.
+pub(super) fn use_kept_capability() -> Step<()> {
+    let step = "use a kept capability";
+    let mut state = CapState::get_current().map_err(|error| fail(step, of_cap(error)))?;
+    state.effective = state.permitted;
+    state.set_current().map_err(|error| fail(step, of_cap(error)))
 }
 
 fn of_cap(error: capctl::Error) -> std::io::Error {

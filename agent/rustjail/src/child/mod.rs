@@ -5,9 +5,15 @@
 
 mod command;
 mod console;
+mod copy_up;
 mod device;
+mod filter;
 mod forker;
+mod hook;
 mod identity;
+mod label;
+mod outer;
+mod owners;
 mod root;
 mod rootfs;
 
@@ -62,6 +68,8 @@ struct Passed {
     handshake: OwnedFd,
     streams: [Option<OwnedFd>; 3],
     namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// Mounts that were made for it.
+    trees: owners::Trees,
 }
 
 /// Runs in the child, from clone to `execve`. Never returns.
@@ -116,11 +124,16 @@ impl From<Failure> for End {
 
 fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible, End> {
     sys::process::reset_signals();
-    rustix::process::umask(Mode::from_raw_mode(plan.identity.umask));
-    if let Some(value) = plan.oom_score_adj {
-        std::fs::write("/proc/self/oom_score_adj", value.to_string())
-            .map_err(|error| fail("set oom_score_adj", error))?;
+    // While the root is built; the program's own comes last.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    set_affinity(&plan.attributes.initial_cpus)?;
+    if !outer::is_needed(plan) {
+        protect_from_oom(plan)?;
+        raise_limits(plan)?;
     }
+    // As the guest sees it, for hooks that run in its root.
+    let pid = own_pid()?;
+    let mut labels = label::open(&plan.attributes)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| fail("open the guest's /dev/null", errno))?;
     if !passed.namespaces.is_empty() {
@@ -129,23 +142,42 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
         capctl::prctl::set_dumpable(false)
             .map_err(|error| fail("hide from the container", io::Error::from_raw_os_error(error.code())))?;
     }
+    let foreign_ids = plan.namespaces.has(NamespaceKind::User)
+        || passed.namespaces.iter().any(|(kind, _)| *kind == NamespaceKind::User);
     join(&passed.namespaces)?;
+    if foreign_ids {
+        become_root()?;
+    }
     separate(plan)?;
     rustix::process::setsid().map_err(|errno| fail("make a session", errno))?;
+    sys::attribute::new_session_keyring().map_err(|error| fail("make a session keyring", error))?;
     name_host(plan)?;
+    if plan.stop_for_hooks {
+        stop(passed.handshake.as_fd())?;
+    }
     set_sysctls(plan)?;
     if let Some(rootfs) = &plan.rootfs {
-        rootfs::enter(rootfs, plan.command.create_cwd.then_some(plan.command.cwd.as_path()))?;
+        let cwd = plan.command.create_cwd.then_some(plan.command.cwd.as_path());
+        let root = rootfs::build(rootfs, cwd, &passed.trees)?;
+        let hooks = &plan.hooks;
+        hook::run(&hooks.create_container, hooks, "createContainer", "creating", pid)?;
+        rootfs::switch(rootfs, &root)?;
     }
     let terminal = plan.terminal.map(console::open).transpose()?;
     if let Some(rootfs) = &plan.rootfs {
         rootfs::finish(rootfs)?;
     }
-    for limit in &plan.rlimits {
-        sys::process::set_rlimit(limit.resource, limit.soft, limit.hard)
-            .map_err(|error| refuse(format!("set rlimit number {}", limit.resource), error))?;
+    if let Some(scheduler) = &plan.attributes.scheduler {
+        sys::attribute::set_scheduler(scheduler).map_err(|error| refuse("set the scheduler", error))?;
     }
-    let streams = Streams { passed: &passed.streams, null: null.as_fd() };
+    if let Some(priority) = plan.attributes.io_priority {
+        sys::attribute::set_io_priority(priority).map_err(|error| refuse("set the I/O priority", error))?;
+    }
+    set_affinity(&plan.attributes.cpus)?;
+    if let Some(persona) = plan.attributes.personality {
+        sys::attribute::set_personality(persona).map_err(|error| refuse("set the personality", error))?;
+    }
+    let streams = Streams { passed: &passed.streams, null: null.as_fd(), foreign_ids };
     match &terminal {
         Some(terminal) => console::control(terminal, plan.identity.uid)?,
         None => streams.take(plan.identity.uid, plan.identity.gid)?,
@@ -157,21 +189,96 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
         return Err(End::Abandoned);
     }
     if plan.wait_for_start {
-        wait_for_go(passed.handshake.as_fd())?;
+        wait(passed.handshake.as_fd(), &Order::Go)?;
     }
+    let mut last = || -> Step<()> {
+        let hooks = &plan.hooks;
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        hook::run(&hooks.start_container, hooks, "startContainer", "created", pid)?;
+        for limit in &plan.rlimits {
+            // The last, since what comes before may need more.
+            sys::process::set_rlimit(limit.resource, limit.soft, limit.hard)
+                .map_err(|error| fail(format!("set rlimit number {}", limit.resource), error))?;
+        }
+        labels.write()?;
+        filter::install(plan, passed.handshake.as_fd())
+    };
+    last().map_err(End::NotExecuted)?;
     Err(End::NotExecuted(program.execute()))
 }
 
-/// Waits for the agent's go for as long as it takes: a container may stay created for days.
-fn wait_for_go(handshake: BorrowedFd<'_>) -> Result<(), End> {
+/// Tells the agent that the namespaces exist, and waits for its hooks.
+fn stop(handshake: BorrowedFd<'_>) -> Result<(), End> {
+    if message::send(handshake, &Report::Separated, &[]).is_err() {
+        return Err(End::Abandoned);
+    }
+    wait(handshake, &Order::Build)
+}
+
+/// Waits for an order for as long as it takes: a container may stay created for days.
+fn wait(handshake: BorrowedFd<'_>, order: &Order) -> Result<(), End> {
     match message::receive::<Order>(handshake) {
-        Ok(Some((Order::Go, _))) => Ok(()),
+        Ok(Some((received, _))) if received == *order => Ok(()),
         _ => Err(End::Abandoned),
     }
 }
 
+/// Raises ceilings while the process may; to lower them needs no privilege.
+fn raise_limits(plan: &JailPlan) -> Step<()> {
+    plan.rlimits.iter().try_for_each(|limit| {
+        sys::process::raise_hard_limit(limit.resource, limit.hard)
+            .map_err(|error| refuse(format!("raise rlimit number {}", limit.resource), error))
+    })
+}
+
+/// Never the agent's own value, which protects it. Below what it has now it needs the guest's privileges.
+fn protect_from_oom(plan: &JailPlan) -> Step<()> {
+    let Some(value) = plan.oom_score_adj else { return Ok(()) };
+    std::fs::write("/proc/self/oom_score_adj", value.to_string())
+        .map_err(|error| fail("set oom_score_adj", error))
+}
+
+/// The process's id in the guest's pid namespace, which its `/proc` is of.
+fn own_pid() -> Step<i32> {
+    let link = std::fs::read_link("/proc/self").map_err(|error| fail("read /proc/self", error))?;
+    link.to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| fail("read /proc/self", io::ErrorKind::InvalidData))
+}
+
+fn set_affinity(cpus: &[u32]) -> Step<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus {
+        let cpu = *cpu as usize;
+        if cpu >= rustix::thread::CpuSet::MAX_CPU {
+            return Err(refuse(format!("run on CPU {cpu}"), rustix::io::Errno::INVAL));
+        }
+        set.set(cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|errno| refuse(format!("run on the CPUs {cpus:?}"), errno))
+}
+
+/// Becomes the first user of a user namespace; who comes from outside is nobody there.
+fn become_root() -> Step<()> {
+    let step = "become the user namespace's root";
+    rustix::thread::set_thread_groups(&[]).map_err(|errno| fail(step, errno))?;
+    let (uid, gid) = (rustix::thread::Uid::ROOT, rustix::thread::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| refuse(step, errno))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| refuse(step, errno))?;
+    // A change of ids makes a process dumpable again (prctl(2)).
+    capctl::prctl::set_dumpable(false)
+        .map_err(|error| fail("hide from the container", io::Error::from_raw_os_error(error.code())))
+}
+
+/// Joins namespaces; the user namespace last, where the guest's privileges end.
 fn join(namespaces: &[(NamespaceKind, OwnedFd)]) -> Step<()> {
-    for kind in NamespaceKind::ALL {
+    let (user, others): (Vec<_>, Vec<_>) =
+        NamespaceKind::ALL.into_iter().partition(|kind| *kind == NamespaceKind::User);
+    for kind in others.into_iter().chain(user) {
         // The forker joined the pid namespace already: it takes effect in children only (setns(2)).
         for (_, fd) in namespaces.iter().filter(|(other, _)| *other == kind && kind != NamespaceKind::Pid) {
             // With the type: a path that leads to a namespace of another kind is an error, not a surprise.
@@ -190,6 +297,7 @@ fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
         NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
         NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
         NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::Time => LinkNameSpaceType::Time,
         NamespaceKind::Mount => LinkNameSpaceType::Mount,
     }
 }
@@ -204,9 +312,8 @@ fn separate(plan: &JailPlan) -> Step<()> {
 
 fn unshare_flag(kind: NamespaceKind) -> c_int {
     match kind {
-        // Made by the clone itself.
-        NamespaceKind::Pid => 0,
-        NamespaceKind::User => libc::CLONE_NEWUSER,
+        // Made by the clone itself, or before it.
+        NamespaceKind::Pid | NamespaceKind::User | NamespaceKind::Time => 0,
         NamespaceKind::Network => libc::CLONE_NEWNET,
         NamespaceKind::Ipc => libc::CLONE_NEWIPC,
         NamespaceKind::Uts => libc::CLONE_NEWUTS,
@@ -239,6 +346,8 @@ fn set_sysctls(plan: &JailPlan) -> Step<()> {
 struct Streams<'a> {
     passed: &'a [Option<OwnedFd>; 3],
     null: BorrowedFd<'a>,
+    /// Whether a user namespace may keep the streams' owner from being changed.
+    foreign_ids: bool,
 }
 
 impl Streams<'_> {
@@ -248,8 +357,12 @@ impl Streams<'_> {
             if stream.is_some() && (uid, gid) != (0, 0) {
                 // So that a user's process can open /dev/stdout again.
                 let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-                rustix::fs::fchown(source, Some(owner.0), Some(owner.1))
-                    .map_err(|errno| fail(format!("give stream {number} to the user"), errno))?;
+                match rustix::fs::fchown(source, Some(owner.0), Some(owner.1)) {
+                    Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) if self.foreign_ids => {}
+                    given => {
+                        given.map_err(|errno| fail(format!("give stream {number} to the user"), errno))?
+                    }
+                }
             }
             sys::process::dup_to(source, number)
                 .map_err(|error| fail(format!("set up stream {number}"), error))?;
@@ -273,7 +386,7 @@ fn sort(roles: &[Role], descriptors: Vec<OwnedFd>) -> Option<(Passed, Option<Own
             Role::Namespace(kind) => namespaces.push((*kind, fd)),
         }
     }
-    Some((Passed { handshake: handshake?, streams, namespaces }, cgroup))
+    Some((Passed { handshake: handshake?, streams, namespaces, trees: owners::Trees::new() }, cgroup))
 }
 
 /// Opens a directory by its path in the caller's own root.

@@ -1,31 +1,35 @@
 //! Builds and enters a container's root: mounts, nodes, masks, then `pivot_root` or the move.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
+use super::owners::Trees;
 use super::root::{self, Root};
-use super::{Failure, Step, device, fail, refuse};
+use super::{Failure, Step, copy_up, device, fail, refuse};
 use crate::mount::{self, MountError};
 use crate::plan::{
     MountAttributes, MountPlan, MountSource, Propagation, PropagationMode, RDONLY, RootSwitch, RootfsPlan,
 };
 use crate::sys;
 
-/// Builds the root and makes it `/`. `cwd` is made where it is missing.
-pub(super) fn enter(plan: &RootfsPlan, cwd: Option<&Path>) -> Step<()> {
+/// Builds the root. `cwd` is made where it is missing; `trees` are mounts that were made for it.
+pub(super) fn build(plan: &RootfsPlan, cwd: Option<&Path>, trees: &Trees) -> Step<Root> {
     change_propagation(Path::new("/"), outer_propagation(plan.propagation))
         .map_err(|errno| fail("separate the mount namespace's propagation", errno))?;
     bind_onto_itself(&plan.path)?;
     let root = Root::open(&plan.path)?;
-    for mount in &plan.mounts {
-        mount_into(&root, mount)?;
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        match &mount.source {
+            MountSource::Remount { options } => remount(&root, mount, options)?,
+            _ => mount_into(&root, mount, trees.get(&index))?,
+        }
     }
     for node in &plan.devices {
-        device::make(&root, node)?;
+        if plan.bind_devices { device::bind(&root, node) } else { device::make(&root, node) }?;
     }
     for (link, target) in &plan.links {
         device::link(&root, Path::new(link), target)?;
@@ -40,9 +44,14 @@ pub(super) fn enter(plan: &RootfsPlan, cwd: Option<&Path>) -> Step<()> {
         root.directory(cwd)
             .map_err(|errno| refuse(format!("make the working directory {}", cwd.display()), errno))?;
     }
+    Ok(root)
+}
+
+/// Makes a finished root `/`.
+pub(super) fn switch(plan: &RootfsPlan, root: &Root) -> Step<()> {
     match plan.switch {
-        RootSwitch::Pivot => pivot(&root),
-        RootSwitch::Move => move_root(&root, &plan.path),
+        RootSwitch::Pivot => pivot(root),
+        RootSwitch::Move => move_root(root, &plan.path),
     }
 }
 
@@ -111,28 +120,54 @@ fn bind_onto_itself(path: &Path) -> Step<()> {
         .map_err(|errno| fail(format!("bind {}", path.display()), errno))
 }
 
-fn mount_into(root: &Root, plan: &MountPlan) -> Step<()> {
+/// Changes what is mounted at a place already.
+fn remount(root: &Root, plan: &MountPlan, options: &[(String, Option<String>)]) -> Step<()> {
+    let subject = || format!("remount {}", plan.destination.display());
+    let place = root.lookup(&plan.destination).map_err(|errno| refuse(subject(), errno))?;
+    mount::change_at(place.as_fd(), plan, options).map_err(|error| of_mount(subject(), error))?;
+    mount::propagate(place.as_fd(), plan).map_err(|error| of_mount(subject(), error))
+}
+
+fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()> {
     let subject = || match &plan.source {
         MountSource::Bind { path, .. } => {
             format!("mount {} on {}", path.display(), plan.destination.display())
         }
         MountSource::Filesystem { fstype, .. } => format!("mount {fstype} on {}", plan.destination.display()),
+        MountSource::Remount { .. } => format!("remount {}", plan.destination.display()),
     };
     let mut plan_now = plan.clone();
     if is_readonly_dev(plan) {
         // Its nodes are still to be made, and the terminal's console.
         plan_now.attributes.set &= !RDONLY;
     }
-    let mount = mount::detached(&plan_now).map_err(|error| of_mount(subject(), error))?;
+    if plan.copy_up {
+        // Read-only only after it has its content.
+        plan_now.attributes.set &= !RDONLY;
+    }
+    let mount = match tree {
+        Some(tree) => mount::attributed(tree, &plan_now).and_then(|()| {
+            let again = |source| MountError { operation: "keep a mount".into(), log: None, source };
+            tree.try_clone().map_err(again)
+        }),
+        None => mount::detached(&plan_now),
+    };
+    let mount = mount.map_err(|error| of_mount(subject(), error))?;
     let directory = match &plan.source {
         MountSource::Bind { .. } => root::is_directory(&mount).map_err(|error| fail(subject(), error))?,
-        MountSource::Filesystem { .. } => true,
+        MountSource::Filesystem { .. } | MountSource::Remount { .. } => true,
     };
     let place = root.mount_point(&plan.destination, directory).and_then(|place| {
         // A link at /proc or /sys could send the real one elsewhere, and leave masks on a copy.
         if plan.is_kernel_view() { root.lookup_plain(&plan.destination) } else { Ok(place) }
     });
     let place = place.map_err(|errno| refuse(format!("{}: open the mount point", subject()), errno))?;
+    if plan.copy_up {
+        copy_up::copy(place.as_fd(), mount.as_fd())
+            .map_err(|errno| fail(format!("{}: copy what it covers", subject()), errno))?;
+        sys::mount::set_attributes(mount.as_fd(), plan.attributes.set & RDONLY, 0, 0, false)
+            .map_err(|error| fail(subject(), error))?;
+    }
     mount::attach(mount.as_fd(), place.as_fd()).map_err(|errno| refuse(subject(), errno))?;
     mount::propagate(mount.as_fd(), plan).map_err(|error| of_mount(subject(), error))
 }

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Process, Spec};
 
+use super::hook::{self, Bundle, InnerHooks};
 use super::identity::{Identity, Rlimit};
 use super::mount::container_path;
 use super::{
-    Command, DeviceKind, DeviceNode, JailPlan, MountPlan, MountSource, NamespaceKind, NamespacePlan,
-    Propagation, PropagationMode, RootSwitch, RootfsPlan, TerminalPlan,
+    Attributes, Command, DeviceKind, DeviceNode, JailPlan, Listener, MountPlan, MountSource, NamespaceKind,
+    NamespacePlan, Propagation, PropagationMode, RootSwitch, RootfsPlan, Seccomp, TerminalPlan,
 };
+use crate::seccomp;
 
 /// Why no plan could be made. The text names the field of the spec.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -30,9 +32,11 @@ impl PlanError {
 
 /// Facts about the guest that a container's plan depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct InitOptions {
+pub struct InitOptions<'a> {
     /// How a new root becomes `/` here.
     pub switch: RootSwitch,
+    /// What its hooks are told of it.
+    pub bundle: Bundle<'a>,
 }
 
 /// What a further process takes over from its container.
@@ -49,16 +53,16 @@ pub struct ExecOptions<'a> {
 ///
 /// # Errors
 /// [`PlanError`] when the spec is inconsistent, or asks for what is not supported.
-pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
+pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError> {
     let process =
         spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
     let linux = spec.linux().as_ref();
-    if linux.is_some_and(|l| l.seccomp().is_some()) {
-        // To run without the filter would be worse than not to run.
-        return Err(PlanError::Unsupported("linux.seccomp".into()));
-    }
+    refuse_what_is_not_built(spec)?;
     let mut namespaces =
         NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
+    if let Some(linux) = linux {
+        namespaces.complete(linux)?;
+    }
     if namespaces.join.iter().any(|(kind, _)| *kind == NamespaceKind::Mount) {
         return Err(PlanError::Unsupported("a container in an existing mount namespace".into()));
     }
@@ -69,8 +73,8 @@ pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
     }
     namespaces.new.sort();
     let own_uts = namespaces.is_new(NamespaceKind::Uts);
-    let rootfs = rootfs(spec, linux, options.switch)?;
-    let mut plan = of_process(process, &namespaces)?;
+    let rootfs = rootfs(spec, linux, options.switch, &namespaces)?;
+    let mut plan = of_process(process, linux, &namespaces)?;
     plan.sysctls = sysctls(linux, &namespaces)?;
     plan.hostname = name(spec.hostname(), "hostname")?.filter(|_| own_uts);
     plan.domainname = name(spec.domainname(), "domainname")?.filter(|_| own_uts);
@@ -78,8 +82,24 @@ pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
     plan.rootfs = Some(rootfs);
     plan.terminal = plan.terminal.map(|terminal| TerminalPlan { console: true, ..terminal });
     plan.command.create_cwd = true;
+    plan.hooks = InnerHooks::of_spec(spec, options.bundle)?;
+    plan.stop_for_hooks = hook::stops_for_runtime(spec.hooks().as_ref());
     plan.wait_for_start = true;
     Ok(plan)
+}
+
+/// To run without what a spec asks for could be worse than not to run.
+fn refuse_what_is_not_built(spec: &Spec) -> Result<(), PlanError> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let asked = [
+        (linux.intel_rdt().is_some(), "linux.intelRdt: a guest has no cache of its own to divide; this"),
+        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
+        (linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()), "linux.netDevices"),
+    ];
+    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, what)) => Err(PlanError::Unsupported(what.into())),
+        None => Ok(()),
+    }
 }
 
 /// Plans a further process of a running container. It joins the container's namespaces, which the caller passes as
@@ -90,7 +110,9 @@ pub fn init(spec: &Spec, options: InitOptions) -> Result<JailPlan, PlanError> {
 /// # Errors
 /// [`PlanError`] when the process is inconsistent.
 pub fn exec(process: &Process, options: &ExecOptions<'_>) -> Result<JailPlan, PlanError> {
-    let mut plan = of_process(process, &NamespacePlan::default())?;
+    // What holds for the whole container holds here, but its namespaces exist.
+    let mut plan = of_process(process, options.spec.linux().as_ref(), &NamespacePlan::default())?;
+    plan.attributes.of_exec(process.exec_cpu_affinity().as_ref())?;
     if process.capabilities().is_none()
         && let Some(init) = options.spec.process()
     {
@@ -99,7 +121,11 @@ pub fn exec(process: &Process, options: &ExecOptions<'_>) -> Result<JailPlan, Pl
     Ok(plan)
 }
 
-fn of_process(process: &Process, namespaces: &NamespacePlan) -> Result<JailPlan, PlanError> {
+fn of_process(
+    process: &Process,
+    linux: Option<&Linux>,
+    namespaces: &NamespacePlan,
+) -> Result<JailPlan, PlanError> {
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(PlanError::Invalid("process.args is empty".into()));
@@ -133,17 +159,39 @@ fn of_process(process: &Process, namespaces: &NamespacePlan) -> Result<JailPlan,
         sysctls: Vec::new(),
         terminal: process.terminal().unwrap_or(false).then_some(TerminalPlan { size, console: false }),
         rlimits: Rlimit::all_of_spec(process.rlimits().as_deref().unwrap_or_default())?,
+        attributes: Attributes::of_spec(process, linux.and_then(|l| l.personality().as_ref()))?,
         identity: Identity::of_spec(
             process.user(),
             process.capabilities().as_ref(),
             process.no_new_privileges(),
         )?,
+        seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(filter).transpose()?,
+        hooks: InnerHooks::default(),
+        stop_for_hooks: false,
         command: Command { args, env, cwd: process.cwd().clone(), create_cwd: false },
         wait_for_start: false,
     })
 }
 
-fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<RootfsPlan, PlanError> {
+fn filter(profile: &LinuxSeccomp) -> Result<Seccomp, PlanError> {
+    let filter = seccomp::compile(profile)?;
+    let listener = filter.listener.then(|| Listener {
+        path: profile
+            .listener_path()
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        metadata: profile.listener_metadata().clone().unwrap_or_default(),
+    });
+    Ok(Seccomp { filter, listener })
+}
+
+fn rootfs(
+    spec: &Spec,
+    linux: Option<&Linux>,
+    switch: RootSwitch,
+    namespaces: &NamespacePlan,
+) -> Result<RootfsPlan, PlanError> {
     let root = spec.root().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no root".into()))?;
     if !root.path().is_absolute() || root.path() == Path::new("/") {
         return Err(PlanError::Invalid(format!(
@@ -156,8 +204,17 @@ fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<Root
         .as_deref()
         .unwrap_or_default()
         .iter()
-        .map(MountPlan::of_spec)
+        .map(|mount| labelled(MountPlan::of_spec(mount)?, linux))
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(mount) = mounts.iter().find(|mount| {
+        mount.owners.as_ref().is_some_and(|owners| owners.mappings.is_none())
+            && !namespaces.has(NamespaceKind::User)
+    }) {
+        return Err(PlanError::Invalid(format!(
+            "mount on {} has neither uidMappings and gidMappings nor a user namespace to take them from",
+            mount.destination.display()
+        )));
+    }
     // A bound /dev is the guest's own, or another container's: its nodes are not ours to make.
     let own_dev = !mounts.iter().any(|mount| {
         mount.destination == Path::new("/dev") && matches!(mount.source, MountSource::Bind { .. })
@@ -181,12 +238,29 @@ fn rootfs(spec: &Spec, linux: Option<&Linux>, switch: RootSwitch) -> Result<Root
         propagation_is_final,
         mounts,
         devices: if own_dev { devices(linux)? } else { Vec::new() },
+        // A node cannot be made in a user namespace (user_namespaces(7)): the guest's own is shown.
+        bind_devices: namespaces.has(NamespaceKind::User),
         links: if own_dev { default_links() } else { Vec::new() },
         masked: paths(linux.and_then(|l| l.masked_paths().as_ref()))?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()))?,
         readonly: root.readonly().unwrap_or(false),
         switch,
     })
+}
+
+/// The mount's label for files (`mount(8)`, `context`): on file systems that keep labels of their own it is refused by
+/// the kernel, so it goes to those in memory only, as it always did.
+fn labelled(mut mount: MountPlan, linux: Option<&Linux>) -> Result<MountPlan, PlanError> {
+    let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|label| !label.is_empty());
+    if let (Some(label), MountSource::Filesystem { fstype, options, .. }) = (label, &mut mount.source)
+        && matches!(fstype.as_str(), "tmpfs" | "mqueue" | "devpts")
+    {
+        if label.contains(['\0', '"']) {
+            return Err(PlanError::Invalid(format!("linux.mountLabel {label:?} is no label")));
+        }
+        options.push(("context".into(), Some(label.to_owned())));
+    }
+    Ok(mount)
 }
 
 /// Nodes every container has (runtime-spec, "Default Devices"); `/dev/console` and `/dev/ptmx` are made otherwise.

@@ -3,12 +3,12 @@
 use super::*;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompBuilder, MountBuilder, ProcessBuilder, RootBuilder,
-    SpecBuilder, UserBuilder,
+    LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder,
 };
 use std::collections::HashMap;
 
-const OPTIONS: InitOptions = InitOptions { switch: RootSwitch::Move };
+const OPTIONS: InitOptions<'static> =
+    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c", path: "/run/c" } };
 
 fn process() -> ProcessBuilder {
     ProcessBuilder::default()
@@ -104,17 +104,6 @@ fn what_cannot_be_right_is_named() {
         let got = error(process, linux);
         assert!(got.contains(text), "{got:?} does not name {text:?}");
     }
-}
-
-#[test]
-fn a_seccomp_profile_is_refused_not_dropped() {
-    let profile = LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActErrno)
-        .syscalls([])
-        .build()
-        .unwrap();
-    let error = init(&spec(process(), linux().seccomp(profile)), OPTIONS).unwrap_err();
-    assert_eq!(error, PlanError::Unsupported("linux.seccomp".into()));
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! of the OCI spec and a few facts about the guest, so they are tested without root. The plan is plain data that
 //! travels to the child as JSON; the child only executes it.
 
+mod attributes;
 mod build;
+mod hook;
 mod identity;
 mod mount;
 mod namespace;
@@ -13,12 +15,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::seccomp;
+
+pub use attributes::{Attributes, Scheduler};
 pub use build::{ExecOptions, InitOptions, PlanError, exec, init};
+pub use hook::{Bundle, HookPlan, InnerHooks};
 pub(crate) use identity::cap_set;
 pub use identity::{Capabilities, Identity, Rlimit, capability_names};
 pub(crate) use mount::RDONLY;
-pub use mount::{MountAttributes, MountPlan, MountSource, Propagation, PropagationMode};
-pub use namespace::{NamespaceKind, NamespacePlan};
+pub use mount::{MountAttributes, MountPlan, MountSource, Owners, Propagation, PropagationMode};
+pub use namespace::{IdMapping, IdMappings, NamespaceKind, NamespacePlan, TimeOffset};
 
 /// Everything that the child does, in the order of its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +45,38 @@ pub struct JailPlan {
     pub terminal: Option<TerminalPlan>,
     /// Limits of the process, set while it is still privileged.
     pub rlimits: Vec<Rlimit>,
+    /// Scheduling, priorities, labels.
+    pub attributes: Attributes,
     /// User, groups and capabilities.
     pub identity: Identity,
+    /// Filter of its system calls.
+    pub seccomp: Option<Seccomp>,
+    /// Hooks that run in it.
+    pub hooks: InnerHooks,
+    /// Whether the child stops once its namespaces exist, until [`crate::start::Starting::build`].
+    pub stop_for_hooks: bool,
     /// What to execute.
     pub command: Command,
     /// Whether the child waits for [`crate::start::Starting::release`] before `execve`.
     pub wait_for_start: bool,
+}
+
+/// A filter of system calls, and who is told of those it asks about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seccomp {
+    /// The program.
+    pub filter: seccomp::Filter,
+    /// Socket of a program that answers for system calls (runtime-spec, "listenerPath").
+    pub listener: Option<Listener>,
+}
+
+/// Who gets the descriptor of a filter that notifies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Absolute path of a Unix socket in the guest.
+    pub path: String,
+    /// Told along.
+    pub metadata: String,
 }
 
 /// How a container's root is built and entered.
@@ -60,6 +92,8 @@ pub struct RootfsPlan {
     pub mounts: Vec<MountPlan>,
     /// Nodes below the root; empty where `/dev` is a bind mount.
     pub devices: Vec<DeviceNode>,
+    /// Whether the guest's nodes are bound instead of new ones made.
+    pub bind_devices: bool,
     /// Symbolic links `(link, target)` below the root; empty where `/dev` is a bind mount.
     pub links: Vec<(String, String)>,
     /// Paths hidden behind `/dev/null` or an empty directory.

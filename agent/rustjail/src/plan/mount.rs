@@ -4,7 +4,7 @@ use oci_spec::runtime::Mount;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
-use super::PlanError;
+use super::{IdMappings, PlanError};
 
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,22 @@ pub struct MountPlan {
     pub recursive_attributes: MountAttributes,
     /// Propagation set on the mount, in order.
     pub propagation: Vec<Propagation>,
+    /// Whether what the destination holds is copied into the new file system first (`tmpcopyup`).
+    #[serde(default)]
+    pub copy_up: bool,
+    /// Other owners than the files have, for a bind.
+    #[serde(default)]
+    pub owners: Option<Owners>,
+}
+
+/// An ID-mapped mount (`mount_setattr(2)`, `MOUNT_ATTR_IDMAP`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Ids on the disk, as `container`, and those that show, as `host`. None are those of the container's user
+    /// namespace.
+    pub mappings: Option<IdMappings>,
+    /// Whether the mounts below show the same.
+    pub recursive: bool,
 }
 
 /// What a mount shows.
@@ -38,6 +54,11 @@ pub enum MountSource {
         /// Source text; shown in mountinfo where the type has no use for it.
         source: String,
         /// Options of the file system: a name, and a value where there is one.
+        options: Vec<(String, Option<String>)>,
+    },
+    /// What is mounted at the destination already, with other options.
+    Remount {
+        /// Options of the file system; none leaves it alone.
         options: Vec<(String, Option<String>)>,
     },
 }
@@ -160,6 +181,7 @@ impl MountPlan {
         let mut propagation = Vec::new();
         let mut options = Vec::new();
         let mut bind = None;
+        let (mut remount, mut copy_up, mut idmap) = (false, false, None);
         for word in words {
             if word.contains('\0') {
                 return Err(PlanError::nul("mount option", word));
@@ -177,7 +199,12 @@ impl MountPlan {
                     "bind" => bind = bind.or(Some(false)),
                     "rbind" => bind = Some(true),
                     "defaults" | "loud" | "silent" | "iversion" | "noiversion" | "acl" | "noacl" | "" => {}
-                    "remount" | "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" => {
+                    "remount" => remount = true,
+                    "tmpcopyup" => copy_up = true,
+                    "idmap" => idmap = idmap.or(Some(false)),
+                    "ridmap" => idmap = Some(true),
+                    // Words of other runtimes' own: as options they would be refused with less to say.
+                    "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
                         return Err(PlanError::Unsupported(format!(
                             "mount option {word} of {}",
                             destination.display()
@@ -195,7 +222,20 @@ impl MountPlan {
         if matches!(typ, "bind" | "rbind") {
             bind = bind.or(Some(typ == "rbind"));
         }
+        let owners = owners(mount, idmap)?;
+        let invalid =
+            |text: &str| Err(PlanError::Invalid(format!("mount on {} {text}", destination.display())));
+        if owners.is_some() && (bind.is_none() || remount) {
+            return invalid("shows other owners, which only a bind can do");
+        }
+        if copy_up && (typ != "tmpfs" || bind.is_some() || remount) {
+            return invalid("has tmpcopyup, which is for a new tmpfs");
+        }
         let source = match bind {
+            _ if remount => {
+                // With bind only the mount changes, not what it shows (mount(2), MS_REMOUNT).
+                MountSource::Remount { options: if bind.is_some() { Vec::new() } else { options } }
+            }
             // Further options are dropped: the kernel ignores data on a bind, and other runtimes rely on that.
             Some(recursive) => {
                 if !source.is_absolute() {
@@ -220,13 +260,28 @@ impl MountPlan {
                 options,
             },
         };
-        Ok(MountPlan { destination, source, attributes, recursive_attributes, propagation })
+        Ok(MountPlan { destination, source, attributes, recursive_attributes, propagation, copy_up, owners })
     }
 
     /// Whether this mounts procfs or sysfs, whose destination must not be reached through a link.
     pub fn is_kernel_view(&self) -> bool {
         matches!(&self.source, MountSource::Filesystem { fstype, .. } if fstype == "proc" || fstype == "sysfs")
     }
+}
+
+/// Whose a mount's files show to be. Mappings without the word mean it too, as other runtimes read them.
+fn owners(mount: &Mount, idmap: Option<bool>) -> Result<Option<Owners>, PlanError> {
+    let (uids, gids) = (mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref());
+    let mappings = IdMappings::of_spec(&format!("mount on {}", mount.destination().display()), uids, gids)?;
+    if mappings.uids.is_empty() != mappings.gids.is_empty() {
+        return Err(PlanError::Invalid(format!(
+            "mount on {} has only one of uidMappings and gidMappings",
+            mount.destination().display()
+        )));
+    }
+    let mappings = (!mappings.is_empty()).then_some(mappings);
+    Ok((idmap.is_some() || mappings.is_some())
+        .then(|| Owners { mappings, recursive: idmap.unwrap_or(false) }))
 }
 
 /// Checks a path inside the container: absolute, no `..`, no NUL. A relative one counts from `/`, as older
@@ -312,7 +367,9 @@ mod tests {
     fn what_cannot_be_mounted_is_named() {
         assert!(plan("", "", &[]).unwrap_err().to_string().contains("neither a type nor a bind"));
         assert!(plan("bind", "relative", &[]).unwrap_err().to_string().contains("not an absolute path"));
-        assert!(plan("tmpfs", "t", &["tmpcopyup"]).unwrap_err().to_string().contains("tmpcopyup"));
+        assert!(plan("proc", "t", &["tmpcopyup"]).unwrap_err().to_string().contains("tmpcopyup"));
+        assert!(plan("tmpfs", "t", &["idmap"]).unwrap_err().to_string().contains("only a bind"));
+        assert!(plan("bind", "/t", &["copy-symlink"]).unwrap_err().to_string().contains("copy-symlink"));
         assert!(container_path(Path::new("/a/../b")).is_err());
         assert_eq!(container_path(Path::new("/a..b")).unwrap(), Path::new("/a..b"));
     }

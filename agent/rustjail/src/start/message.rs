@@ -7,11 +7,17 @@
 //!   |   Reply + pidfd         |-------------------------->|
 //!   |<------------------------|                           |
 //!   |   Order::Continue (the reaper knows the pid)        |
+//!   |---------------------------------------------------->| makes its namespaces
+//!   |   Report::Separated (a plan that stops for hooks)   |
+//!   |<----------------------------------------------------|
+//!   |   Order::Build                                      |
 //!   |---------------------------------------------------->| builds the jail
 //!   |   Report::Ready (+ terminal) or Report::Failed      |
 //!   |<----------------------------------------------------|
 //!   |   Order::Go (a first process only)                  |
-//!   |---------------------------------------------------->| execve
+//!   |---------------------------------------------------->| runs its hooks, is filtered
+//!   |   Report::Listener + fd (a filter that asks)        |
+//!   |<----------------------------------------------------| execve
 //!   |   end of file, or Report::ExecFailed                |
 //!   |<----------------------------------------------------|
 //! ```
@@ -68,8 +74,10 @@ pub(crate) enum Reply {
 /// Agent to child.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Build the jail.
+    /// Begin.
     Continue,
+    /// Build the root.
+    Build,
     /// Execute the program.
     Go,
 }
@@ -77,6 +85,10 @@ pub(crate) enum Order {
 /// Child to agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The namespaces exist, the root does not yet.
+    Separated,
+    /// The program's filter is in force. Carries the descriptor of its listener.
+    Listener,
     /// The jail stands. Carries the terminal's master end where there is a terminal.
     Ready,
     /// The jail could not be built; the child is about to exit.
@@ -99,7 +111,7 @@ pub struct Failure {
     pub invalid: bool,
 }
 
-/// Most descriptors in one packet: memfd, handshake, cgroup, three streams, seven namespaces.
+/// Most descriptors in one packet: memfd, handshake, cgroup, three streams, eight namespaces.
 const MOST_DESCRIPTORS: usize = 16;
 /// A packet's size; a failure's text is cut to fit.
 const PACKET: usize = 32 * 1024;

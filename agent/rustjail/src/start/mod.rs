@@ -4,6 +4,7 @@
 //! child is the agent's own all the same (`CLONE_PARENT`): the agent's reaper gets its status. [`Starting`] follows it
 //! up to `execve`; [`message`] draws the exchange. All calls here block, for milliseconds; async callers use a thread.
 
+mod listener;
 pub(crate) mod message;
 
 use std::io::{self, Seek as _, Write as _};
@@ -17,6 +18,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::plan::{JailPlan, NamespaceKind};
+pub use listener::hand_over;
 pub use message::Failure;
 use message::{Order, Reply, Report, Request, Role};
 
@@ -206,11 +208,44 @@ impl Starting {
     /// [`StartError::Failed`] with the step that failed, [`StartError::Killed`] when the child ended without a word.
     pub fn prepare(&self) -> Result<Option<OwnedFd>, StartError> {
         self.order(&Order::Continue)?;
+        self.ready()
+    }
+
+    /// As [`Starting::prepare`] for a plan that stops for hooks: lets the child make its namespaces, and waits for that.
+    ///
+    /// # Errors
+    /// As for [`Starting::prepare`].
+    pub fn separate(&self) -> Result<(), StartError> {
+        self.order(&Order::Continue)?;
+        match self.hear()? {
+            (Report::Separated, _) => Ok(()),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// Goes on after [`Starting::separate`], up to what [`Starting::prepare`] promises.
+    ///
+    /// # Errors
+    /// As for [`Starting::prepare`].
+    pub fn build(&self) -> Result<Option<OwnedFd>, StartError> {
+        self.order(&Order::Build)?;
+        self.ready()
+    }
+
+    fn ready(&self) -> Result<Option<OwnedFd>, StartError> {
+        match self.hear()? {
+            (Report::Ready, mut carried) => Ok(carried.pop()),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// Waits for the next report of a child that has yet to be ready.
+    fn hear(&self) -> Result<(Report, Vec<OwnedFd>), StartError> {
         match message::receive::<Report>(&self.handshake) {
-            Ok(Some((Report::Ready, mut carried))) => Ok(carried.pop()),
             Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => {
                 Err(StartError::Failed(failure))
             }
+            Ok(Some(report)) => Ok(report),
             Ok(None) => Err(StartError::Killed),
             Err(error) => Err(StartError::io("wait for the process to be ready", error)),
         }
@@ -224,26 +259,39 @@ impl Starting {
         self.order(&Order::Go)
     }
 
-    /// Waits until the program runs, or could not be executed.
+    /// Waits until the program runs, or could not be executed: as long as its hooks take. `listen` is given the
+    /// descriptor of a filter that asks; if it fails, the process is killed, for nobody would answer it.
     ///
     /// # Errors
-    /// [`StartError::Io`] when nothing is heard for a minute.
-    pub fn executed(&self) -> Result<Executed, StartError> {
-        match message::receive::<Report>(&self.handshake) {
-            Ok(None) => Ok(Executed::Running),
-            Ok(Some((Report::ExecFailed(failure) | Report::Failed(failure), _))) => {
-                Ok(Executed::Failed(failure))
+    /// [`StartError::Io`] when the handshake breaks or `listen` fails.
+    pub fn executed(&self, listen: impl Fn(OwnedFd) -> io::Result<()>) -> Result<Executed, StartError> {
+        let failed = |error: io::Error| StartError::io("wait for the program", error);
+        set_socket_timeout(&self.handshake, Timeout::Recv, None).map_err(|errno| failed(errno.into()))?;
+        loop {
+            match message::receive::<Report>(&self.handshake).map_err(failed)? {
+                None => return Ok(Executed::Running),
+                Some((Report::ExecFailed(failure) | Report::Failed(failure), _)) => {
+                    return Ok(Executed::Failed(failure));
+                }
+                Some((Report::Listener, mut carried)) => {
+                    let fd = carried.pop().ok_or_else(out_of_turn)?;
+                    if let Err(error) = listen(fd) {
+                        crate::pidfd_signal(self.pidfd(), libc::SIGKILL).map_err(failed)?;
+                        return Err(StartError::io("hand the seccomp listener over", error));
+                    }
+                }
+                Some((Report::Ready | Report::Separated, _)) => return Err(out_of_turn()),
             }
-            Ok(Some((Report::Ready, _))) => {
-                Err(StartError::io("wait for the program", io::Error::other("the process was ready twice")))
-            }
-            Err(error) => Err(StartError::io("wait for the program", error)),
         }
     }
 
     fn order(&self, order: &Order) -> Result<(), StartError> {
         message::send(&self.handshake, order, &[]).map_err(|_| StartError::Killed)
     }
+}
+
+fn out_of_turn() -> StartError {
+    StartError::io("follow the process", io::Error::other("it spoke out of turn"))
 }
 
 /// The link of a process's namespace.

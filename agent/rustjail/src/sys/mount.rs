@@ -27,16 +27,36 @@ pub(crate) fn set_attributes(
     propagation: u64,
     recursive: bool,
 ) -> io::Result<()> {
-    let attr = MountAttr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_attr(mount, &MountAttr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Makes a detached mount show other owners: those that a user namespace maps the files' own ids to.
+pub(crate) fn set_owners(
+    mount: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::from(user_namespace.as_raw_fd().unsigned_abs());
+    set_attr(
+        mount,
+        &MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd },
+        recursive,
+    )
+}
+
+fn set_attr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty NUL-terminated string, `attr` is a mount_attr of the size given; both are only read.
+    let attr: *const MountAttr = attr;
+    // SAFETY: the path is an empty NUL-terminated string, `attr` is a borrowed mount_attr of the size given; both are
+    // only read.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            attr,
             size_of::<MountAttr>(),
         )
     };

@@ -36,21 +36,40 @@ struct CloneArgs {
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
 const CLONE_NEWPID: u64 = 0x2000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child that is its caller's sibling: the caller's parent is told of its end (`clone3(2)`).
+/// What a clone is, besides a copy of its caller.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Born<'a> {
+    /// Directory of the cgroup it is born in; none stays in the caller's.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it is pid 1 of a new pid namespace.
+    pub(crate) new_pid: bool,
+    /// Whether it is in a new user namespace, to which its other new namespaces belong.
+    pub(crate) new_user: bool,
+    /// Whether it is the caller's own child, which the caller waits for, and not its sibling.
+    pub(crate) own: bool,
+}
+
+/// Makes a child, as a rule its caller's sibling: the caller's parent is told of its end (`clone3(2)`).
 ///
-/// The child is born in `cgroup` where one is given, and as pid 1 of a new pid namespace if `new_pid` is set. It has a
-/// copy of the caller's memory, so the caller must have one thread only: this is for the forker.
-pub(crate) fn clone_child(cgroup: Option<BorrowedFd<'_>>, new_pid: bool) -> io::Result<Cloned> {
+/// It has a copy of the caller's memory, so the caller must have one thread only: this is for the forker.
+pub(crate) fn clone_child(born: Born<'_>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
-    // exit_signal stays 0: with CLONE_PARENT the child takes the forker's own, SIGCHLD, and the kernel refuses another.
+    let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
+    // With CLONE_PARENT exit_signal stays 0: the child takes the forker's own, SIGCHLD, and the kernel refuses another.
     let mut args = CloneArgs {
-        flags: CLONE_PIDFD | CLONE_PARENT | if new_pid { CLONE_NEWPID } else { 0 },
+        flags: CLONE_PIDFD
+            | flag(!born.own, CLONE_PARENT)
+            | flag(born.new_pid, CLONE_NEWPID)
+            | flag(born.new_user, CLONE_NEWUSER),
         pidfd: &raw mut pidfd as u64,
+        exit_signal: flag(born.own, libc::SIGCHLD as u64),
         ..CloneArgs::default()
     };
+    let cgroup = born.cgroup;
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -155,6 +174,26 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> 
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises the ceiling of a limit of this process, where it is below `hard`; the limit itself stays.
+pub(crate) fn raise_hard_limit(resource: u32, hard: u64) -> io::Result<()> {
+    let mut now = [0u64; 2];
+    // SAFETY: the new limit is not given; `now` has the two u64 of struct rlimit64, which the kernel fills.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0 as c_long,
+            c_long::from(resource),
+            std::ptr::null::<c_void>(),
+            now.as_mut_ptr().cast::<c_void>(),
+        )
+    };
+    match result {
+        0 if now[1] < hard => set_rlimit(resource, now[0], hard),
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Sends a signal to the process behind a pidfd (`pidfd_send_signal(2)`): never to another one that took its pid.

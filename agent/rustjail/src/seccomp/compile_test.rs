@@ -1,0 +1,257 @@
+//! Programs against the plain meaning of their profiles.
+
+use oci_spec::runtime::{LinuxSeccompAction, LinuxSeccompOperator};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::interpreter::{Call, run};
+use super::super::table::{self, Column};
+use super::*;
+
+const X86_64: u32 = 0xc000_003e;
+const X86: u32 = 0x4000_0003;
+
+fn profile(json: Value) -> LinuxSeccomp {
+    serde_json::from_value(json).unwrap()
+}
+
+fn compiled(json: Value) -> Filter {
+    compile(&profile(json)).unwrap()
+}
+
+fn error(json: Value) -> String {
+    compile(&profile(json)).unwrap_err().to_string()
+}
+
+fn decide(filter: &Filter, machine: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    run(&filter.program, &Call { number, machine, arguments }).0
+}
+
+/// What a profile says of a call, by its text alone: no ranges, no code.
+fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let value = |action: LinuxSeccompAction, errno: Option<u32>| match action {
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => 0,
+        LinuxSeccompAction::ScmpActKillProcess => 0x8000_0000,
+        LinuxSeccompAction::ScmpActTrap => 0x0003_0000,
+        LinuxSeccompAction::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
+        LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | errno.unwrap_or(1),
+        LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
+        LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
+    };
+    let listed = |name: &str| profile.architectures().iter().flatten().any(|arch| arch.to_string() == name);
+    let (column, number) = match machine {
+        X86_64 if number < X32_BIT => (Column::X86_64, number),
+        X86_64 if listed("SCMP_ARCH_X32") => (Column::X32, number - X32_BIT),
+        X86 if listed("SCMP_ARCH_X86") => (Column::X86, number),
+        _ => return 0,
+    };
+    let default = value(profile.default_action(), profile.default_errno_ret());
+    let holds = |arg: &oci_spec::runtime::LinuxSeccompArg| {
+        let (argument, value) = (arguments[arg.index()], arg.value());
+        match arg.op() {
+            LinuxSeccompOperator::ScmpCmpEq => argument == value,
+            LinuxSeccompOperator::ScmpCmpNe => argument != value,
+            LinuxSeccompOperator::ScmpCmpLt => argument < value,
+            LinuxSeccompOperator::ScmpCmpLe => argument <= value,
+            LinuxSeccompOperator::ScmpCmpGt => argument > value,
+            LinuxSeccompOperator::ScmpCmpGe => argument >= value,
+            LinuxSeccompOperator::ScmpCmpMaskedEq => argument & value == arg.value_two().unwrap_or(0),
+        }
+    };
+    let (mut certain, mut first) = (None, None);
+    for entry in profile.syscalls().iter().flatten() {
+        let result = value(entry.action(), entry.errno_ret());
+        let args = entry.args().as_deref().unwrap_or_default();
+        if result == default {
+            continue;
+        }
+        for name in entry.names() {
+            let whole = table::part(name).filter(|_| column == Column::X86 && args.is_empty());
+            let is_part = whole.is_some_and(|(whole, part)| {
+                table::number(whole, column) == Some(number) && arguments[0] == u64::from(part)
+            });
+            let is_it = table::number(name, column) == Some(number);
+            let twice =
+                args.iter().any(|one| args.iter().filter(|other| other.index() == one.index()).count() > 1);
+            if is_it && args.is_empty() {
+                certain = certain.or(Some(result));
+            } else if is_part
+                || (is_it && if twice { args.iter().any(holds) } else { args.iter().all(holds) })
+            {
+                first = first.or(Some(result));
+            }
+        }
+    }
+    certain.or(first).unwrap_or(default)
+}
+
+const NAMES: [&str; 12] = [
+    "read",
+    "write",
+    "open",
+    "socket",
+    "connect",
+    "clone",
+    "personality",
+    "semop",
+    "ipc",
+    "execve",
+    "openat2",
+    "no_such_call",
+];
+
+fn argument() -> impl Strategy<Value = u64> {
+    let near = |value: u64| (value.saturating_sub(1)..=value.saturating_add(1)).boxed();
+    prop_oneof![near(0), near(1 << 32), near(0x7e02_0000), near(u64::MAX), (1u64..30).boxed(), any::<u64>()]
+}
+
+fn arg() -> impl Strategy<Value = Value> {
+    let operators = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+    (0usize..6, argument(), argument(), prop::sample::select(operators.to_vec())).prop_map(
+        |(index, one, two, operator)| {
+            let two = if operator == "MASKED_EQ" { two & one } else { two };
+            json!({ "index": index, "value": one, "valueTwo": two, "op": format!("SCMP_CMP_{operator}") })
+        },
+    )
+}
+
+fn actions() -> impl Strategy<Value = (&'static str, Option<u32>)> {
+    prop_oneof![
+        Just(("SCMP_ACT_ALLOW", None)),
+        Just(("SCMP_ACT_KILL_PROCESS", None)),
+        Just(("SCMP_ACT_LOG", None)),
+        Just(("SCMP_ACT_TRAP", None)),
+        (1u32..4095).prop_map(|errno| ("SCMP_ACT_ERRNO", Some(errno))),
+        (1u32..65535).prop_map(|data| ("SCMP_ACT_TRACE", Some(data))),
+    ]
+}
+
+fn profiles() -> impl Strategy<Value = Value> {
+    let names = prop::collection::vec(prop::sample::select(NAMES.to_vec()), 1..4);
+    let entry = (names, actions(), prop::collection::vec(arg(), 0..4)).prop_map(|(names, (action, errno), args)| {
+        json!({ "names": names, "action": action, "errnoRet": errno, "args": args })
+    });
+    let machines =
+        prop::sample::subsequence(vec!["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], 0..=3);
+    (actions(), machines, prop::collection::vec(entry, 0..8)).prop_map(|((action, errno), machines, entries)| {
+        json!({
+            "defaultAction": action, "defaultErrnoRet": errno, "architectures": machines, "syscalls": entries,
+        })
+    })
+}
+
+fn calls() -> impl Strategy<Value = (u32, u32, [u64; 6])> {
+    let number = prop_oneof![
+        prop::sample::select(NAMES.to_vec())
+            .prop_map(|name| table::number(name, Column::X86_64).unwrap_or(999)),
+        prop::sample::select(NAMES.to_vec()).prop_map(|name| table::number(name, Column::X86).unwrap_or(999)),
+        prop::sample::select(NAMES.to_vec())
+            .prop_map(|name| table::number(name, Column::X32).unwrap_or(999) | X32_BIT),
+        Just(102),
+        any::<u32>(),
+    ];
+    let machine = prop_oneof![4 => Just(X86_64), 2 => Just(X86), 1 => any::<u32>()];
+    (machine, number, prop::array::uniform6(argument()))
+}
+
+proptest! {
+    #[test]
+    fn programs_decide_as_profiles_mean(json in profiles(), calls in prop::collection::vec(calls(), 32)) {
+        let profile = profile(json);
+        let filter = compile(&profile).unwrap();
+        for (machine, number, arguments) in calls {
+            let (got, meant) = (decide(&filter, machine, number, arguments), plain(&profile, machine, number, arguments));
+            prop_assert_eq!(got, meant, "{:#x} call {} of {:?}", machine, number, arguments);
+        }
+    }
+}
+
+#[test]
+fn a_filter_survives_its_journey() {
+    let filter = compiled(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+        "syscalls": [{ "names": ["mount"], "action": "SCMP_ACT_ERRNO" }],
+    }));
+    assert_eq!((filter.flags, filter.listener), (6, false));
+    let text = serde_json::to_string(&filter).unwrap();
+    assert_eq!(serde_json::from_str::<Filter>(&text).unwrap(), filter);
+}
+
+#[test]
+fn alternatives_on_one_argument_and_rules_for_all() {
+    let filter = compiled(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 38,
+        "syscalls": [
+            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [
+                { "index": 0, "value": 0, "op": "SCMP_CMP_EQ" }, { "index": 0, "value": 8, "op": "SCMP_CMP_EQ" },
+            ] },
+            { "names": ["read"], "action": "SCMP_ACT_LOG", "args": [{ "index": 0, "value": 3, "op": "SCMP_CMP_EQ" }] },
+            { "names": ["read"], "action": "SCMP_ACT_ALLOW" },
+        ],
+    }));
+    let of = |number: u32, argument: u64| decide(&filter, X86_64, number, [argument, 0, 0, 0, 0, 0]);
+    assert_eq!([of(135, 0), of(135, 8), of(135, 9)], [0x7fff_0000, 0x7fff_0000, 0x0005_0026]);
+    assert_eq!([of(0, 3), of(0, 4)], [0x7fff_0000; 2]);
+    // Neither x32 nor x86 is listed.
+    assert_eq!([of(X32_BIT, 0), decide(&filter, X86, 3, [0; 6])], [0, 0]);
+}
+
+#[test]
+fn parts_of_socketcall_are_decided_on_x86() {
+    let filter = compiled(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86"],
+        "syscalls": [{ "names": ["socket"], "action": "SCMP_ACT_ERRNO" }],
+    }));
+    let of = |number: u32, argument: u64| decide(&filter, X86, number, [argument, 0, 0, 0, 0, 0]);
+    assert_eq!([of(102, 1), of(102, 3), of(359, 0)], [0x0005_0001, 0x7fff_0000, 0x0005_0001]);
+}
+
+#[test]
+fn what_cannot_be_right_is_named() {
+    let with = |entry: Value| error(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry] }));
+    let arg = json!({ "index": 6, "value": 0, "op": "SCMP_CMP_EQ" });
+    let cases = [
+        (
+            with(json!({ "names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [arg] })),
+            "syscalls[0].args[0].index is 6",
+        ),
+        (
+            with(json!({ "names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000 })),
+            "errnoRet is 5000",
+        ),
+        (
+            with(json!({ "names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 5 })),
+            "returns no error number",
+        ),
+        (with(json!({ "names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY" })), "sendmsg"),
+        (with(json!({ "names": ["read"], "action": "SCMP_ACT_NOTIFY" })), "listenerPath is missing"),
+        (error(json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/s" })), "which no rule has"),
+        (error(json!({ "defaultAction": "SCMP_ACT_NOTIFY" })), "defaultAction"),
+        (
+            error(json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+            })),
+            "WAIT_KILLABLE_RECV",
+        ),
+    ];
+    for (text, part) in cases {
+        assert!(text.contains(part), "{text:?} does not name {part:?}");
+    }
+}
+
+#[test]
+fn a_filter_that_no_kernel_takes_is_refused() {
+    let entries: Vec<_> = (0..800u64)
+        .map(|value| {
+            let args: Vec<_> =
+                (0..6).map(|index| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" })).collect();
+            json!({ "names": ["read"], "action": "SCMP_ACT_LOG", "args": args })
+        })
+        .collect();
+    let text = error(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": entries }));
+    assert!(text.contains("instructions; the kernel takes 4096"), "{text}");
+}
