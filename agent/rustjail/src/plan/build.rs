@@ -1,5 +1,6 @@
 //! Makes plans: the only place where an OCI spec is interpreted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Process, Spec};
@@ -364,7 +365,9 @@ const IPC_SYSCTLS: [&str; 8] = [
 
 fn sysctls(linux: Option<&Linux>, namespaces: &NamespacePlan) -> Result<Vec<(String, String)>, PlanError> {
     let mut list = Vec::new();
-    for (key, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
+    // In order, so that of several wrong ones the same is named each time.
+    let keys: BTreeMap<_, _> = linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten().collect();
+    for (key, value) in keys {
         let path = sysctl_path(key);
         let allowed = if IPC_SYSCTLS.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
             namespaces.has(NamespaceKind::Ipc)
