@@ -49,7 +49,8 @@ enum Change {
     Insert(Index, String, Value),
 }
 
-fn words(value: &Value, into: &mut Vec<String>) {
+/// All keys and texts of a tree.
+pub(super) fn words(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::String(text) => into.push(text.clone()),
         Value::Array(list) => list.iter().for_each(|value| words(value, into)),

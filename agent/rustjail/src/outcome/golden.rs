@@ -218,6 +218,48 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// What fuzzing begins with, below the directory that `FUZZ_SEEDS` names: each config of the golden files for the target
+/// `plan`, the words of each for the others and as a dictionary.
+#[test]
+fn seeds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = std::env::var_os("FUZZ_SEEDS").map_or(scratch.path().to_owned(), PathBuf::from);
+    let seed = |target: &str, index: usize, text: &str| {
+        std::fs::create_dir_all(out.join(target)).unwrap();
+        std::fs::write(out.join(target).join(index.to_string()), text).unwrap();
+    };
+    let base = base_config();
+    let mut words = Vec::new();
+    for (index, patch) in patches().iter().enumerate() {
+        let mut config = base.clone();
+        merge(&mut config, patch);
+        seed("plan", index, &config.to_string());
+        super::arbitrary::words(patch, &mut words);
+    }
+    words.sort();
+    words.dedup();
+    words.retain(|word| (1..64).contains(&word.len()));
+    let mut dictionary = String::new();
+    for (index, word) in words.iter().enumerate() {
+        seed("mount_options", index, &format!("tmpfs\n/run/volume\n{word}"));
+        seed("cgroup_path", index, word);
+        // libFuzzer reads \xNN.
+        let escaped: String = word.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+        writeln!(dictionary, "\"{escaped}\"").unwrap();
+    }
+    std::fs::write(out.join("dictionary"), dictionary).unwrap();
+    assert!(words.len() > 100, "the golden files have words");
+}
+
+/// What a fuzzer found once.
+#[test]
+fn regressions_stay_mended() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/regressions/plan");
+    for entry in std::fs::read_dir(directory).unwrap() {
+        judge(&std::fs::read(entry.unwrap().path()).unwrap());
+    }
+}
+
 #[test]
 fn a_merge_patch_removes_by_null_and_replaces_lists() {
     let mut config = serde_json::json!({ "a": { "b": [1], "c": 2 }, "d": 3 });
