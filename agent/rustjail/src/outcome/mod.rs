@@ -10,13 +10,14 @@ mod arbitrary;
 #[cfg(test)]
 mod golden;
 mod laws;
+mod listing;
 
 use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::cgroup::{self, outcome::Present};
-use crate::plan::{self, ExecOptions, InitOptions, JailPlan, RootSwitch};
+use crate::plan::{self, Bundle, ExecOptions, InitOptions, JailPlan, RootSwitch};
 
 /// A container as it comes in, beside its `config.json`.
 #[derive(Debug, Default, Deserialize)]
@@ -60,8 +61,13 @@ impl Outcome {
 
     /// As a tree that two outcomes can be compared by; of the further process only what differs from the first.
     pub fn to_json(&self) -> Value {
-        let [init, exec] =
-            [&self.init, &self.exec].map(|plan| serde_json::to_value(plan).expect("a plan is plain data"));
+        let [init, exec] = [&self.init, &self.exec].map(|plan| {
+            let mut tree = serde_json::to_value(plan).expect("a plan is plain data");
+            if let Some(seccomp) = &plan.seccomp {
+                tree["seccomp"]["filter"]["program"] = listing::of(&seccomp.filter.program).into();
+            }
+            tree
+        });
         let Change { changed, removed } = change(&init, &exec);
         let gone = removed.into_iter().map(|path| (path, Value::Null));
         let exec = changed.into_iter().chain(gone).collect::<Map<_, _>>();
@@ -71,8 +77,8 @@ impl Outcome {
 }
 
 /// The guest that outcomes are for.
-fn options() -> InitOptions {
-    InitOptions { switch: RootSwitch::Move }
+fn options() -> InitOptions<'static> {
+    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c1", path: "/run/c1" } }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &Value) -> Result<T, String> {
