@@ -141,6 +141,11 @@ fn outcomes_are_golden() {
             write(&path, &file);
             continue;
         }
+        // Programs name system calls by their numbers on the machine that most have.
+        let is_program = path.file_name().is_some_and(|name| name.to_string_lossy().contains("seccomp"));
+        if is_program && !cfg!(target_arch = "x86_64") {
+            continue;
+        }
         for (old, new) in file.cases.iter().zip(&got).filter(|(old, new)| old != new) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             writeln!(report, "{name}: {}\n{}", old.name, difference(old, new)).unwrap();

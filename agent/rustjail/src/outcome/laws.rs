@@ -15,6 +15,7 @@ pub(super) fn hold(outcome: &Outcome) {
         has_something_to_execute(plan);
         climbs_nowhere(plan);
         has_no_nul(plan);
+        names_its_ids(plan);
     }
     assert!(outcome.init.wait_for_start, "a container starts when it is told to");
     assert!(outcome.init.rootfs.is_some() && outcome.exec.rootfs.is_none(), "only the first builds a root");
@@ -47,7 +48,8 @@ fn climbs_nowhere(plan: &JailPlan) {
         );
     }
     let Some(root) = &plan.rootfs else { return };
-    assert!(root.path.is_absolute() && root.path != Path::new("/"), "the root is a container's own");
+    inside(&root.path);
+    assert!(root.path != Path::new("/"), "the root is a container's own");
     for mount in &root.mounts {
         inside(&mount.destination);
         if let MountSource::Bind { path, .. } = &mount.source {
@@ -75,10 +77,27 @@ fn inside(path: &Path) {
 
 /// Texts end at a NUL for the kernel: what is behind one was never checked.
 fn has_no_nul(plan: &JailPlan) {
-    let texts = plan.command.args.iter().chain(&plan.command.env).chain(plan.hostname.iter());
-    for text in texts.chain(plan.domainname.iter()).chain(plan.sysctls.iter().map(|(key, _)| key)) {
-        assert!(!text.contains('\0'), "{text:?} has no NUL");
+    let mut plan = serde_json::to_value(plan).expect("a plan is plain data");
+    // Whatever the listener is told goes over a socket.
+    plan["seccomp"].take();
+    let mut texts = Vec::new();
+    collect(&plan, &mut texts);
+    assert!(texts.iter().all(|text| !text.contains('\0')), "a text has a NUL: {texts:?}");
+}
+
+fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(list) => list.iter().for_each(|value| collect(value, texts)),
+        Value::Object(map) => map.values().for_each(|value| collect(value, texts)),
+        _ => {}
     }
+}
+
+/// To the kernel an id of -1 is the one that is there already.
+fn names_its_ids(plan: &JailPlan) {
+    let ids = [plan.identity.uid, plan.identity.gid];
+    assert!(ids.iter().chain(&plan.identity.groups).all(|id| *id != u32::MAX), "ids are ids");
 }
 
 fn writes_name_control_files(cgroup: &Value) {
