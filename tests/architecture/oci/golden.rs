@@ -1,6 +1,6 @@
 //! What the golden files of rustjail, and the bundles of the oracle, say of properties.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -84,11 +84,17 @@ impl Golden {
                 let properties = if own.is_empty() { file.properties.clone() } else { own };
                 assert!(!properties.is_empty(), "{name}: a case names no property");
                 let outcome = case.outcome();
-                for property in properties {
-                    all.entry(property)
-                        .or_default()
-                        .push(Case { file: name.to_owned(), outcome: outcome.clone() });
+                let mut add = |property: &str| {
+                    let case = Case { file: name.to_owned(), outcome: outcome.clone() };
+                    all.entry(property.to_owned()).or_default().push(case);
+                };
+                for property in &properties {
+                    add(property);
                 }
+                // What holds for a word holds for the list that it stands in.
+                let lists: BTreeSet<&str> =
+                    properties.iter().filter_map(|property| Some(property.split_once(": ")?.0)).collect();
+                lists.into_iter().filter(|list| !properties.iter().any(|other| other == list)).for_each(add);
             }
         }
         Golden(all)

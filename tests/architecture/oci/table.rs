@@ -14,7 +14,7 @@ pub(crate) const END: &str = "<!-- end of properties -->";
 const LONGEST_ERROR: usize = 110;
 
 pub(crate) fn of(sections: &[Section], golden: &Golden, bundles: &[Bundle]) -> String {
-    let mut text = summary(sections, golden);
+    let mut text = summary(sections, golden, bundles);
     for section in sections {
         write!(text, "\n### {}\n\n| property | here | tests |\n|---|---|---|\n", section.title).unwrap();
         for property in &section.properties {
@@ -27,12 +27,16 @@ pub(crate) fn of(sections: &[Section], golden: &Golden, bundles: &[Bundle]) -> S
     text
 }
 
-fn summary(sections: &[Section], golden: &Golden) -> String {
-    let (mut supported, mut refused, mut without, mut foreign) = (0, 0, 0, 0);
+fn summary(sections: &[Section], golden: &Golden, bundles: &[Bundle]) -> String {
+    let (mut supported, mut seen, mut refused, mut without, mut foreign) = (0, 0, 0, 0, 0);
     for property in super::properties(sections) {
         let here = here(property, golden.cases(&property.name));
         let count = match here.split([':', ' ', ';']).next().unwrap_or_default() {
-            "supported" => &mut supported,
+            "supported" => {
+                let compared = bundles.iter().any(|bundle| bundle.properties.contains(&property.name));
+                seen += usize::from(compared || !property.guest.is_empty());
+                &mut supported
+            }
             "refused" => &mut refused,
             "without" => &mut without,
             _ => &mut foreign,
@@ -40,8 +44,8 @@ fn summary(sections: &[Section], golden: &Golden) -> String {
         *count += 1;
     }
     format!(
-        "\n{} properties and words: {supported} supported, {refused} refused, {without} without effect, {foreign} not \
-         applicable.\n",
+        "\n{} properties and words: {supported} supported, {seen} of them seen in guests; {refused} refused, {without} \
+         without effect, {foreign} not applicable.\n",
         supported + refused + without + foreign
     )
 }
@@ -79,7 +83,8 @@ fn here(property: &Property, cases: &[Case]) -> String {
         _ if has(&Outcome::Effect) => format!("supported{wrong}"),
         _ => match warning {
             Some(warning) => format!("without effect, warned of: {}{wrong}", quoted(warning)),
-            None if has(&Outcome::Nothing) => {
+            // The first case is the plain use; an empty list after it asks for nothing.
+            None if cases.first().is_some_and(|case| case.outcome == Outcome::Nothing) => {
                 panic!("{name} is taken and ignored: properties.toml must say why")
             }
             None => format!("refused: {}", errors.join(", ")),

@@ -239,6 +239,9 @@ fn seeds() {
         let mut config = base.clone();
         merge(&mut config, patch);
         seed("plan", index, &config.to_string());
+        if let Some(profile) = patch.pointer("/linux/seccomp") {
+            seed("seccomp", index, &profile.to_string());
+        }
         super::arbitrary::words(patch, &mut words);
     }
     words.sort();

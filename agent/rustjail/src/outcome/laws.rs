@@ -16,6 +16,7 @@ pub(super) fn hold(outcome: &Outcome) {
         climbs_nowhere(plan);
         has_no_nul(plan);
         names_its_ids(plan);
+        filters_soundly(plan);
     }
     assert!(outcome.init.wait_for_start, "a container starts when it is told to");
     assert!(outcome.init.rootfs.is_some() && outcome.exec.rootfs.is_none(), "only the first builds a root");
@@ -98,6 +99,32 @@ fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
 fn names_its_ids(plan: &JailPlan) {
     let ids = [plan.identity.uid, plan.identity.gid];
     assert!(ids.iter().chain(&plan.identity.groups).all(|id| *id != u32::MAX), "ids are ids");
+}
+
+/// What the kernel demands of a filter (`bpf_check_classic`): it would refuse another one, after the fork.
+fn filters_soundly(plan: &JailPlan) {
+    let Some(seccomp) = &plan.seccomp else { return };
+    let program = &seccomp.filter.program;
+    assert!((1..=4096).contains(&program.len()), "a filter has 1 to 4096 instructions");
+    assert_eq!(program.last().map(|last| last.code), Some(0x06), "a filter ends with a result");
+    for (line, instruction) in program.iter().enumerate() {
+        let farthest = match instruction.code {
+            0x05 => instruction.k as usize,
+            0x15 | 0x25 | 0x35 => usize::from(instruction.jt.max(instruction.jf)),
+            0x20 => {
+                assert!(
+                    instruction.k < 64 && instruction.k.is_multiple_of(4),
+                    "a word of struct seccomp_data is loaded"
+                );
+                0
+            }
+            _ => 0,
+        };
+        assert!(
+            line + 1 + farthest < program.len() || instruction.code == 0x06,
+            "line {line} jumps past the end"
+        );
+    }
 }
 
 fn writes_name_control_files(cgroup: &Value) {
