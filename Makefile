@@ -38,6 +38,7 @@ test: SECONDS = 6
 
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p agent --features policy --all-targets -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
