@@ -7,8 +7,9 @@ export PATH := $(PITH_CACHE)/bin:$(PATH)
 CARGO ?= cargo
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
+SECONDS := 60
 
-.PHONY: help setup build flavours images run test lint unit guest-tests conformance soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit fuzz guest-tests conformance soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +32,13 @@ images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into 
 run: build images ## Build everything and run the sample pod: nginx and curl in one VM
 	@tests/samples/demo.sh
 
-test: lint unit guest-tests ## Run every test; the last ones boot guests
+test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
+
+test: SECONDS = 6
 
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p agent --features policy --all-targets -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
@@ -42,6 +46,9 @@ lint: setup ## Formatting, clippy, licences and sources of dependencies
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) nextest run --locked -p agent --features policy -E 'test(policy)'
+
+fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
+	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: build flavours images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest

@@ -7,5 +7,6 @@
 mod dependencies;
 mod files;
 mod layers;
+mod oci;
 mod protocol;
 mod source;

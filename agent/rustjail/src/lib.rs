@@ -10,6 +10,8 @@
 pub mod cgroup;
 pub mod child;
 pub mod mount;
+#[cfg(any(test, fuzzing))]
+pub mod outcome;
 pub mod plan;
 pub mod seccomp;
 pub mod start;

@@ -277,7 +277,8 @@ fn plan_rdma(rdma: &HashMap<String, LinuxRdma>, plan: &mut Plan) -> Result<(), E
 fn plan_unified(unified: &HashMap<String, String>, plan: &mut Plan) -> Result<(), Error> {
     for (file, text) in unified.iter().collect::<BTreeMap<_, _>>() {
         let refused = |problem| Err(Error::resource(format!("unified[{file:?}]"), problem));
-        if !file.contains('.') || file.starts_with('.') || file.contains(['/', '\0']) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if !file.contains('.') || file.starts_with('.') || !file.bytes().all(plain) {
             return refused("not the name of a control file");
         }
         // The others are the runtime's: processes, freezer, kill, and what children get.

@@ -24,6 +24,8 @@ mod limits;
 #[cfg(test)]
 mod live;
 mod memory;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod outcome;
 mod path;
 mod reclaim;
 mod stats;

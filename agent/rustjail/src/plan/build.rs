@@ -1,9 +1,11 @@
 //! Makes plans: the only place where an OCI spec is interpreted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Process, Spec};
 
+use super::check;
 use super::hook::{self, Bundle, InnerHooks};
 use super::identity::{Identity, Rlimit};
 use super::mount::container_path;
@@ -57,6 +59,7 @@ pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError
     let process =
         spec.process().as_ref().ok_or_else(|| PlanError::Invalid("the spec has no process".into()))?;
     let linux = spec.linux().as_ref();
+    check::spec(spec)?;
     refuse_what_is_not_built(spec)?;
     let mut namespaces =
         NamespacePlan::of_spec(linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default())?;
@@ -139,19 +142,18 @@ fn of_process(
     if !process.cwd().is_absolute() {
         return Err(PlanError::Invalid(format!("process.cwd {:?} is not an absolute path", process.cwd())));
     }
-    let adjust = process.oom_score_adj();
-    if adjust.is_some_and(|value| !(-1000..=1000).contains(&value)) {
-        return Err(PlanError::Invalid(format!(
-            "process.oomScoreAdj {adjust:?} is not within -1000 to 1000"
-        )));
+    check::process(process)?;
+    // Never the agent's own, which protects it.
+    let adjust = process.oom_score_adj().unwrap_or(0);
+    if !(-1000..=1000).contains(&adjust) {
+        return Err(PlanError::Invalid(format!("process.oomScoreAdj {adjust} is not within -1000 to 1000")));
     }
     let size = process.console_size().map(|size| {
         let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
         (cells(size.height()), cells(size.width()))
     });
     Ok(JailPlan {
-        // Never the agent's own, which protects it.
-        oom_score_adj: Some(adjust.unwrap_or(0)),
+        oom_score_adj: Some(adjust),
         namespaces: namespaces.clone(),
         hostname: None,
         domainname: None,
@@ -364,7 +366,9 @@ const IPC_SYSCTLS: [&str; 8] = [
 
 fn sysctls(linux: Option<&Linux>, namespaces: &NamespacePlan) -> Result<Vec<(String, String)>, PlanError> {
     let mut list = Vec::new();
-    for (key, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
+    // In order, so that of several wrong ones the same is named each time.
+    let keys: BTreeMap<_, _> = linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten().collect();
+    for (key, value) in keys {
         let path = sysctl_path(key);
         let allowed = if IPC_SYSCTLS.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
             namespaces.has(NamespaceKind::Ipc)
@@ -379,9 +383,15 @@ fn sysctls(linux: Option<&Linux>, namespaces: &NamespacePlan) -> Result<Vec<(Str
                 "linux.sysctl {key:?} belongs to no namespace of the container"
             )));
         }
+        if value.contains('\0') {
+            return Err(PlanError::nul(&format!("linux.sysctl {key:?}"), value));
+        }
         list.push((path, value.clone()));
     }
     list.sort();
+    if let Some(pair) = list.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(PlanError::Invalid(format!("linux.sysctl names /proc/sys/{} twice", pair[0].0)));
+    }
     Ok(list)
 }
 

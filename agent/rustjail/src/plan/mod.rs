@@ -6,6 +6,7 @@
 
 mod attributes;
 mod build;
+mod check;
 mod hook;
 mod identity;
 mod mount;

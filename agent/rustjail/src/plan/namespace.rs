@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::PlanError;
@@ -162,7 +163,8 @@ pub struct TimeOffset {
 /// Reads `linux.timeOffsets`, sorted by clock.
 pub(super) fn time_offsets(linux: &Linux) -> Result<Vec<TimeOffset>, PlanError> {
     let mut offsets = Vec::new();
-    for (clock, offset) in linux.time_offsets().iter().flatten() {
+    // In order, so that of several wrong ones the same is named each time.
+    for (clock, offset) in linux.time_offsets().iter().flatten().collect::<BTreeMap<_, _>>() {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
             return Err(PlanError::Invalid(format!(
                 "linux.timeOffsets has the clock {clock:?}: a time namespace has monotonic and boottime"
@@ -176,7 +178,6 @@ pub(super) fn time_offsets(linux: &Linux) -> Result<Vec<TimeOffset>, PlanError> 
         }
         offsets.push(TimeOffset { clock: clock.clone(), seconds: offset.secs().unwrap_or(0), nanoseconds });
     }
-    offsets.sort_by(|a, b| a.clock.cmp(&b.clock));
     Ok(offsets)
 }
 

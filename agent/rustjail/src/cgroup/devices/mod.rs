@@ -108,6 +108,32 @@ impl Rule {
     }
 }
 
+/// The container's rules and the defaults behind them, read.
+fn parse_all(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, Error> {
+    if rules.len() > RULES_MAX {
+        let problem = format!("{} rules are more than {RULES_MAX}", rules.len());
+        return Err(Error::resource("devices", problem));
+    }
+    rules.iter().chain(&default_rules()).map(Rule::parse).collect()
+}
+
+/// The container's own rules as they were understood, once a program could be made of all.
+#[cfg(any(test, fuzzing))]
+pub(super) fn outcome(rules: &[LinuxDeviceCgroup]) -> Result<Vec<String>, Error> {
+    let parsed = parse_all(rules)?;
+    assert!(!program::compile(&parsed).is_empty(), "a filter has an answer");
+    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    let text = |rule: &Rule| {
+        let verb = if rule.allow { "allow" } else { "deny" };
+        let kind = rule.kind.map_or_else(|| "any".to_owned(), |kind| format!("{kind:?}").to_lowercase());
+        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        let access: String =
+            letters.iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| letter).collect();
+        format!("{verb} {kind} {}:{} {access}", number(rule.major), number(rule.minor))
+    };
+    Ok(parsed.iter().take(rules.len()).map(text).collect())
+}
+
 impl Cgroup {
     /// Lets the container use the devices that `rules` allow, and those of [`default_rules`] in any case. To be called
     /// again when the rules change.
@@ -116,12 +142,7 @@ impl Cgroup {
     /// [`Error::Resource`] for a rule that cannot be right; [`Error::DeviceFilter`] if the kernel refuses the filter
     /// (class `Unsupported` when it was built without bpf(2)).
     pub fn apply_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
-        if rules.len() > RULES_MAX {
-            let problem = format!("{} rules are more than {RULES_MAX}", rules.len());
-            return Err(Error::resource("devices", problem));
-        }
-        let rules: Vec<Rule> =
-            rules.iter().chain(&default_rules()).map(Rule::parse).collect::<Result<_, _>>()?;
+        let rules = parse_all(rules)?;
         let program = self.load(&program::compile(&rules))?;
         self.attach(&program)
     }
