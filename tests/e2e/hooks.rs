@@ -222,10 +222,74 @@ async fn hooks_of_a_spec_run_and_a_failure_before_the_start_is_the_containers() 
     let missing = oci::Hook { Path: "/no/such/hook".into(), ..Default::default() };
     let text = expect_code(create("missing", fails(missing)).await, Code::INVALID_ARGUMENT);
     assert!(text.contains("/no/such/hook"), "{text}");
-    let inside = oci::Hooks { CreateContainer: vec![tell("inside")], ..Default::default() };
-    expect_code(create("inside", inside).await, Code::UNIMPLEMENTED);
+    let inside =
+        oci::Hooks { CreateContainer: vec![hook("echo no such luck >&2; exit 6", 0)], ..Default::default() };
+    let text = expect_code(create("inside", inside).await, Code::INTERNAL);
+    assert!(text.contains("createContainer hook /bin/sh") && text.contains("no such luck"), "{text}");
+    let slow = oci::Hooks { CreateContainer: vec![hook("sleep 1000", 1)], ..Default::default() };
+    let text = expect_code(create("slow", slow).await, Code::INTERNAL);
+    assert!(text.contains("longer than 1 s"), "{text}");
     assert_eq!(inspector.settled(&before).await?, before);
     // Their ids are free again.
     guest.container("bad").run().await?.remove().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn hooks_of_the_containers_own_namespaces_run_there() -> Result<()> {
+    let guest = guest_with(&[]).await?;
+    let inspector = guest.inspector().await?;
+    let hook = |path: &str, script: &str| oci::Hook {
+        Path: path.into(),
+        Args: ["sh", "-c", script].map(String::from).to_vec(),
+        Env: vec!["PATH=/bin".into(), "NAME=value".into()],
+        ..Default::default()
+    };
+    // The first one is in the guest's root with the container's mounts around it, the second one in the container's.
+    let before = "cat > /run/kata-containers/told; readlink /proc/self/ns/mnt >> /run/kata-containers/told; \
+        grep -c ' /run/kata-containers/c1/rootfs/proc ' /proc/self/mountinfo >> /run/kata-containers/told";
+    let inside = "cat > /told; echo >> /told; echo $NAME $$ >> /told; id -u >> /told";
+    let hooks = oci::Hooks {
+        CreateContainer: vec![hook("/bin/sh", before)],
+        StartContainer: vec![hook("/bin/sh", inside)],
+        ..Default::default()
+    };
+    let one = guest
+        .container("c1")
+        .spec(|spec| spec.Hooks = Some(hooks).into())
+        .process(|process| process.User.mut_or_insert_default().UID = 0)
+        .create()
+        .await?;
+    let told = inspector.sh("cat /guest/run/kata-containers/told").await?;
+    let state: Value = serde_json::from_str(
+        told.lines()
+            .next()
+            .unwrap_or_default()
+            .split_inclusive('}')
+            .collect::<String>()
+            .split("mnt:")
+            .next()
+            .unwrap_or_default(),
+    )?;
+    assert_eq!((&state["status"], &state["id"]), (&"creating".into(), &"c1".into()));
+    assert!(told.ends_with("\n1"), "{told}");
+    assert_eq!(inspector.sh("ls /guest/proc/1/root/told 2>&1 | grep -c 'No such'").await?, "1");
+    one.start().await?;
+    let told = one.sh("cat /told").await?;
+    let lines: Vec<&str> = told.lines().collect();
+    let state: Value = serde_json::from_str(lines[0])?;
+    assert_eq!((&state["status"], &state["pid"]), (&"created".into(), &1.into()));
+    assert!(lines[1].starts_with("value ") && lines[2] == "0", "{told}");
+    one.remove().await?;
+    // One that fails keeps the program from executing, and the start says so.
+    let hooks = oci::Hooks {
+        StartContainer: vec![hook("/bin/sh", "echo not today >&2; exit 9")],
+        ..Default::default()
+    };
+    let failing = guest.container("c2").spec(|spec| spec.Hooks = Some(hooks).into()).create().await?;
+    let text = expect_code(failing.start().await, Code::INTERNAL);
+    assert!(text.contains("startContainer hook /bin/sh") && text.contains("not today"), "{text}");
+    assert_eq!(failing.wait().await?, 126);
+    failing.remove().await?;
     Ok(())
 }

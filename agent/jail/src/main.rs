@@ -3,8 +3,10 @@
 //! Owns nothing that outlives the container: no state directory, no daemon. Takes an OCI bundle (a directory with a
 //! `config.json`), gives its exit status. Everything that makes the container is rustjail's.
 
+mod config;
 mod hook;
 mod run;
+mod signal;
 mod terminal;
 
 use std::path::PathBuf;

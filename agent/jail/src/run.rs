@@ -13,7 +13,9 @@ use rustjail::start::{self, Descriptors, Executed, Forker, Starting};
 use serde_json::{Value, json};
 
 use crate::Run;
+use crate::config;
 use crate::hook;
+use crate::signal::Signals;
 use crate::terminal::Shown;
 
 /// How long the cgroup may take to become empty.
@@ -28,6 +30,7 @@ struct Container {
 
 /// Runs the bundle; gives the container's exit status.
 pub(crate) fn run(options: &Run) -> Result<u8> {
+    let signals = Signals::take()?;
     let container = Container::read(options)?;
     let switch = if options.no_pivot { RootSwitch::Move } else { root_switch()? };
     let bundle = Bundle { id: &container.id, path: &container.bundle.to_string_lossy() };
@@ -35,7 +38,7 @@ pub(crate) fn run(options: &Run) -> Result<u8> {
     let path = container.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
     let path = path.map(|path| path.to_string_lossy()).unwrap_or_default();
     let cgroup = Cgroup::create(&options.cgroup_root, &CgroupPath::parse(&path, &container.id)?)?;
-    let status = container.limit(&cgroup).and_then(|()| container.live(&plan, &cgroup));
+    let status = container.limit(&cgroup).and_then(|()| container.live(&plan, &cgroup, &signals));
     // All that it has started, too; a failure of the container itself says more than one of this.
     let removed = cgroup.remove(REMOVE_DEADLINE).context("remove the cgroup");
     if let Some(hooks) = container.spec.hooks()
@@ -56,29 +59,7 @@ impl Container {
             .bundle
             .canonicalize()
             .with_context(|| format!("open the bundle {}", options.bundle.display()))?;
-        let config = bundle.join("config.json");
-        let text = std::fs::read(&config)
-            .with_context(|| format!("read {} (a bundle is a directory with one)", config.display()))?;
-        let mut spec: Spec =
-            serde_json::from_slice(&text).with_context(|| format!("understand {}", config.display()))?;
-        if let Some(root) = spec.root_mut()
-            && root.path().is_relative()
-        {
-            let path = bundle.join(root.path());
-            root.set_path(path);
-        }
-        // The source of a bind may be relative to the bundle (runtime-spec, "Mounts").
-        if let Some(mounts) = spec.mounts_mut() {
-            for mount in mounts {
-                let words = mount.options().as_deref().unwrap_or_default();
-                let is_bind = mount.typ().as_deref() == Some("bind")
-                    || words.iter().any(|word| matches!(word.as_str(), "bind" | "rbind"));
-                let relative = mount.source().clone().filter(|source| is_bind && source.is_relative());
-                if let Some(source) = relative {
-                    mount.set_source(Some(bundle.join(source)));
-                }
-            }
-        }
+        let spec = config::read(&bundle)?;
         let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
         let id = options.id.clone().or(name).context("the bundle has no name: give --id")?;
         if id.is_empty() || id.contains(['/', '\0']) {
@@ -99,7 +80,7 @@ impl Container {
     }
 
     /// From the first process's birth to its end.
-    fn live(&self, plan: &JailPlan, cgroup: &Cgroup) -> Result<u8> {
+    fn live(&self, plan: &JailPlan, cgroup: &Cgroup, signals: &Signals) -> Result<u8> {
         let forker = Forker::spawn(Path::new("/proc/self/exe"))?;
         let joined = start::open_namespaces(plan)?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -114,14 +95,14 @@ impl Container {
         let starting = forker.start(plan, &descriptors)?;
         let hooks = self.spec.hooks().as_ref();
         let terminal = if plan.stop_for_hooks {
-            starting.separate()?;
+            starting.build()?;
             self.runtime_hooks(hooks, starting.pid())?;
-            starting.build()?
+            starting.enter()?
         } else {
             starting.prepare()?
         };
         let shown = terminal.map(Shown::begin).transpose()?;
-        let status = self.execute(plan, &starting, hooks);
+        let status = self.execute(plan, &starting, hooks, signals);
         if let Some(shown) = shown {
             shown.end()?;
         }
@@ -136,7 +117,13 @@ impl Container {
         hook::run("createRuntime", hooks.create_runtime(), &state, &self.bundle)
     }
 
-    fn execute(&self, plan: &JailPlan, starting: &Starting, hooks: Option<&Hooks>) -> Result<u8> {
+    fn execute(
+        &self,
+        plan: &JailPlan,
+        starting: &Starting,
+        hooks: Option<&Hooks>,
+        signals: &Signals,
+    ) -> Result<u8> {
         starting.release()?;
         let listener = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
         let listen = |fd: OwnedFd| match listener {
@@ -162,6 +149,7 @@ impl Container {
             wait(starting)?;
             return Err(error);
         }
+        signals.pass_on(starting.pidfd())?;
         wait(starting)
     }
 

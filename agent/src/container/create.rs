@@ -195,7 +195,7 @@ async fn build(
             let ran = hooks.run(agent, stage, launched.pid).await;
             ran.map_err(|error| ContainerError::Hook(id.clone(), Box::new(error)))?;
         }
-        launched = launched.build().await.map_err(failed)?;
+        launched = launched.enter().await.map_err(failed)?;
     }
     let namespaces = open_namespaces(launched.pid, &kinds)?;
     if let Some((_, pid_namespace)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {

@@ -6,7 +6,7 @@
 //! namespaces.
 //!
 //! ```text
-//! create ─ namespaces ─ prestart, createRuntime ─ jail stands ─ start ─ executes ─ poststart ─ … ─ all dead ─ poststop
+//! create ─ root built ─ prestart, createRuntime ─ jail stands ─ start ─ executes ─ poststart ─ … ─ all dead ─ poststop
 //!                         │ fails (spec's)                             (beside other commands)      │
 //!                         └─ taken back, poststop, error                                   storages go
 //! ```
@@ -38,7 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A point of a container's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The namespaces exist, the container's root does not yet.
+    /// The container's root is built, and not entered yet.
     Prestart,
     /// The same point.
     CreateRuntime,

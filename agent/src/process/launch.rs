@@ -48,7 +48,7 @@ pub(crate) struct Launch {
     pub(crate) streams: ChildStreams,
 }
 
-/// A process whose jail stands, or whose namespaces do where its plan stops for hooks.
+/// A process whose jail stands, or whose root is built where its plan stops for hooks.
 pub(crate) struct Launched {
     /// Process id in the guest.
     pub(crate) pid: i32,
@@ -64,9 +64,9 @@ pub(crate) struct Launched {
 
 impl Launched {
     /// Goes on with a process whose plan stops for hooks, until its jail stands.
-    pub(crate) async fn build(self) -> Result<Launched, LaunchError> {
+    pub(crate) async fn enter(self) -> Result<Launched, LaunchError> {
         let built = tokio::task::spawn_blocking(move || {
-            let terminal = self.starting.build()?;
+            let terminal = self.starting.enter()?;
             Ok(Launched { terminal, ..self })
         });
         built.await.map_err(|_| LaunchError::Panicked)?
@@ -119,7 +119,7 @@ impl Launcher {
             .map_err(|source| StartError::Io { operation: "keep a pidfd".into(), source })?;
         let exit = self.reaper.register(starting.pid(), pidfd.as_fd());
         let terminal = if launch.plan.stop_for_hooks {
-            starting.separate()?;
+            starting.build()?;
             None
         } else {
             starting.prepare()?

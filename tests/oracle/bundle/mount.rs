@@ -74,6 +74,10 @@ fn file_systems() -> Vec<Bundle> {
         bundle("proc-options", &["mounts.options"])
             .with(json!({ "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc", "options": ["hidepid=2", "nosuid", "nodev"] },
+                {
+                    "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+                },
             ] })),
         bundle("overlay", &["mounts.type"])
             .prepare("mkdir -p ../lower ../upper ../work; echo lower > ../lower/file")
@@ -106,6 +110,10 @@ fn file_systems() -> Vec<Bundle> {
         bundle("writable-cgroup", &["mounts.options"])
             .with(json!({ "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
+                {
+                    "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+                },
                 { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw", "nosuid"] },
             ] }))
             .probe(&["--write", "/sys/fs/cgroup/cgroup.max.depth", "--list", "/sys/fs/cgroup"]),

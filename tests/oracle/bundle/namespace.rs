@@ -58,7 +58,7 @@ fn users() -> Vec<Bundle> {
         user("user-of-it")
             .with(json!({ "process": { "user": { "uid": 33, "gid": 44, "additionalGids": [55] } } })),
         user("user-with-raised-limits").with(json!({ "process": {
-            "oomScoreAdj": -10, "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 9000, "hard": 2000000 }],
+            "oomScoreAdj": -10, "rlimits": [{ "type": "RLIMIT_MEMLOCK", "soft": 9000000, "hard": 18446744073709551615u64 }],
         } })),
         user("user-and-bind")
             .mount("/volume", "bind", "/run/volume", &["bind", "ro"])
@@ -79,7 +79,7 @@ fn hook(point: &str, more: &str) -> Value {
 }
 
 /// What hooks were told, by point, with the keys in order: runtimes differ in theirs.
-const TOLD: &str = "for word in status ociVersion bundle; do grep -o \"\\\"$word\\\": *\\\"[^\\\"]*\\\"\" /run/hooks | tr -d ' '; done; \
+const TOLD: &str = "for word in status bundle; do grep -o \"\\\"$word\\\": *\\\"[^\\\"]*\\\"\" /run/hooks | tr -d ' '; done; \
     grep args= /run/hooks";
 
 fn hooks() -> Vec<Bundle> {

@@ -42,7 +42,7 @@ fn identity() -> Vec<Bundle> {
     let caps = ["CAP_CHOWN", "CAP_NET_RAW", "CAP_SYS_ADMIN"];
     vec![
         bundle("user", &["process.user.uid", "process.user.gid", "process.user.additionalGids"])
-            .with(json!({ "process": { "user": { "uid": 1000, "gid": 100, "additionalGids": [10, 5, 4294967294u32] } } })),
+            .with(json!({ "process": { "user": { "uid": 1000, "gid": 100, "additionalGids": [10, 5, 65533] } } })),
         bundle("umask", &["process.user.umask"]).with(json!({ "process": { "user": { "umask": 0o077 } } })),
         bundle(
             "capabilities",

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
 
+use rustix::fs::{CWD, RenameFlags};
 use serde_json::{Value, json};
 
 use crate::sys;
@@ -25,6 +27,21 @@ pub(crate) fn attempt(what: &str, subject: &str) -> Option<Value> {
         "--call" => json!(sys::call(subject)),
         _ => return None,
     })
+}
+
+/// Exchanges two names for as long as it lives; writes the number of times to a file now and then.
+pub(crate) fn swap(one: &str, other: &str, count: &str) -> ExitCode {
+    let mut times: u64 = 0;
+    loop {
+        if let Err(errno) = rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+            eprintln!("exchange {one} and {other}: {errno}");
+            return ExitCode::FAILURE;
+        }
+        times += 1;
+        if times.is_multiple_of(500) && std::fs::write(count, times.to_string()).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
 }
 
 fn read(path: &str) -> Value {

@@ -2,7 +2,8 @@
 //!
 //! Promises that a report says nothing that differs from run to run by itself: no ids of mounts or processes, no times.
 //! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--call NAME`.
-//! `--exit STATUS` is what it ends with.
+//! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
+//! keeps the number of times in a file.
 
 mod attempt;
 mod process;
@@ -15,6 +16,11 @@ use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
+    if let [_, word, one, other, count] = args.as_slice()
+        && word == "--swap"
+    {
+        return attempt::swap(one, other, count);
+    }
     let mut tried = serde_json::Map::new();
     let mut status = 0;
     let mut seen = json!({

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, Uid};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -22,15 +22,14 @@ pub(super) struct Terminal {
 
 /// Makes a terminal, and `/dev/console` of it where the plan says so.
 pub(super) fn open(plan: TerminalPlan) -> Step<Terminal> {
-    let path = Path::new("/dev/pts/ptmx");
-    let master =
-        rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| {
-                refuse(
-                    "open /dev/pts/ptmx for the terminal (the container needs a devpts on /dev/pts)",
-                    errno,
-                )
-            })?;
+    let master = terminals()
+        .and_then(|directory| {
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            rustix::fs::openat(&directory, c"ptmx", flags, Mode::empty())
+        })
+        .map_err(|errno| {
+            refuse("open /dev/pts/ptmx for the terminal (the container needs a devpts on /dev/pts)", errno)
+        })?;
     rustix::pty::unlockpt(&master).map_err(|errno| fail("unlock the terminal", errno))?;
     let slave = rustix::pty::ioctl_tiocgptpeer(
         &master,
@@ -46,6 +45,19 @@ pub(super) fn open(plan: TerminalPlan) -> Step<Terminal> {
         console(&slave).map_err(|errno| refuse("make /dev/console", errno))?;
     }
     Ok(Terminal { master, slave })
+}
+
+/// The container's devpts. In nothing else a name is what it says: an image or a volume could have any device there, or a
+/// link to any file.
+fn terminals() -> rustix::io::Result<OwnedFd> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat2(CWD, "/dev/pts", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    if i64::from(rustix::fs::fstatfs(&directory)?.f_type) == DEVPTS_SUPER_MAGIC {
+        Ok(directory)
+    } else {
+        Err(Errno::NODEV)
+    }
 }
 
 fn console(slave: &OwnedFd) -> rustix::io::Result<()> {

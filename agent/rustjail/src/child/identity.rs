@@ -31,6 +31,8 @@ pub(super) fn assume(identity: &Identity, kept: Option<Cap>) -> Step<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
         .map_err(|errno| refuse(format!("become user {}", identity.uid), errno))?;
     capctl::prctl::set_keepcaps(false).map_err(|error| fail("keep capabilities", of_cap(error)))?;
+    // Whoever started the forker may have had some, and they would stay.
+    ambient::clear().map_err(|error| fail("clear the ambient capabilities", of_cap(error)))?;
     limit(identity, kept)?;
     let (permitted, inheritable) = (granted(identity), cap_set(sets.inheritable & sets.bounding));
     let ambient_set = cap_set(sets.ambient) & permitted & inheritable;

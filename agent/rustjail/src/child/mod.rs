@@ -152,13 +152,13 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
     rustix::process::setsid().map_err(|errno| fail("make a session", errno))?;
     sys::attribute::new_session_keyring().map_err(|error| fail("make a session keyring", error))?;
     name_host(plan)?;
-    if plan.stop_for_hooks {
-        stop(passed.handshake.as_fd())?;
-    }
     set_sysctls(plan)?;
     if let Some(rootfs) = &plan.rootfs {
         let cwd = plan.command.create_cwd.then_some(plan.command.cwd.as_path());
         let root = rootfs::build(rootfs, cwd, &passed.trees)?;
+        if plan.stop_for_hooks {
+            stop(passed.handshake.as_fd())?;
+        }
         let hooks = &plan.hooks;
         hook::run(&hooks.create_container, hooks, "createContainer", "creating", pid)?;
         rootfs::switch(rootfs, &root)?;
@@ -207,12 +207,12 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
     Err(End::NotExecuted(program.execute()))
 }
 
-/// Tells the agent that the namespaces exist, and waits for its hooks.
+/// Tells the agent that the root is built, and waits for its hooks: the guest's root is still there for what they mount.
 fn stop(handshake: BorrowedFd<'_>) -> Result<(), End> {
-    if message::send(handshake, &Report::Separated, &[]).is_err() {
+    if message::send(handshake, &Report::Built, &[]).is_err() {
         return Err(End::Abandoned);
     }
-    wait(handshake, &Order::Build)
+    wait(handshake, &Order::Enter)
 }
 
 /// Waits for an order for as long as it takes: a container may stay created for days.

@@ -1,5 +1,7 @@
-//! ID-mapped mounts. They are made by the forker, with the guest's privileges and its `/proc`; the child only attaches
-//! them.
+//! Binds that are made by the forker, with the guest's privileges and its `/proc`; the child only attaches them.
+//!
+//! Those that show other owners, since the kernel lets nobody else make one; and all of a container in a user namespace,
+//! where the guest's mounts are locked together (`mount_namespaces(7)`) and could not be bound one by one.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,21 +20,27 @@ use crate::sys::{
 /// Detached mounts, by the index of their plan.
 pub(super) type Trees = BTreeMap<usize, OwnedFd>;
 
-/// Makes the mounts of a plan that show other owners.
+/// Makes those of a plan.
 pub(super) fn trees(plan: &JailPlan, passed: &Passed) -> Step<Trees> {
+    let all = plan.namespaces.has(NamespaceKind::User);
+    let is_bind = |mount: &MountPlan| matches!(mount.source, MountSource::Bind { .. });
     let mounts = plan.rootfs.iter().flat_map(|rootfs| rootfs.mounts.iter().enumerate());
     mounts
-        .filter(|(_, mount)| mount.owners.is_some())
+        .filter(|(_, mount)| mount.owners.is_some() || (all && is_bind(mount)))
         .map(|(index, mount)| Ok((index, tree(plan, passed, mount)?)))
         .collect()
 }
 
 fn tree(plan: &JailPlan, passed: &Passed, mount: &MountPlan) -> Step<OwnedFd> {
-    let step = || format!("show other owners on {}", mount.destination.display());
-    let (Some(owners), MountSource::Bind { path, recursive }) = (&mount.owners, &mount.source) else {
-        return Err(refuse(step(), rustix::io::Errno::INVAL));
+    let MountSource::Bind { path, recursive } = &mount.source else {
+        let step = format!("show other owners on {}", mount.destination.display());
+        return Err(refuse(step, rustix::io::Errno::INVAL));
     };
+    let step = || format!("mount {} on {}", path.display(), mount.destination.display());
     let tree = mount::clone_tree(path, *recursive).map_err(|error| refuse(step(), error.source))?;
+    mount::attributed(&tree, mount).map_err(|error| refuse(step(), error.source))?;
+    let Some(owners) = &mount.owners else { return Ok(tree) };
+    let step = || format!("show other owners on {}", mount.destination.display());
     let change = |namespace: BorrowedFd<'_>| {
         sys::mount::set_owners(tree.as_fd(), namespace, owners.recursive)
             .map_err(|error| refuse(step(), error))

@@ -146,9 +146,10 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
         plan_now.attributes.set &= !RDONLY;
     }
     let mount = match tree {
-        Some(tree) => mount::attributed(tree, &plan_now).and_then(|()| {
-            let again = |source| MountError { operation: "keep a mount".into(), log: None, source };
-            tree.try_clone().map_err(again)
+        Some(tree) => tree.try_clone().map_err(|source| MountError {
+            operation: "keep a mount".into(),
+            log: None,
+            source,
         }),
         None => mount::detached(&plan_now),
     };
@@ -214,10 +215,13 @@ fn mask(root: &Root, path: &str) -> Step<()> {
 }
 
 fn pivot(root: &Root) -> Step<()> {
+    let old = super::open_directory(Path::new("/")).map_err(|errno| fail("open the old root", errno))?;
     rustix::process::fchdir(root.fd()).map_err(|errno| fail("enter the root", errno))?;
     // Both the same directory: the old root ends up on top of the new one, and is detached from there
     // (pivot_root(2), NOTES).
     rustix::process::pivot_root(".", ".").map_err(|errno| fail("pivot_root", errno))?;
+    // What `.` is now is the kernel's choice: what follows must not happen to the new one.
+    rustix::process::fchdir(&old).map_err(|errno| fail("enter the old root", errno))?;
     change_propagation(Path::new("."), Propagation { mode: PropagationMode::Slave, recursive: true })
         .map_err(|errno| fail("separate the old root", errno))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|errno| fail("detach the old root", errno))?;

@@ -89,7 +89,7 @@ impl InnerHooks {
     }
 }
 
-/// Whether hooks run while the container's namespaces exist and its root does not yet.
+/// Whether hooks of the guest run before the container's root is entered.
 pub(super) fn stops_for_runtime(hooks: Option<&Hooks>) -> bool {
     #[allow(deprecated, reason = "specs may still have them")]
     let lists = hooks.map(|hooks| [hooks.prestart(), hooks.create_runtime()]);

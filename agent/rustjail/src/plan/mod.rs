@@ -54,7 +54,7 @@ pub struct JailPlan {
     pub seccomp: Option<Seccomp>,
     /// Hooks that run in it.
     pub hooks: InnerHooks,
-    /// Whether the child stops once its namespaces exist, until [`crate::start::Starting::build`].
+    /// Whether the child stops once its root is built, until [`crate::start::Starting::enter`].
     pub stop_for_hooks: bool,
     /// What to execute.
     pub command: Command,

@@ -73,3 +73,7 @@ fn search(ranges: &[(u32, Decision)], default: Return) -> Vec<Instruction> {
 #[cfg(test)]
 #[path = "compile_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "libseccomp_test.rs"]
+mod libseccomp_tests;

@@ -7,11 +7,11 @@
 //!   |   Reply + pidfd         |-------------------------->|
 //!   |<------------------------|                           |
 //!   |   Order::Continue (the reaper knows the pid)        |
-//!   |---------------------------------------------------->| makes its namespaces
-//!   |   Report::Separated (a plan that stops for hooks)   |
+//!   |---------------------------------------------------->| makes namespaces, builds its root
+//!   |   Report::Built (a plan that stops for hooks)       |
 //!   |<----------------------------------------------------|
-//!   |   Order::Build                                      |
-//!   |---------------------------------------------------->| builds the jail
+//!   |   Order::Enter                                      |
+//!   |---------------------------------------------------->| makes the root `/`
 //!   |   Report::Ready (+ terminal) or Report::Failed      |
 //!   |<----------------------------------------------------|
 //!   |   Order::Go (a first process only)                  |
@@ -76,8 +76,8 @@ pub(crate) enum Reply {
 pub(crate) enum Order {
     /// Begin.
     Continue,
-    /// Build the root.
-    Build,
+    /// Enter the root.
+    Enter,
     /// Execute the program.
     Go,
 }
@@ -85,8 +85,8 @@ pub(crate) enum Order {
 /// Child to agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The namespaces exist, the root does not yet.
-    Separated,
+    /// The root is built, and not entered yet.
+    Built,
     /// The program's filter is in force. Carries the descriptor of its listener.
     Listener,
     /// The jail stands. Carries the terminal's master end where there is a terminal.

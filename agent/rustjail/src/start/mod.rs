@@ -211,24 +211,25 @@ impl Starting {
         self.ready()
     }
 
-    /// As [`Starting::prepare`] for a plan that stops for hooks: lets the child make its namespaces, and waits for that.
+    /// As [`Starting::prepare`] for a plan that stops for hooks: lets the child build its root, and waits until it could enter
+    /// it.
     ///
     /// # Errors
     /// As for [`Starting::prepare`].
-    pub fn separate(&self) -> Result<(), StartError> {
+    pub fn build(&self) -> Result<(), StartError> {
         self.order(&Order::Continue)?;
         match self.hear()? {
-            (Report::Separated, _) => Ok(()),
+            (Report::Built, _) => Ok(()),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// Goes on after [`Starting::separate`], up to what [`Starting::prepare`] promises.
+    /// Goes on after [`Starting::build`], up to what [`Starting::prepare`] promises.
     ///
     /// # Errors
     /// As for [`Starting::prepare`].
-    pub fn build(&self) -> Result<Option<OwnedFd>, StartError> {
-        self.order(&Order::Build)?;
+    pub fn enter(&self) -> Result<Option<OwnedFd>, StartError> {
+        self.order(&Order::Enter)?;
         self.ready()
     }
 
@@ -280,7 +281,7 @@ impl Starting {
                         return Err(StartError::io("hand the seccomp listener over", error));
                     }
                 }
-                Some((Report::Ready | Report::Separated, _)) => return Err(out_of_turn()),
+                Some((Report::Ready | Report::Built, _)) => return Err(out_of_turn()),
             }
         }
     }
