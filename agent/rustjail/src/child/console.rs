@@ -53,7 +53,7 @@ fn terminals() -> rustix::io::Result<OwnedFd> {
     const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::openat2(CWD, "/dev/pts", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
-    if i64::from(rustix::fs::fstatfs(&directory)?.f_type) == DEVPTS_SUPER_MAGIC {
+    if rustix::fs::fstatfs(&directory)?.f_type == DEVPTS_SUPER_MAGIC {
         Ok(directory)
     } else {
         Err(Errno::NODEV)
