@@ -40,8 +40,8 @@ pub enum AgentError {
     #[error("cannot understand what cargo metadata says")]
     Metadata(#[from] serde_json::Error),
     /// The workspace has no such package.
-    #[error("the workspace has no package named agent")]
-    NoPackage,
+    #[error("the workspace has no package named {0}")]
+    NoPackage(String),
     /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
@@ -95,42 +95,20 @@ pub async fn build(
     features: &BTreeSet<String>,
     progress: Progress,
 ) -> Result<AgentPart, AgentError> {
-    let program = |operation| move |source| AgentError::Program { operation, source };
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
-    let cargo = || Program::new(&cargo, INSTALL).current_dir(layout.root());
-    let metadata = cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
-    let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
-    let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
-    let Metadata { target_directory, packages } = serde_json::from_str(json)?;
-    let version =
-        packages.into_iter().find(|package| package.name == "agent").ok_or(AgentError::NoPackage)?.version;
-
-    let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let mut step = progress.step("compile the agent", None);
-    cargo()
-        .args(["build", "--package", "agent", "--bin", "agent", "--profile", PROFILE, "--target", TARGET])
-        .args(["--features", &listed])
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(layout.root(), cargo_home().as_deref()))
-        .env_remove("RUSTFLAGS")
-        .run(|line| step.advance_if(line.trim_start().strip_prefix("Compiling ")))
-        .await
-        .map_err(program("compile the agent"))?;
-
-    let path = target_directory.join(TARGET).join(PROFILE).join("agent");
-    let binary = std::fs::read(&path).map_err(|source| AgentError::Read { path: path.clone(), source })?;
-    match elf::interpreter(&binary) {
-        Ok(None) => {}
-        Ok(Some(loader)) => return Err(AgentError::Dynamic { path, loader }),
-        Err(source) => return Err(AgentError::Elf { path, source }),
-    }
+    let compiled = compile(layout, "agent", features, |line| step.advance_if(line)).await?;
     let compiler = Program::new("rustc", INSTALL).arg("--version").current_dir(layout.root()).lines().await;
-    let compiler =
-        compiler.map_err(program("ask rustc for its version"))?.into_iter().next().unwrap_or_default();
+    let compiler = compiler
+        .map_err(|source| AgentError::Program { operation: "ask rustc for its version", source })?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     let lock = layout.root().join("Cargo.lock");
     let (lock_sha256, _) =
         Digest::of_file(&lock).map_err(|source| AgentError::Read { path: lock, source })?;
     let product = layout.agent_with(features);
-    cache::install(&path, &product)?;
+    cache::install(&compiled.path, &product)?;
+    let version = compiled.version;
     let (target, profile) = (TARGET.into(), PROFILE.into());
     let part = AgentPart { version, compiler, target, profile, features: features.clone(), lock_sha256 };
     let name = product.file_name().unwrap_or_default().to_string_lossy();
@@ -143,8 +121,67 @@ pub async fn build(
         manifest.add_product(layout, &name)
     })?;
     let crates = step.count();
-    step.done(&format!("{crates} crates, {}", bytes(binary.len() as u64)));
+    step.done(&format!("{crates} crates, {}", bytes(compiled.size)));
     Ok(part)
+}
+
+/// Builds another static program of the workspace, the binary of a package of the same name, and installs it.
+///
+/// # Errors
+/// As [`build`].
+pub async fn build_program(layout: &Layout, name: &str, progress: Progress) -> Result<(), AgentError> {
+    let mut step = progress.step(&format!("compile {name}"), None);
+    let compiled = compile(layout, name, &BTreeSet::new(), |line| step.advance_if(line)).await?;
+    cache::install(&compiled.path, &layout.program(name))?;
+    Manifest::update(layout, |manifest| manifest.add_product(layout, name))?;
+    let crates = step.count();
+    step.done(&format!("{crates} crates, {}", bytes(compiled.size)));
+    Ok(())
+}
+
+/// A static program that cargo has built.
+struct Compiled {
+    path: PathBuf,
+    /// Bytes.
+    size: u64,
+    /// Its package's.
+    version: String,
+}
+
+async fn compile(
+    layout: &Layout,
+    name: &str,
+    features: &BTreeSet<String>,
+    mut advance: impl FnMut(Option<&str>),
+) -> Result<Compiled, AgentError> {
+    let program = |operation| move |source| AgentError::Program { operation, source };
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let cargo = || Program::new(&cargo, INSTALL).current_dir(layout.root());
+    let metadata = cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
+    let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
+    let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
+    let Metadata { target_directory, packages } = serde_json::from_str(json)?;
+    let version = packages
+        .into_iter()
+        .find(|package| package.name == name)
+        .ok_or_else(|| AgentError::NoPackage(name.to_owned()))?
+        .version;
+    let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    cargo()
+        .args(["build", "--package", name, "--bin", name, "--profile", PROFILE, "--target", TARGET])
+        .args(["--features", &listed])
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(layout.root(), cargo_home().as_deref()))
+        .env_remove("RUSTFLAGS")
+        .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
+        .await
+        .map_err(program("compile a static program"))?;
+    let path = target_directory.join(TARGET).join(PROFILE).join(name);
+    let binary = std::fs::read(&path).map_err(|source| AgentError::Read { path: path.clone(), source })?;
+    match elf::interpreter(&binary) {
+        Ok(None) => Ok(Compiled { path, size: binary.len() as u64, version }),
+        Ok(Some(loader)) => Err(AgentError::Dynamic { path, loader }),
+        Err(source) => Err(AgentError::Elf { path, source }),
+    }
 }
 
 /// The compiler flags, each separated by the byte 0x1f as cargo wants it.

@@ -63,6 +63,11 @@ impl Layout {
         self.rootfs().join("flavour").join(format!("{name}.toml"))
     }
 
+    /// A static program of the workspace besides the agent.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
     /// The product directory.
     pub fn out(&self) -> &Path {
         &self.out

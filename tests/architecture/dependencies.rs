@@ -8,10 +8,12 @@ use serde_json::Value;
 use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
-const OURS: [(&str, &[&str]); 6] = [
+const OURS: [(&str, &[&str]); 8] = [
     ("agent", &["init", "protocols", "rustjail"]),
+    ("jail", &["rustjail"]),
     ("image-builder", &["protocols"]),
     ("init", &[]),
+    ("probe", &[]),
     ("protocols", &[]),
     ("rustjail", &[]),
     ("tests", &["image-builder", "protocols"]),

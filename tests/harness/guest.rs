@@ -106,6 +106,27 @@ impl GuestBuilder {
         self
     }
 
+    /// With anything else in the initrd, in the place of the flavour's.
+    ///
+    /// # Panics
+    /// When the path is none.
+    #[must_use]
+    pub fn node(mut self, path: &str, node: Node) -> GuestBuilder {
+        let path = TreePath::parse(path).expect("a path in the guest");
+        self.files.insert(path, node).expect("each file once");
+        self
+    }
+
+    /// With a static program of the workspace (`image-builder program NAME`) in the initrd.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn program(self, path: &str, name: &str) -> Result<GuestBuilder> {
+        let file = product(name).with_context(|| format!("run `image-builder program {name}`"))?;
+        let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(self.node(path, Node::new(0o755, Kind::File(content))))
+    }
+
     /// Boots, and waits for the agent.
     ///
     /// # Errors

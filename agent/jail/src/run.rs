@@ -194,6 +194,10 @@ fn wait(starting: &Starting) -> Result<u8> {
 fn root_switch() -> Result<RootSwitch> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     let root = table.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
-    let is_first = root.is_none_or(|line| line.contains(" - rootfs "));
+    // It has no parent but itself. A bind of it can be pivoted as any other mount.
+    let is_first = root.is_none_or(|line| {
+        let mut ids = line.split(' ');
+        line.contains(" - rootfs ") && ids.next() == ids.next()
+    });
     Ok(if is_first { RootSwitch::Move } else { RootSwitch::Pivot })
 }

@@ -28,6 +28,28 @@ impl AgentArgs {
     }
 }
 
+/// `image-builder program`.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramArgs {
+    /// Packages of the workspace, each with a binary of its name.
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl ProgramArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = global.layout()?;
+        for name in &self.names {
+            agent::build_program(&layout, name, global.progress()).await?;
+        }
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let manifest = Manifest::read(&layout);
+        let made: Vec<_> = names.iter().filter_map(|name| manifest.products.get(*name)).collect();
+        global.print(&made, || products(&manifest, &names))
+    }
+}
+
 /// `image-builder initrd`.
 #[derive(Debug, Args)]
 pub(crate) struct InitrdArgs {

@@ -48,6 +48,8 @@ enum Command {
     Kernel(kernel::Command),
     /// Build the static agent binary.
     Agent(build::AgentArgs),
+    /// Build other static programs of the workspace, such as the OCI runner `jail`.
+    Program(build::ProgramArgs),
     /// Pack the agent into an initrd.
     Initrd(build::InitrdArgs),
     /// Build everything: kernel, agent and initrd.
@@ -64,6 +66,7 @@ impl Cli {
         match self.command {
             Command::Kernel(command) => interruptible(command.execute(&global)).await,
             Command::Agent(args) => interruptible(args.execute(&global)).await,
+            Command::Program(args) => interruptible(args.execute(&global)).await,
             Command::Initrd(args) => interruptible(args.execute(&global)).await,
             Command::Build(args) => interruptible(args.execute(&global)).await,
             Command::Pod(command) => command.execute(&global).await,

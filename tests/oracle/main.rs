@@ -1,0 +1,141 @@
+//! The oracle: the same bundles through our runtime, crun and runc, in the same guest. What a probe sees inside must be
+//! the same, but for the differences that are listed with their reason.
+//!
+//! crun and runc are Debian's packages of the machine that runs the tests.
+
+mod bundle;
+mod differences;
+mod document;
+mod report;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use image_builder::host;
+use tests::{Guest, GuestBuilder};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use bundle::Bundle;
+use differences::KNOWN;
+use report::{Difference, Reports, Run};
+
+/// How long one run may say nothing: emulation is slow, and a runtime may take its whole minute.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// Runtimes that ours is compared with.
+const OTHERS: [&str; 2] = ["crun", "runc"];
+
+fn guest(bundles: &[Bundle]) -> Result<GuestBuilder> {
+    let words = ["agent.debug_console", "agent.debug_console_vport=1026"];
+    let mut builder = Guest::builder().flavour("debug").cpus(2).memory(1024).cmdline(&words);
+    // The two share libraries.
+    let mut files = host::closure("crun", &["/usr/bin/crun".into()])?;
+    files.extend(host::closure("runc", &["/usr/sbin/runc".into()])?);
+    for (path, node) in files {
+        builder = builder.node(&path, node);
+    }
+    for name in ["jail", "probe"] {
+        builder = builder.program(&format!("/oracle/{name}"), name)?;
+    }
+    builder = builder.file("/oracle/run.sh", include_str!("run.sh"));
+    for bundle in bundles {
+        let file = |name: &str| format!("/oracle/bundle/{}/{name}", bundle.name);
+        builder = builder
+            .file(&file("config.json"), &bundle.spec.to_string())
+            .file(&file("prepare"), &bundle.prepare)
+            .file(&file("after"), &bundle.after);
+    }
+    Ok(builder)
+}
+
+/// Runs all of it; gives what was printed.
+async fn run(guest: &Guest) -> Result<String> {
+    let mut console = guest.vm().dial(1026).await?;
+    // What is typed is echoed: the first mark must not be taken for the last.
+    console.write_all(b"stty -echo; sh /oracle/run.sh; echo @@'over'\n").await?;
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 65536];
+    loop {
+        let count = tokio::time::timeout(SILENCE, console.read(&mut buffer)).await;
+        let tail = || String::from_utf8_lossy(&all[all.len().saturating_sub(2000)..]).into_owned();
+        let count = count.with_context(|| format!("waiting for more after {}", tail()))??;
+        ensure!(count > 0, "the console ended after {}", tail());
+        all.extend_from_slice(&buffer[..count]);
+        if all.windows(6).rev().take(buffer.len() + 6).any(|window| window == b"@@over") {
+            return Ok(String::from_utf8_lossy(&all).replace('\r', ""));
+        }
+    }
+}
+
+#[tokio::test]
+async fn bundles_are_seen_alike_by_whoever_runs_them() -> Result<()> {
+    let mut bundles = bundle::all();
+    // For people: only the bundles whose name has this in it.
+    let only = std::env::var("ORACLE").ok();
+    bundles.retain(|bundle| only.as_ref().is_none_or(|only| bundle.name.contains(only.as_str())));
+    let names: BTreeSet<_> = bundles.iter().map(|bundle| bundle.name).collect();
+    assert_eq!(names.len(), bundles.len(), "two bundles have the same name");
+    let guest = guest(&bundles)?.boot().await?;
+    let text = run(&guest).await?;
+    if let Some(path) = std::env::var_os("ORACLE_OUTPUT") {
+        std::fs::write(path, &text)?;
+    }
+    let reports = Reports::parse(&text)?;
+    let mut unknown = Vec::new();
+    let mut seen = BTreeSet::new();
+    println!("{:<36} {:<10} {:<10}", "bundle", "crun", "runc");
+    for bundle in &bundles {
+        let ours = reports.run(bundle.name, "jail")?;
+        let mut cells = Vec::new();
+        for other in OTHERS {
+            let theirs = reports.run(bundle.name, other)?;
+            let (mut known, mut new) = (0, 0);
+            for difference in reports.compare(bundle, ours, theirs) {
+                match KNOWN.iter().position(|entry| entry.covers(bundle.name, other, &difference)) {
+                    Some(index) => {
+                        seen.insert(index);
+                        known += 1;
+                    }
+                    None => {
+                        new += 1;
+                        unknown.push((bundle.name, other, difference));
+                    }
+                }
+            }
+            cells.push(match (new, known) {
+                (0, 0) => "same".to_owned(),
+                (0, known) => format!("{known} listed"),
+                (new, _) => format!("{new} NEW"),
+            });
+        }
+        println!("{:<36} {:<10} {:<10}", bundle.name, cells[0], cells[1]);
+        check_ours(bundle, ours)?;
+    }
+    for (bundle, other, Difference { place, ours, theirs }) in &unknown {
+        println!("\n{bundle}, {other}, {place}\n  jail {ours}\n  {other} {theirs}");
+    }
+    println!("\n{} bundles; {} differences that are not listed", bundles.len(), unknown.len());
+    ensure!(unknown.is_empty(), "{} differences are not listed", unknown.len());
+    if only.is_none() {
+        let stale: Vec<_> =
+            (0..KNOWN.len()).filter(|index| !seen.contains(index)).map(|index| &KNOWN[index]).collect();
+        ensure!(stale.is_empty(), "no difference any more: {stale:?}");
+    }
+    Ok(())
+}
+
+/// What must be so whatever others do: nothing is left, and what cannot be run says why.
+fn check_ours(bundle: &Bundle, run: &Run) -> Result<()> {
+    ensure!(run.left.is_empty(), "{} leaves {:?} behind", bundle.name, run.left);
+    if bundle.is_refused {
+        ensure!(
+            run.status == 125 && run.said.starts_with("jail: "),
+            "{}: status {}, {:?}",
+            bundle.name,
+            run.status,
+            run.said
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Reports what a process sees and may do, as one line of JSON.
+//!
+//! Promises that a report says nothing that differs from run to run by itself: no ids of mounts or processes, no times.
+//! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--call NAME`.
+//! `--exit STATUS` is what it ends with.
+
+mod attempt;
+mod process;
+mod sys;
+mod view;
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let mut tried = serde_json::Map::new();
+    let mut status = 0;
+    let mut seen = json!({
+        "args": args,
+        "env": std::env::vars_os().map(|(name, value)| {
+            format!("{}={}", name.to_string_lossy(), value.to_string_lossy())
+        }).collect::<Vec<_>>(),
+    });
+    for (name, section) in process::sections().into_iter().chain(view::sections()) {
+        seen[name] = section;
+    }
+    for pair in args.windows(2).skip(1) {
+        let [what, subject] = pair else { continue };
+        if what == "--exit" {
+            status = subject.parse().unwrap_or(1);
+        }
+        if let Some(result) = attempt::attempt(what, subject) {
+            tried.insert(format!("{} {subject}", &what[2..]), result);
+        }
+    }
+    seen["tried"] = Value::Object(tried);
+    println!("{seen}");
+    ExitCode::from(status)
+}

@@ -1,0 +1,104 @@
+//! System calls that nothing wraps.
+#![allow(unsafe_code)]
+
+use std::ffi::c_long;
+use std::io;
+
+fn told(result: c_long) -> Result<c_long, String> {
+    if result < 0 {
+        Err(format!("errno {}", io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+    } else {
+        Ok(result)
+    }
+}
+
+/// Policy, flags, nice value, priority, and the times of the deadline policy (`sched_getattr(2)`).
+pub(crate) fn scheduler() -> String {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let mut attr = Attr::default();
+    // SAFETY: the kernel fills at most the size given.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size_of::<Attr>(), 0) };
+    match told(result) {
+        Ok(_) => format!(
+            "policy {} flags {} nice {} priority {} times {} {} {}",
+            attr.policy, attr.flags, attr.nice, attr.priority, attr.runtime, attr.deadline, attr.period
+        ),
+        Err(text) => text,
+    }
+}
+
+/// Class and level.
+pub(crate) fn io_priority() -> String {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) };
+    told(result).map_or_else(|text| text, |value| format!("class {} level {}", value >> 13, value & 0x1fff))
+}
+
+/// The execution domain.
+pub(crate) fn personality() -> String {
+    // SAFETY: takes an integer only; this one changes nothing.
+    told(unsafe { libc::syscall(libc::SYS_personality, 0xffff_ffffu64) })
+        .map_or_else(|text| text, |value| value.to_string())
+}
+
+/// Whether the process leads its session.
+pub(crate) fn is_session_leader() -> bool {
+    // SAFETY: takes an integer only.
+    unsafe { libc::getsid(0) == libc::getpid() }
+}
+
+/// `type;uid;gid;permissions;name` of the session keyring (`keyctl(2)`, KEYCTL_DESCRIBE).
+pub(crate) fn session_keyring() -> Result<String, String> {
+    const KEYCTL_GET_KEYRING_ID: i32 = 0;
+    const KEYCTL_DESCRIBE: i32 = 6;
+    const SESSION: i32 = -3;
+    // SAFETY: takes integers only.
+    let serial = told(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, SESSION, 0) })?;
+    let mut text = [0u8; 256];
+    // SAFETY: the kernel writes at most the length given.
+    let length = told(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, serial, text.as_mut_ptr(), text.len())
+    })?;
+    let length = usize::try_from(length).unwrap_or(0).min(text.len());
+    Ok(String::from_utf8_lossy(&text[..length]).trim_end_matches('\0').to_owned())
+}
+
+/// Makes a system call that is harmless whether it works or not; gives `ok` or its error number. `socket:40` has an
+/// argument.
+pub(crate) fn call(name: &str) -> String {
+    let (name, argument) = name.split_once(':').unwrap_or((name, "0"));
+    let argument: c_long = argument.parse().unwrap_or(0);
+    // SAFETY: integers, null pointers (which the kernel refuses with EFAULT) and static strings with a NUL.
+    let result = unsafe {
+        match name {
+            "getppid" => libc::syscall(libc::SYS_getppid),
+            "chmod" => libc::syscall(libc::SYS_chmod, c"/no/such/file".as_ptr(), argument),
+            "mkdir" => libc::syscall(libc::SYS_mkdir, c"/no/such/directory/below".as_ptr(), argument),
+            "personality" => libc::syscall(libc::SYS_personality, argument),
+            "socket" => libc::syscall(libc::SYS_socket, argument, 1, 0),
+            "mount" => libc::syscall(libc::SYS_mount, 0, 0, 0, 0, 0),
+            "clone3" => libc::syscall(libc::SYS_clone3, 0, 0),
+            "unshare" => libc::syscall(libc::SYS_unshare, argument),
+            "sethostname" => libc::syscall(libc::SYS_sethostname, c"probed".as_ptr(), 6),
+            "keyctl" => libc::syscall(libc::SYS_keyctl, 6, -3, 0, 0),
+            "kill" => libc::syscall(libc::SYS_kill, 999_999, 0),
+            "lseek" => libc::syscall(libc::SYS_lseek, 999, argument, 0),
+            "mknod" => {
+                libc::syscall(libc::SYS_mknod, c"/tmp/probed-node".as_ptr(), libc::S_IFCHR | 0o666, argument)
+            }
+            _ => return format!("no such attempt: {name}"),
+        }
+    };
+    told(result).map_or_else(|text| text, |_| "ok".into())
+}
