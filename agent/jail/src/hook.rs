@@ -1,6 +1,7 @@
 //! Hooks that run in the runtime's own namespaces.
 
 use std::io::{Seek as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -30,7 +31,10 @@ fn run_one(hook: &HookPlan, state: &Value, bundle: &Path) -> Result<()> {
         command.arg0(name).args(rest);
     }
     command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    let mut child = command.current_dir(bundle).stdin(stdin).spawn().context("start it")?;
+    // What it says is for whoever runs the container, not part of the container's output.
+    let said = std::io::stderr().as_fd().try_clone_to_owned()?;
+    let command = command.current_dir(bundle).stdin(stdin).stdout(said);
+    let mut child = command.spawn().context("start it")?;
     if let Some(seconds) = hook.timeout
         && !ends_within(&child, seconds)?
     {

@@ -23,7 +23,8 @@ impl Failure {
         Failure { kind: ErrorKind::Denied, text: text.into() }
     }
 
-    /// This guest does not have it.
+    /// This build does not have it.
+    #[cfg(not(feature = "policy"))]
     pub(crate) fn unsupported(text: impl Into<String>) -> Failure {
         Failure { kind: ErrorKind::Unsupported, text: text.into() }
     }
