@@ -1,4 +1,4 @@
-//! What the golden files of rustjail, and the bundles of the oracle, say of properties.
+//! What the golden files of rustjail say of properties.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -107,16 +107,4 @@ impl Golden {
     pub(crate) fn properties(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
-}
-
-/// A bundle that other runtimes run too.
-#[derive(Debug)]
-pub(crate) struct Bundle {
-    pub(crate) name: String,
-    pub(crate) properties: Vec<String>,
-}
-
-/// The oracle's bundles.
-pub(crate) fn bundles() -> Vec<Bundle> {
-    Vec::new()
 }

@@ -5,6 +5,7 @@
 //! without a test fails; so do a test's name that no source has, and a golden file on a property that is not listed.
 //! `UPDATE_DOCS=1` writes the table between its markers and leaves the rest of the page alone.
 
+mod bundles;
 mod golden;
 mod table;
 
@@ -56,7 +57,7 @@ fn properties(sections: &[Section]) -> impl Iterator<Item = &Property> {
 fn the_table_of_properties_is_up_to_date() {
     let path = workspace().join("docs/oci.md");
     let page = std::fs::read_to_string(&path).unwrap();
-    let table = table::of(&list(), &Golden::read(), &golden::bundles());
+    let table = table::of(&list(), &Golden::read(), &bundles::all());
     let (before, rest) = page.split_once(table::BEGIN).expect("the page has the begin marker");
     let (_, after) = rest.split_once(table::END).expect("the page has the end marker");
     let wanted = format!("{before}{}\n{table}{}{after}", table::BEGIN, table::END);
@@ -71,7 +72,7 @@ fn the_table_of_properties_is_up_to_date() {
 
 #[test]
 fn every_property_is_listed_once_and_has_a_test() {
-    let (sections, golden, bundles) = (list(), Golden::read(), golden::bundles());
+    let (sections, golden) = (list(), Golden::read());
     let mut names = BTreeSet::new();
     for property in properties(&sections) {
         assert!(names.insert(property.name.as_str()), "{} is listed twice", property.name);
@@ -84,11 +85,18 @@ fn every_property_is_listed_once_and_has_a_test() {
         .map(|property| property.name.as_str())
         .collect();
     assert!(untested.is_empty(), "no golden case: {untested:#?}");
-    let named = golden
-        .properties()
-        .chain(bundles.iter().flat_map(|bundle| bundle.properties.iter().map(String::as_str)));
-    let unknown: BTreeSet<&str> = named.filter(|name| !names.contains(name)).collect();
+    let unknown: BTreeSet<&str> = golden.properties().filter(|name| !names.contains(name)).collect();
     assert!(unknown.is_empty(), "properties.toml does not list: {unknown:#?}");
+}
+
+#[test]
+fn bundles_of_the_oracle_name_properties() {
+    let sections = list();
+    let names: Vec<&str> = properties(&sections).map(|property| property.name.as_str()).collect();
+    for bundle in bundles::all() {
+        let unknown = bundle.unknown(&names);
+        assert!(unknown.is_empty(), "{}: properties.toml does not list {unknown:?}", bundle.name);
+    }
 }
 
 #[test]

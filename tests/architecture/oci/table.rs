@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::golden::{Bundle, Case, Golden, Outcome};
+use super::bundles::Bundle;
+use super::golden::{Case, Golden, Outcome};
 use super::{Property, Section};
 
 pub(crate) const BEGIN: &str =
@@ -33,7 +34,7 @@ fn summary(sections: &[Section], golden: &Golden, bundles: &[Bundle]) -> String 
         let here = here(property, golden.cases(&property.name));
         let count = match here.split([':', ' ', ';']).next().unwrap_or_default() {
             "supported" => {
-                let compared = bundles.iter().any(|bundle| bundle.properties.contains(&property.name));
+                let compared = bundles.iter().any(|bundle| bundle.is_about(&property.name));
                 seen += usize::from(compared || !property.guest.is_empty());
                 &mut supported
             }
@@ -108,7 +109,7 @@ fn tests(property: &Property, cases: &[Case], bundles: &[Bundle]) -> String {
     let guest = property.guest.iter().map(|name| format!("`{name}`"));
     let oracle = bundles
         .iter()
-        .filter(|bundle| bundle.properties.contains(&property.name))
+        .filter(|bundle| bundle.is_about(&property.name))
         .map(|bundle| format!("oracle `{}`", bundle.name));
     golden.chain(guest).chain(oracle).collect::<Vec<_>>().join(", ")
 }

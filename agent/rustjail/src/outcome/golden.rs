@@ -73,6 +73,17 @@ impl Case {
     }
 }
 
+/// Says which case it was that broke a law.
+struct Named(String);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in {}", self.0);
+        }
+    }
+}
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
@@ -135,7 +146,11 @@ fn outcomes_are_golden() {
         let file: File = read(&path);
         let names: BTreeSet<&str> = file.cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names.len(), file.cases.len(), "{}: each case has a name of its own", path.display());
-        let got: Vec<Case> = file.cases.iter().map(|case| case.run(&base)).collect();
+        let run = |case: &Case| {
+            let _named = Named(format!("{}: {}", path.display(), case.name));
+            case.run(&base)
+        };
+        let got: Vec<Case> = file.cases.iter().map(run).collect();
         if is_update() {
             let file = File { properties: file.properties, cases: got };
             write(&path, &file);

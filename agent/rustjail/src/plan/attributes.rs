@@ -106,6 +106,13 @@ fn scheduler(spec: &SpecScheduler) -> Result<Scheduler, PlanError> {
     if !deadline && times != [0; 3] {
         return invalid("runtime, deadline and period are for SCHED_DEADLINE".into());
     }
+    // sched(7), "SCHED_DEADLINE"; below 1024 ns the kernel counts none. A period of 0 is the deadline.
+    let [runtime, latest, period] = times;
+    if deadline && !(runtime >= 1024 && runtime <= latest && (period == 0 || latest <= period)) {
+        return invalid(format!(
+            "runtime {runtime}, deadline {latest} and period {period} do not rise from 1024 nanoseconds on"
+        ));
+    }
     let mut flags = 0;
     for flag in spec.flags().iter().flatten() {
         flags |= match flag {

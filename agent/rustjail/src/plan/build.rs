@@ -260,7 +260,10 @@ fn labelled(mut mount: MountPlan, linux: Option<&Linux>) -> Result<MountPlan, Pl
         if label.contains(['\0', '"']) {
             return Err(PlanError::Invalid(format!("linux.mountLabel {label:?} is no label")));
         }
-        options.push(("context".into(), Some(label.to_owned())));
+        // A mount may have one of its own.
+        if options.iter().all(|(name, _)| name != "context") {
+            options.push(("context".into(), Some(label.to_owned())));
+        }
     }
     Ok(mount)
 }
