@@ -118,6 +118,23 @@ pub(crate) const KNOWN: &[Known] = &[
     known("hook-prestart-that-fails", "crun", "after", "with crun the state of these hooks says created; the runtime spec has creating"),
     known("hook-start-container", "crun", "after", "with crun the state says starting, which the runtime spec does not know"),
     known("hook-poststart", "runc", "after", "with runc the state says created; the program runs by then"),
+    known("words-of-a-bind", "crun", "mounts//words/ro+rw", "of two words that contradict each other crun takes the one that restricts; with us, as with runc, the last counts"),
+    known("words-of-a-bind", "crun", "mounts//words/noexec+exec", "as above"),
+    known("words-of-a-bind", "*", "mounts//words/*", "crun drops the flags of the source's mount, runc where a word changes any; we keep them"),
+    known("words-of-a-*", "crun", "root/words", "crun makes the directories above a missing mount point sticky; no permission follows from it"),
+    known("readonly-root-gets-its-places", "crun", "root/made", "as above"),
+    known("readonly-root-gets-its-places", "*", "after", "which modes a missing mount point is made with is the runtime's own affair: a mount covers it"),
+    known("readonly-root-gets-its-places", "*", "mounts//made/file", "crun and runc drop the flags of the source's mount; we keep them"),
+    known("readonly-root-gets-its-places", "runc", "mounts//", "as for `readonly-root`"),
+    known("file-through-a-link", "*", "mounts//outside", "crun and runc drop the flags of the source's mount; we keep them"),
+    known("masks-and-mounts", "*", "tried/create /a/below/*", "a read-only path is read-only with all that is mounted below it; with crun and runc only its own mount is"),
+    known("masks-and-mounts", "*", "mounts//a/below/file*", "as `/proc/keys`; with crun, which masks first, the cover comes along when the path above is made read-only"),
+    known("masks-and-mounts", "*", "mounts//a/below*", "a read-only path is read-only with all that is mounted below it; with crun and runc only its own mount is"),
+    known("mask-through-a-link", "*", "mounts//secret/file", "as `/proc/keys`"),
+    known("mask-through-a-link", "crun", "mounts//kept", "crun drops the flags of the mount that a path is on; we keep them"),
+    known("io-weight-of-a-device", "runc", "refused", "runc passes over a weight that the device's queue cannot have"),
+    known("hooks-in-their-order", "crun", "signals/SigBlk", "crun leaves SIGCHLD blocked in the program after these hooks; we hand no blocked signal on"),
+    known("hooks-in-their-order", "*", "after", "our createContainer hooks see the container's hostname, others set it after them; the runtime spec has no order for it"),
 ];
 
 const fn known(
