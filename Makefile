@@ -9,7 +9,7 @@ BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
 
-.PHONY: help setup build flavours images run test lint unit fuzz guest-tests conformance soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit fuzz programs guest-tests conformance oracle soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
+
+programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
+	@$(BUILDER) program jail probe
 
 images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into out/images
 	@tests/samples/build-images.sh
@@ -50,11 +53,14 @@ unit: setup ## Tests that assume nothing but cargo
 fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
-guest-tests: build flavours images ## Tests that boot guests under QEMU
+guest-tests: build flavours programs images ## Tests that boot guests under QEMU
 	$(CARGO) nextest run --locked -p tests -P guest
 
 conformance: build flavours images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
+
+oracle: build flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
+	$(CARGO) nextest run --locked -p tests -P oracle
 
 soak: build images ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
 	$(CARGO) nextest run --locked -p tests -P load

@@ -9,4 +9,5 @@ mod files;
 mod layers;
 mod oci;
 mod protocol;
+mod security;
 mod source;

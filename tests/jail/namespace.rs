@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use protocols::oci::LinuxNamespace;
+use protocols::oci::{LinuxIDMapping, LinuxNamespace};
 use tests::{Code, Container, Inspector, expect_code};
 
 use crate::in_guest;
@@ -199,6 +199,43 @@ async fn a_pods_containers_can_share_one_pid_namespace() -> Result<()> {
         assert_ne!(of(&one).await?["pid"], of(&apart).await?["pid"]);
         assert!(one.sh("ps -o args").await?.contains("sleep 2222"));
         assert_eq!(two.sh("tr '\\0' ' ' </proc/1/cmdline").await?.trim(), "sleep 1111");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_user_namespace_is_the_containers_and_of_what_is_executed_in_it() -> Result<()> {
+    in_guest(async |guest| {
+        let inspector = guest.inspector().await?;
+        let with = |id: &str| {
+            guest.container(id).linux(|linux| {
+                linux.Namespaces.extend([namespace("user", ""), namespace("network", "")]);
+                let range =
+                    LinuxIDMapping { HostID: 100_000, ContainerID: 0, Size: 65536, ..Default::default() };
+                linux.UIDMappings = vec![range.clone()];
+                linux.GIDMappings = vec![range];
+            })
+        };
+        // The pod's IPC namespace belongs to the guest, and so does what shows its queues.
+        let one = with("one").spec(|spec| spec.Mounts.retain(|mount| mount.type_ != "mqueue")).run().await?;
+        let (mine, agents) = (of(&one).await?, of_agent(&inspector).await?);
+        assert_ne!(mine["user"], agents["user"]);
+        assert_eq!(one.sh("tr -s ' ' < /proc/self/uid_map; id -u; id -g").await?.trim(), "0 100000 65536\n0\n0");
+        // The guest sees it as somebody else, and what it may do ends at its namespace.
+        let pid = guest_pid(&inspector, "one").await?;
+        let look = format!("sed -n 's/^Uid:[[:space:]]*\\([0-9]*\\).*/\\1/p' /guest/proc/{pid}/status");
+        assert_eq!(inspector.sh(&look).await?, "100000");
+        assert_eq!(one.sh("mknod /dev/shm/node c 1 3 2>&1 | grep -c 'not permitted'").await?, "1");
+        let devices = one.sh("stat -c '%n %t:%T' /dev/null /dev/tty; echo x > /dev/null; grep -c ' /dev/null ' /proc/self/mountinfo");
+        assert_eq!(devices.await?, "/dev/null 1:3\n/dev/tty 5:0\n1");
+        let user = one.exec(["id", "-u"]).process(|process| process.User.mut_or_insert_default().UID = 33);
+        assert_eq!(user.run().await?.success()?.trim(), "33");
+        one.remove().await?;
+        // A file system that only the guest may mount is refused, and nothing is left of the container.
+        let text = expect_code(with("two").try_create().await, Code::INTERNAL);
+        assert!(text.contains("mqueue"), "{text}");
+        guest.container("two").run().await?;
         Ok(())
     })
     .await

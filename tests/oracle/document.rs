@@ -1,9 +1,7 @@
-//! Two parts of docs/oci.md are made from what the test uses: the differences, and which bundles are about a property.
+//! The list of differences in docs/oci.md is made from the one that the test uses.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::bundle;
 use crate::differences::KNOWN;
 
 /// A part of the document stands between two marks of its name.
@@ -12,20 +10,6 @@ fn replaced(text: &str, part: &str, content: &str) -> String {
     let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("docs/oci.md has no {begin:?}"));
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("docs/oci.md has no {end:?}"));
     format!("{before}{begin}{content}{end}{after}")
-}
-
-fn bundles() -> String {
-    let mut by_property: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for bundle in bundle::all() {
-        for property in bundle.properties {
-            by_property.entry(property).or_default().push(bundle.name);
-        }
-    }
-    let mut table = "| property | bundles |\n|---|---|\n".to_owned();
-    for (property, names) in by_property {
-        table += &format!("| `{property}` | {} |\n", names.join(", "));
-    }
-    table
 }
 
 fn table() -> String {
@@ -48,7 +32,6 @@ fn the_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/oci.md");
     let text = std::fs::read_to_string(&path).expect("docs/oci.md");
     let wanted = replaced(&text, "differences", &table());
-    let wanted = replaced(&wanted, "bundles", &bundles());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, wanted).expect("write docs/oci.md");
     } else {

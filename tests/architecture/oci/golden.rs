@@ -54,7 +54,8 @@ impl FileCase {
         if let Some(error) = self.error {
             return Outcome::Refusal(error);
         }
-        let warnings = self.changed.get("cgroup/warnings").and_then(|list| list[0].as_str());
+        let lists = ["cgroup/warnings", "warnings"].map(|place| self.changed.get(place));
+        let warnings = lists.into_iter().flatten().next().and_then(|list| list[0].as_str());
         match (self.changed.len() + self.removed.len(), warnings) {
             (0, _) => Outcome::Nothing,
             (1, Some(warning)) => Outcome::Warning(warning.to_owned()),

@@ -12,7 +12,7 @@ mod golden;
 mod laws;
 mod listing;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -38,6 +38,8 @@ pub struct Outcome {
     pub exec: JailPlan,
     /// The control group.
     pub cgroup: Value,
+    /// What is left out of the config.
+    pub warnings: Vec<String>,
 }
 
 impl Outcome {
@@ -46,17 +48,18 @@ impl Outcome {
     /// # Errors
     /// The text of the first refusal, as a caller reads it.
     pub fn of_config(config: &Value, circumstances: &Circumstances) -> Result<Outcome, String> {
-        let spec: Spec = parse(config)?;
+        let (spec, warnings) = parse(config)?;
         let init = plan::init(&spec, options()).map_err(|error| error.to_string())?;
-        let mut process = config["process"].clone();
+        let mut further = config.clone();
         if let Some(patch) = &circumstances.exec {
-            merge(&mut process, patch);
+            merge(&mut further["process"], patch);
         }
-        let process: Process = parse(&process)?;
-        let exec = plan::exec(&process, &ExecOptions { spec: &spec }).map_err(|error| error.to_string())?;
+        let (further, _) = parse(&further)?;
+        let process = further.process().as_ref().ok_or("there is no process")?;
+        let exec = plan::exec(process, &ExecOptions { spec: &spec }).map_err(|error| error.to_string())?;
         let cgroup = cgroup::outcome::of_linux(spec.linux().as_ref(), &circumstances.present)
             .map_err(|error| error.to_string())?;
-        Ok(Outcome { init, exec, cgroup })
+        Ok(Outcome { init, exec, cgroup, warnings })
     }
 
     /// As a tree that two outcomes can be compared by; of the further process only what differs from the first.
@@ -71,7 +74,13 @@ impl Outcome {
         let Change { changed, removed } = change(&init, &exec);
         let gone = removed.into_iter().map(|path| (path, Value::Null));
         let exec = changed.into_iter().chain(gone).collect::<Map<_, _>>();
-        let tree = [("init", init), ("exec", Value::Object(exec)), ("cgroup", self.cgroup.clone())];
+        let warnings = self.warnings.clone().into();
+        let tree = [
+            ("init", init),
+            ("exec", Value::Object(exec)),
+            ("cgroup", self.cgroup.clone()),
+            ("warnings", warnings),
+        ];
         Value::Object(tree.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
     }
 }
@@ -81,8 +90,8 @@ fn options() -> InitOptions<'static> {
     InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c1", path: "/run/c1" } }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(json: &Value) -> Result<T, String> {
-    T::deserialize(json).map_err(|error| format!("config.json: {error}"))
+fn parse(json: &Value) -> Result<(Spec, Vec<String>), String> {
+    plan::config::read(json.clone()).map_err(|error| format!("config.json: {error}"))
 }
 
 /// Decides of a text, and holds the outcome against the laws that hold for any.

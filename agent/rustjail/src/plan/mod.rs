@@ -7,6 +7,7 @@
 mod attributes;
 mod build;
 mod check;
+pub mod config;
 mod hook;
 mod identity;
 mod mount;
