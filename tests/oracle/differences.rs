@@ -108,6 +108,7 @@ pub(crate) const KNOWN: &[Known] = &[
     known("selinux-without-selinux", "crun", "refused", "crun passes over a label that the kernel does not know; the runtime spec asks for an error"),
     known("cache-allocation-without-it", "crun", "refused", "crun passes over what it does not know here"),
     known("user*", "crun", "keyring", "crun makes the keyring before it becomes the namespace's root, so it is nobody's there"),
+    known("user*", "crun", "devices/null", "crun gives the guest's null device to the root of the namespace; with us it stays the guest's"),
     known("user*", "crun", "mounts//dev/*", "crun binds devices noexec"),
     known("user*", "runc", "devices/mqueue", "with runc the group is one that the namespace does not have"),
     known("user*", "runc", "mounts", "runc masks paths first, as crun does"),

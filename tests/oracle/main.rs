@@ -76,8 +76,11 @@ async fn bundles_are_seen_alike_by_whoever_runs_them() -> Result<()> {
     bundles.retain(|bundle| only.as_ref().is_none_or(|only| bundle.name.contains(only.as_str())));
     let names: BTreeSet<_> = bundles.iter().map(|bundle| bundle.name).collect();
     assert_eq!(names.len(), bundles.len(), "two bundles have the same name");
-    let guest = guest(&bundles)?.boot().await?;
-    let text = run(&guest).await?;
+    let text = match std::env::var_os("ORACLE_INPUT") {
+        // For people who edit the list: what a former run has printed.
+        Some(path) => std::fs::read_to_string(path)?,
+        None => run(&guest(&bundles)?.boot().await?).await?,
+    };
     if let Some(path) = std::env::var_os("ORACLE_OUTPUT") {
         std::fs::write(path, &text)?;
     }
