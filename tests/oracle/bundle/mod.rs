@@ -1,5 +1,6 @@
 //! Bundles: an ordinary container, changed in one or a few properties each.
 
+mod more;
 mod mount;
 mod namespace;
 mod process;
@@ -28,7 +29,8 @@ pub(crate) struct Bundle {
 
 /// All bundles.
 pub(crate) fn all() -> Vec<Bundle> {
-    let parts = [process::all(), mount::all(), namespace::all(), resource::all(), refused::all()];
+    let parts =
+        [process::all(), mount::all(), namespace::all(), resource::all(), refused::all(), more::all()];
     parts.into_iter().flatten().collect()
 }
 
