@@ -22,6 +22,7 @@ use crate::config::{Config, ServerAddr};
 use crate::console;
 use crate::container::SecurityModules;
 use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
+use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind, chain};
 use crate::files::Copies;
 use crate::guest::clock::Clock;
@@ -93,6 +94,7 @@ pub(crate) struct Agent {
     pub(crate) registry: Registry,
     pub(crate) sandbox: Sandbox,
     pub(crate) storages: StorageRegistry,
+    pub(crate) devices: DeviceWatch,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) commands: Arc<Commands>,
     pub(crate) network: Network,
@@ -130,6 +132,7 @@ impl Kind for CreateError {
 impl Agent {
     fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
         let paths = Paths::default();
+        let devices = DeviceWatch::start(config.hotplug_timeout)?;
         Ok(Arc::new(Agent {
             mem_agent: MemAgent::new(&config.mem_agent),
             config,
@@ -140,7 +143,8 @@ impl Agent {
             sandbox: Sandbox::default(),
             storages: StorageRegistry::default(),
             launcher,
-            network: Network::new(),
+            network: Network::new(devices.clone()),
+            devices,
             oom: OomWatch::start()?,
             metrics: Metrics::default(),
             copies: Copies::default(),
@@ -167,7 +171,7 @@ impl Agent {
                 &request,
                 &agent.paths.state.join("sandbox"),
                 || runtime.block_on(load()).map(|modules| loaded = modules),
-                |storage| agent.storages.acquire(storage, agent.config.hotplug_timeout),
+                |storage| agent.storages.acquire(storage, &agent.devices),
                 |point| agent.release_storage(point),
             );
             if made.is_err() {
@@ -205,6 +209,7 @@ impl Agent {
         for point in storages.iter().rev() {
             self.release_storage(point);
         }
+        self.storages.release_pinned();
         self.shutdown.send_replace(true);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A booted guest.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
 use image_builder::format::cpio;
 use image_builder::tree::{Kind, Node, Tree, TreePath};
-use image_builder::vm::{AgentClient, Disk, Machine, Share, Vm, VmConfig};
+use image_builder::vm::{AgentClient, Disk, Growth, Machine, Share, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
@@ -36,6 +37,8 @@ pub struct GuestBuilder {
     flavour: Option<String>,
     shares: Vec<Share>,
     files: Tree,
+    growth: Growth,
+    qemu: Vec<OsString>,
 }
 
 impl GuestBuilder {
@@ -78,6 +81,20 @@ impl GuestBuilder {
     #[must_use]
     pub fn disk(mut self, path: &Path) -> GuestBuilder {
         self.disks.push(path.to_owned());
+        self
+    }
+
+    /// With room for more processors and memory than it has at the start; 0 for none.
+    #[must_use]
+    pub fn growth(mut self, cpus: u32, memory_mib: u32) -> GuestBuilder {
+        self.growth = Growth { cpus, memory_mib };
+        self
+    }
+
+    /// With more arguments for QEMU.
+    #[must_use]
+    pub fn qemu(mut self, arguments: &[&str]) -> GuestBuilder {
+        self.qemu.extend(arguments.iter().map(OsString::from));
         self
     }
 
@@ -145,6 +162,8 @@ impl GuestBuilder {
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
         config.shares = self.shares;
+        config.growth = self.growth;
+        config.extra = self.qemu;
         config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
             path,

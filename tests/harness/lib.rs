@@ -18,6 +18,7 @@ mod guest;
 mod inspect;
 mod network;
 mod passfd;
+mod plug;
 mod process;
 mod raw;
 
@@ -27,6 +28,7 @@ pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
 pub use network::{address, link};
 pub use passfd::Passed;
+pub use plug::{Port, host_tool, seen};
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient};
 pub use ttrpc::Code;

@@ -20,7 +20,7 @@ use super::undo::Undo;
 use super::user::{self, UserNames};
 use super::{ContainerError, Shared, State, label};
 use crate::app::Agent;
-use crate::device::{self, container::Device};
+use crate::device::container::{self as device, Bound, Device, PciAddresses};
 use crate::error::chain;
 use crate::process::Process;
 use crate::process::launch::{Launch, Launched};
@@ -60,6 +60,8 @@ pub(super) struct Created {
     pub(super) spec: Arc<Spec>,
     /// Its namespaces, held open: they can be joined even when its first process is gone.
     pub(super) namespaces: Namespaces,
+    /// PCI addresses that the environments of its processes may name.
+    pub(super) addresses: PciAddresses,
     /// What runs at its start and its end.
     pub(super) hooks: Arc<Hooks>,
     /// How all of it is taken away again.
@@ -80,19 +82,19 @@ pub(super) async fn create(
     // Those of a container that got so far that they run.
     let mut hooks = Arc::default();
     let made = build(shared, agent, request, &mut undo, &mut hooks).await.and_then(|built| {
-        let Built { spec, namespaces, launched, pipes, listener, has_hooks } = built;
+        let Built { spec, namespaces, addresses, launched, pipes, listener, has_hooks } = built;
         let Launched { pid, pidfd, exit, terminal, starting } = launched;
         let init = process("", shared, pid, pidfd, exit, ends(terminal, pipes), claimed)?;
-        Ok((init, Waiting { starting, listener, has_hooks }, spec, namespaces))
+        Ok((init, Waiting { starting, listener, has_hooks }, spec, (namespaces, addresses)))
     });
     match made {
-        Ok((init, starting, spec, namespaces)) => {
+        Ok((init, starting, spec, (namespaces, addresses))) => {
             shared.processes().insert("", Arc::new(init));
             body.starting = Some(starting);
             let spec = Arc::new(spec);
             // Nobody else fills it.
             drop(shared.spec.set(Arc::clone(&spec)));
-            body.created = Some(Created { spec, namespaces, hooks, undo });
+            body.created = Some(Created { spec, namespaces, addresses, hooks, undo });
             watch_memory(shared, agent);
             shared.set_state(State::Created);
             Ok(())
@@ -123,6 +125,7 @@ async fn take_back(undo: Undo) {
 struct Built {
     spec: Spec,
     namespaces: Namespaces,
+    addresses: PciAddresses,
     launched: Launched,
     pipes: Pipes,
     /// Who its filter asks.
@@ -161,12 +164,12 @@ async fn build(
         let work = || prepare(&blocking_agent, &blocking_id, &mut request, &mut undo);
         let prepared = catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|_| Err(ContainerError::Panicked(blocking_id.clone())));
-        (prepared.map(|cgroup| (cgroup, request)), undo)
+        (prepared.map(|made| (made, request)), undo)
     })
     .await
     .map_err(|_| ContainerError::Panicked(id.clone()))?;
     *undo = kept;
-    let (cgroup, CreateRequest { mut spec, shared_mounts, user, .. }) = prepared?;
+    let ((cgroup, addresses), CreateRequest { mut spec, shared_mounts, user, .. }) = prepared?;
     let cgroup = Arc::new(cgroup);
     // From here on a removal or a kill finds it.
     drop(shared.cgroup.set(Arc::clone(&cgroup)));
@@ -204,7 +207,7 @@ async fn build(
     for mount in shared_mounts {
         share_mount(shared, agent, mount, launched.pid).await?;
     }
-    Ok(Built { spec, namespaces, launched, pipes, listener, has_hooks })
+    Ok(Built { spec, namespaces, addresses, launched, pipes, listener, has_hooks })
 }
 
 /// Gives a process the user that is asked for by name.
@@ -250,7 +253,7 @@ fn prepare(
     id: &ContainerId,
     request: &mut CreateRequest,
     undo: &mut Undo,
-) -> Result<Cgroup, ContainerError> {
+) -> Result<(Cgroup, PciAddresses), ContainerError> {
     let bundle = agent.paths.state.join(id.as_str());
     std::fs::create_dir_all(&bundle).map_err(|source| ContainerError::Io {
         operation: "make directory",
@@ -258,10 +261,15 @@ fn prepare(
         source,
     })?;
     undo.push("remove the bundle", move || remove_bundle(&bundle));
-    device::container::attach(&request.devices, &mut request.spec, agent.config.hotplug_timeout)
+    let attached = device::attach(&request.devices, &mut request.spec, &agent.devices)
         .map_err(|error| ContainerError::Device(id.clone(), error))?;
+    let (addresses, bound) = (attached.addresses, attached.bound);
+    undo.push("give devices back", move || {
+        bound.iter().rev().for_each(Bound::give_back);
+        Ok(())
+    });
     for storage in &request.storages {
-        agent.storages.acquire(storage, agent.config.hotplug_timeout)?;
+        agent.storages.acquire(storage, &agent.devices)?;
         let (agent, point) = (Arc::clone(agent), storage.mount_point.clone());
         undo.push("release a storage", move || agent.storages.release(&point).map_err(|error| chain(&error)));
     }
@@ -286,7 +294,7 @@ fn prepare(
     }
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     cgroup.apply_devices(rules).map_err(failed)?;
-    Ok(cgroup)
+    Ok((cgroup, addresses))
 }
 
 /// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.

@@ -10,6 +10,7 @@ use super::actor::Body;
 use super::create::{Created, directory_of, ends, name_user, process, streams};
 use super::{ContainerError, Shared, State, UserNames, label};
 use crate::app::Agent;
+use crate::device::container::rewrite_environment;
 use crate::process::ProcessError;
 use crate::process::launch::{self, Launch, Listening};
 use crate::process::passfd::{Claimed, Ports};
@@ -63,6 +64,9 @@ async fn start(
 ) -> Result<(), ContainerError> {
     let mut described = request.process.clone();
     label::drop_unknown(&shared.id, &mut described, agent.facts.modules);
+    let mut env = described.env().clone().unwrap_or_default();
+    rewrite_environment(&mut env, &created.addresses);
+    described.set_env(Some(env));
     if !request.user.is_empty() {
         name_user(shared, &created.spec, &mut described, request.user.clone()).await?;
     }

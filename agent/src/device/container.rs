@@ -6,14 +6,16 @@
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxResources, Spec,
-};
+use oci_spec::runtime::{LinuxDeviceType, Spec};
 
-use super::{DeviceError, block};
+use super::address::Address;
+use super::pci::{PciAddress, PciPath};
+pub(crate) use super::spec::{PciAddresses, rewrite_environment};
+use super::spec::{Placed, place};
+pub(crate) use super::vfio::Bound;
+use super::watch::DeviceWatch;
+use super::{DeviceError, vfio};
 
 /// A device of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,110 +33,177 @@ pub(crate) struct Device {
 }
 
 /// Kinds that can be given to a container, sorted.
-pub(crate) const KINDS: [&str; 2] = ["blk", "mmioblk"];
+pub(crate) const KINDS: [&str; 6] = ["blk", "mmioblk", "nvdimm", "scsi", VFIO, VFIO_GUEST_KERNEL];
+/// For a program of the container to drive.
+const VFIO: &str = "vfio-pci";
+/// For a driver of the guest's kernel.
+const VFIO_GUEST_KERNEL: &str = "vfio-pci-gk";
+/// Through which the groups are opened; every program that uses one needs it.
+const VFIO_CONTROL: &str = "/dev/vfio/vfio";
+
+/// Where a device is, as its kind says it.
+enum Place {
+    Disk(Address),
+    /// Addresses of the host's, and where the guest has the same devices.
+    Pci(Vec<(PciAddress, PciPath)>),
+}
 
 impl Device {
     /// Refuses what cannot be found in any guest.
     pub(crate) fn check(&self) -> Result<(), DeviceError> {
-        let invalid = |reason: &str| {
-            let (kind, path) = (self.kind.clone(), self.container_path.clone());
-            Err(DeviceError::Invalid { kind, path, reason: reason.to_owned() })
-        };
+        self.place().map(drop)
+    }
+
+    fn invalid(&self, reason: &str) -> DeviceError {
+        let (kind, path) = (self.kind.clone(), self.container_path.clone());
+        DeviceError::Invalid { kind, path, reason: reason.to_owned() }
+    }
+
+    fn place(&self) -> Result<Place, DeviceError> {
         if self.kind.is_empty() {
-            return invalid("it has no type");
+            return Err(self.invalid("it has no type"));
         }
         if !KINDS.contains(&self.kind.as_str()) {
             return Err(DeviceError::UnknownKind(self.kind.clone(), KINDS.join(", ")));
         }
+        if self.kind == VFIO || self.kind == VFIO_GUEST_KERNEL {
+            return self.pci_devices().map(Place::Pci);
+        }
         if self.id.is_empty() && self.vm_path.is_empty() {
-            return invalid("it has neither an id nor a vm_path");
+            return Err(self.invalid("it has neither an id nor a vm_path"));
         }
         if !Path::new(&self.container_path).is_absolute() {
-            return invalid("its container_path is not absolute");
+            return Err(self.invalid("its container_path is not absolute"));
         }
         if let Some(option) = self.options.first() {
-            return invalid(&format!("option {option:?} is not supported"));
+            return Err(self.invalid(&format!("option {option:?} is not supported")));
         }
-        Ok(())
+        let address = match self.kind.as_str() {
+            "scsi" => Address::scsi(&self.id),
+            "nvdimm" => Address::pmem(&self.vm_path),
+            // On PCI the address is the id; the node is the one of another machine then.
+            "mmioblk" => Address::node(&self.vm_path),
+            _ if self.id.is_empty() => Address::disk(&self.vm_path),
+            _ => Address::disk(&self.id),
+        };
+        address.map(Place::Disk)
     }
 
-    /// What [`block::wait_for`] understands. On PCI the address is the id; the node is the one of another machine then.
-    fn address(&self) -> &str {
-        if self.kind == "mmioblk" || self.id.is_empty() { &self.vm_path } else { &self.id }
+    /// Options are `ADDRESS=PATH`: the address on the host, the PCI path in the guest.
+    fn pci_devices(&self) -> Result<Vec<(PciAddress, PciPath)>, DeviceError> {
+        if self.options.is_empty() {
+            return Err(self.invalid("no option says which PCI devices are meant"));
+        }
+        if self.kind == VFIO && !Path::new(&self.container_path).is_absolute() {
+            return Err(self.invalid("its container_path is not absolute"));
+        }
+        let parse = |option: &String| {
+            let (host, path) = option.split_once('=')?;
+            Some((PciAddress::parse(host)?, path.parse().ok()?))
+        };
+        let device = |option| {
+            parse(option).ok_or_else(|| {
+                self.invalid(&format!("option {option:?} is not like 0000:3b:02.0=02/00 (host=guest)"))
+            })
+        };
+        self.options.iter().map(device).collect()
     }
 }
 
-/// Finds the devices and puts them into the spec. Blocks, for each device `timeout` at most.
-pub(crate) fn attach(devices: &[Device], spec: &mut Spec, timeout: Duration) -> Result<(), DeviceError> {
-    let mut found = Vec::new();
-    for device in devices {
-        device.check()?;
-        let node = block::wait_for(device.address(), timeout)?;
-        let status = node.metadata().map_err(|source| DeviceError::Node { path: node.clone(), source })?;
-        if !status.file_type().is_block_device() {
-            return Err(DeviceError::BadAddress(device.address().to_owned()));
-        }
-        let number = status.rdev();
-        found.push((device, rustix::fs::major(number).into(), rustix::fs::minor(number).into()));
+/// What became of the devices of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// Addresses that its environment may name.
+    pub(crate) addresses: PciAddresses,
+    /// What is to be given back when it is gone.
+    pub(crate) bound: Vec<Bound>,
+}
+
+/// Finds the devices and puts them into the spec. Blocks, for each device the watch's timeout at most. A failure leaves
+/// the spec and the devices as they were.
+pub(crate) fn attach(
+    devices: &[Device],
+    spec: &mut Spec,
+    watch: &DeviceWatch,
+) -> Result<Attached, DeviceError> {
+    let mut attached = Attached::default();
+    let placed = find(devices, watch, &mut attached)
+        .inspect_err(|_| attached.bound.iter().rev().for_each(Bound::give_back))?;
+    place(&placed, spec);
+    if let Some(process) = spec.process_mut().as_mut().filter(|_| !attached.addresses.is_empty()) {
+        let mut env = process.env().clone().unwrap_or_default();
+        rewrite_environment(&mut env, &attached.addresses);
+        process.set_env(Some(env));
     }
-    for (device, major, minor) in found {
-        place(Path::new(&device.container_path), major, minor, spec);
+    Ok(attached)
+}
+
+fn find(
+    devices: &[Device],
+    watch: &DeviceWatch,
+    attached: &mut Attached,
+) -> Result<Vec<Placed>, DeviceError> {
+    let mut placed = Vec::new();
+    for device in devices {
+        match device.place()? {
+            Place::Disk(address) => {
+                placed.push(node(Path::new(&device.container_path), &watch.disk(&address)?)?);
+            }
+            Place::Pci(pci) => pci_devices(device, &pci, watch, attached, &mut placed)?,
+        }
+    }
+    if devices.iter().any(|device| device.kind == VFIO) {
+        placed.push(node(Path::new(VFIO_CONTROL), Path::new(VFIO_CONTROL))?);
+    }
+    Ok(placed)
+}
+
+fn pci_devices(
+    device: &Device,
+    pci: &[(PciAddress, PciPath)],
+    watch: &DeviceWatch,
+    attached: &mut Attached,
+    placed: &mut Vec<Placed>,
+) -> Result<(), DeviceError> {
+    let mut group: Option<PathBuf> = None;
+    for (host, path) in pci {
+        let (directory, guest) = vfio::find(path, watch)?;
+        attached.addresses.insert(host.clone(), guest.clone());
+        if device.kind == VFIO_GUEST_KERNEL {
+            for found in vfio::infiniband_nodes(&directory) {
+                placed.push(node(&found, &found)?);
+            }
+            continue;
+        }
+        let (bound, found) = Bound::take(&directory, &guest, watch)?;
+        attached.bound.extend(bound);
+        if group.as_ref().is_some_and(|group| *group != found) {
+            return Err(device.invalid(&format!("{guest} is not in the IOMMU group of the device before it")));
+        }
+        group = Some(found);
+    }
+    if let Some(group) = group {
+        let mut found = node(Path::new(&device.container_path), &group)?;
+        // The group has another number than on the host, and programs find it by that.
+        found.path = group;
+        placed.push(found);
     }
     Ok(())
 }
 
-/// Puts one block device at a path of the container.
-fn place(path: &Path, major: i64, minor: i64, spec: &mut Spec) {
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    let mut devices = linux.devices().clone().unwrap_or_default();
-    let before = devices.iter_mut().find(|device| device.path() == path);
-    let hosts = match before {
-        Some(device) => {
-            let hosts = (device.major(), device.minor());
-            device.set_typ(LinuxDeviceType::B).set_major(major).set_minor(minor);
-            Some(hosts)
-        }
-        None => {
-            devices.extend(node(path, major, minor));
-            None
-        }
-    };
-    linux.set_devices(Some(devices));
-    let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-    let mut rules = resources.devices().clone().unwrap_or_default();
-    for rule in &mut rules {
-        let is_hosts =
-            hosts.is_some_and(|(major, minor)| (rule.major(), rule.minor()) == (Some(major), Some(minor)));
-        if is_hosts && matches!(rule.typ(), None | Some(LinuxDeviceType::B)) {
-            rule.set_major(Some(major)).set_minor(Some(minor));
-        }
-    }
-    let is_said = |rule: &LinuxDeviceCgroup| {
-        rule.typ() == Some(LinuxDeviceType::B) && (rule.major(), rule.minor()) == (Some(major), Some(minor))
-    };
-    // A rule of the request's own, be it a denial, is the last word.
-    if !rules.iter().any(is_said) {
-        rules.extend(allow(major, minor));
-    }
-    resources.set_devices(Some(rules));
-    linux.set_resources(Some(resources));
-    spec.set_linux(Some(linux));
-}
-
-fn node(path: &Path, major: i64, minor: i64) -> Option<LinuxDevice> {
-    let device = LinuxDeviceBuilder::default().path(PathBuf::from(path)).typ(LinuxDeviceType::B);
-    device.major(major).minor(minor).file_mode(0o660u32).build().ok()
-}
-
-fn allow(major: i64, minor: i64) -> Option<LinuxDeviceCgroup> {
-    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(LinuxDeviceType::B);
-    rule.major(major).minor(minor).access("rwm").build().ok()
+/// A node of the guest for a place of the container.
+fn node(asked: &Path, found: &Path) -> Result<Placed, DeviceError> {
+    let status = found.metadata().map_err(DeviceError::io("look at", found))?;
+    let kind = if status.file_type().is_block_device() { LinuxDeviceType::B } else { LinuxDeviceType::C };
+    let (major, minor) = (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev()));
+    Ok(Placed { asked: asked.into(), path: asked.into(), kind, major: major.into(), minor: minor.into() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::{ErrorKind, Kind as _};
+    use std::time::Duration;
 
     fn device(kind: &str, id: &str, vm_path: &str) -> Device {
         Device {
@@ -146,42 +215,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_device_has_a_kind_an_address_and_a_place() {
-        assert!(device("blk", "02/01", "").check().is_ok());
-        assert!(device("mmioblk", "", "/dev/vdb").check().is_ok());
-        let refused = |device: Device| device.check().unwrap_err().kind();
-        assert_eq!(refused(device("", "02", "")), ErrorKind::Invalid);
-        assert_eq!(refused(device("blk", "", "")), ErrorKind::Invalid);
-        assert_eq!(refused(device("vfio-pci", "02", "")), ErrorKind::Unsupported);
-        assert_eq!(
-            refused(Device { container_path: "data".into(), ..device("blk", "02", "") }),
-            ErrorKind::Invalid
-        );
-        let odd = Device { options: vec!["x".into()], ..device("blk", "02", "") };
-        assert_eq!(refused(odd), ErrorKind::Invalid);
-        assert_eq!(device("blk", "02/01", "/dev/sda").address(), "02/01");
-        assert_eq!(device("mmioblk", "7", "/dev/vdb").address(), "/dev/vdb");
+    fn address(device: &Device) -> Address {
+        let Ok(Place::Disk(address)) = device.place() else { panic!("no disk") };
+        address
     }
 
     #[test]
-    fn numbers_of_the_host_become_those_of_the_guest() {
+    fn a_device_has_a_kind_an_address_and_a_place() {
+        assert_eq!(address(&device("blk", "02/01", "/dev/sda")), Address::disk("02/01").unwrap());
+        assert_eq!(address(&device("mmioblk", "7", "/dev/vdb")), Address::node("/dev/vdb").unwrap());
+        assert_eq!(address(&device("scsi", "0:3", "")), Address::Scsi { target: 0, lun: 3 });
+        assert_eq!(address(&device("nvdimm", "x", "/dev/pmem1")), Address::node("/dev/pmem1").unwrap());
+        let refused = |device: Device| device.check().unwrap_err().kind();
+        assert_eq!(refused(device("", "02", "")), ErrorKind::Invalid);
+        assert_eq!(refused(device("blk", "", "")), ErrorKind::Invalid);
+        assert_eq!(refused(device("scsi", "02/01", "")), ErrorKind::Invalid);
+        assert_eq!(refused(device("nvdimm", "x", "/dev/vda")), ErrorKind::Invalid);
+        assert_eq!(refused(device("vfio-ap", "02", "")), ErrorKind::Unsupported);
+        let relative = Device { container_path: "data".into(), ..device("blk", "02", "") };
+        assert_eq!(refused(relative), ErrorKind::Invalid);
+        let odd = Device { options: vec!["x".into()], ..device("blk", "02", "") };
+        assert_eq!(refused(odd), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn passed_through_devices_are_named_by_both_addresses() {
+        let vfio = |options: &[&str]| Device {
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            ..device("vfio-pci", "group", "")
+        };
+        assert!(vfio(&["0000:3b:02.0=02/00", "3b:02.1=03"]).check().is_ok());
+        for bad in [&[][..], &["0000:3b:02.0"], &["0000:3b:02.0="], &["x=02"], &["0000:3b:02.0=02=03"]] {
+            assert_eq!(vfio(bad).check().unwrap_err().kind(), ErrorKind::Invalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_leaves_the_spec() {
         let mut spec = Spec::default();
-        let mut linux = spec.linux().clone().unwrap_or_default();
-        linux.set_devices(node(Path::new("/dev/data"), 8, 16).map(|device| vec![device]));
-        let mut resources = LinuxResources::default();
-        resources.set_devices(Some(allow(8, 16).into_iter().chain(allow(8, 32)).collect()));
-        linux.set_resources(Some(resources));
-        spec.set_linux(Some(linux));
-        place(Path::new("/dev/data"), 254, 1, &mut spec);
-        place(Path::new("/dev/new"), 254, 2, &mut spec);
-        let linux = spec.linux().as_ref().unwrap();
-        let numbers: Vec<_> =
-            linux.devices().iter().flatten().map(|device| (device.major(), device.minor())).collect();
-        assert_eq!(numbers, [(254, 1), (254, 2)]);
-        let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
-        let numbers: Vec<_> =
-            rules.iter().map(|rule| (rule.major().unwrap(), rule.minor().unwrap())).collect();
-        assert_eq!(numbers, [(254, 1), (8, 32), (254, 2)]);
+        let before = spec.clone();
+        let watch = DeviceWatch::deaf(Path::new("/nonexistent"), Duration::ZERO);
+        let error = attach(&[device("blk", "02/01", "")], &mut spec, &watch).unwrap_err();
+        assert_eq!((error.kind(), spec), (ErrorKind::Timeout, before));
     }
 }

@@ -3,14 +3,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind};
 
 /// How long a processor may take to appear after the VMM added it.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often sysfs is looked at.
-const POLL: Duration = Duration::from_millis(50);
 
 /// Why something could not be brought into use.
 #[derive(Debug, thiserror::Error)]
@@ -50,31 +49,37 @@ impl Kind for HotplugError {
 
 /// Brings all memory online, unless `cpu_only`, and processors until `wanted` are; 0 leaves them alone. Blocks until
 /// the processors have appeared, for five seconds at most.
-pub(crate) fn online(sys: &Path, wanted: u32, cpu_only: bool) -> Result<(), HotplugError> {
+pub(crate) fn online(devices: &DeviceWatch, wanted: u32, cpu_only: bool) -> Result<(), HotplugError> {
+    let sys = devices.sys();
     if !cpu_only {
         for block in entries(&sys.join("devices/system/memory"), "memory") {
             bring_online(&block)?;
         }
     }
-    let start = Instant::now();
-    loop {
-        let processors = entries(&sys.join("devices/system/cpu"), "cpu");
-        let mut online = processors.iter().filter(|processor| !is_offline(processor)).count() as u32;
-        for processor in processors.iter().filter(|processor| is_offline(processor)) {
-            if online >= wanted {
-                break;
-            }
-            bring_online(processor)?;
-            online += 1;
+    let mut online = 0;
+    let look = || match processors(sys, wanted) {
+        Ok(now) => {
+            online = now;
+            (now >= wanted).then_some(Ok(()))
         }
+        Err(error) => Some(Err(error)),
+    };
+    let found = devices.wait_until(DEADLINE, look);
+    found.unwrap_or(Err(HotplugError::TooFew { online, wanted }))
+}
+
+/// Brings processors online until `wanted` are, or there are no more; gives how many are.
+fn processors(sys: &Path, wanted: u32) -> Result<u32, HotplugError> {
+    let all = entries(&sys.join("devices/system/cpu"), "cpu");
+    let mut online = all.iter().filter(|processor| !is_offline(processor)).count() as u32;
+    for processor in all.iter().filter(|processor| is_offline(processor)) {
         if online >= wanted {
-            return Ok(());
+            break;
         }
-        if start.elapsed() >= DEADLINE {
-            return Err(HotplugError::TooFew { online, wanted });
-        }
-        std::thread::sleep(POLL);
+        bring_online(processor)?;
+        online += 1;
     }
+    Ok(online)
 }
 
 /// Tells the kernel of memory at physical addresses. None are no error on any kernel.
@@ -142,9 +147,10 @@ mod tests {
     fn as_many_processors_as_wanted_come_online_and_memory_only_if_asked() {
         let all = [("cpu/cpu0", ""), ("cpu/cpu1", "0"), ("cpu/cpu2", "0"), ("memory/memory7", "0")];
         let sys = sysfs(&all);
-        online(sys.path(), 2, true).unwrap();
+        let devices = DeviceWatch::deaf(sys.path(), Duration::ZERO);
+        online(&devices, 2, true).unwrap();
         assert_eq!(states(&sys, &["cpu/cpu1", "cpu/cpu2", "memory/memory7"]), [false, true, true]);
-        online(sys.path(), 0, false).unwrap();
+        online(&devices, 0, false).unwrap();
         assert_eq!(states(&sys, &["cpu/cpu2", "memory/memory7"]), [true, false]);
     }
 

@@ -7,9 +7,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::device::{DeviceError, block};
+use crate::device::DeviceError;
+use crate::device::address::Address;
+use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 use crate::sys;
 
@@ -64,12 +65,14 @@ pub(crate) enum Place {
     Path(PathBuf),
 }
 
-/// Switches swap space on. Blocks, for `timeout` at most while a device is awaited.
-pub(crate) fn add(place: &Place, timeout: Duration) -> Result<(), SwapError> {
+/// Switches swap space on. Blocks, for the watch's timeout at most while a device is awaited.
+pub(crate) fn add(place: &Place, devices: &DeviceWatch) -> Result<(), SwapError> {
     let path = match place {
-        Place::Pci(slots) => block::wait_for(&pci_path(slots)?, timeout)?,
+        Place::Pci(slots) => devices.disk(&Address::disk(&pci_path(slots)?)?)?,
         Place::Path(path) if !path.is_absolute() => return Err(SwapError::Place(path.display().to_string())),
-        Place::Path(path) if path.starts_with("/dev") => block::wait_for(&path.to_string_lossy(), timeout)?,
+        Place::Path(path) if path.starts_with("/dev") => {
+            devices.disk(&Address::node(&path.to_string_lossy())?)?
+        }
         Place::Path(path) => path.clone(),
     };
     let name = CString::new(path.as_os_str().as_bytes())
@@ -99,7 +102,8 @@ mod tests {
 
     #[test]
     fn places_that_are_none_are_refused() {
-        let refused = |path: &str| add(&Place::Path(path.into()), Duration::ZERO).unwrap_err().kind();
+        let devices = DeviceWatch::deaf(std::path::Path::new("/sys"), std::time::Duration::ZERO);
+        let refused = |path: &str| add(&Place::Path(path.into()), &devices).unwrap_err().kind();
         assert_eq!(refused(""), ErrorKind::Invalid);
         assert_eq!(refused("swapfile"), ErrorKind::Invalid);
         assert_eq!(refused("/run/a\0b"), ErrorKind::Invalid);

@@ -1,7 +1,9 @@
 //! What can go wrong with the guest's network.
 
 use std::io;
+use std::time::Duration;
 
+use crate::device::pci::NoPciPath;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// A network operation failed.
@@ -24,12 +26,17 @@ pub enum NetworkError {
         /// How it was looked for.
         wanted: String,
     },
-    /// A device that is not plugged in; this agent does not wait for network devices.
-    #[error("no network device at PCI path {path} yet, and waiting for one is not supported")]
+    /// A device that is not plugged in, and did not come in time.
+    #[error("no network device at PCI path {path} after {} ms", waited.as_millis())]
     NotPlugged {
         /// The path as given.
         path: String,
+        /// How long it was awaited.
+        waited: Duration,
     },
+    /// Text that is no PCI path.
+    #[error(transparent)]
+    Path(#[from] NoPciPath),
     /// The kernel refused.
     #[error("{operation}")]
     Kernel {
@@ -47,9 +54,11 @@ pub enum NetworkError {
 impl Kind for NetworkError {
     fn kind(&self) -> ErrorKind {
         match self {
-            NetworkError::Malformed { .. } | NetworkError::Nameless => ErrorKind::Invalid,
+            NetworkError::Malformed { .. } | NetworkError::Nameless | NetworkError::Path(_) => {
+                ErrorKind::Invalid
+            }
             NetworkError::NoLink { .. } => ErrorKind::NotFound,
-            NetworkError::NotPlugged { .. } => ErrorKind::Unsupported,
+            NetworkError::NotPlugged { .. } => ErrorKind::Timeout,
             NetworkError::Kernel { source, .. } => kind_of_errno(source.raw_os_error()),
             NetworkError::Aborted(_) => ErrorKind::Internal,
         }

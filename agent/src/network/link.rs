@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -11,7 +12,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use super::Session;
 use super::address::{Family, HardwareAddress, IpAddress};
 use super::error::{During as _, NetworkError};
-use super::pci::PciPath;
+use crate::device::pci::PciPath;
 
 /// A network interface, as wanted or as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -206,7 +207,8 @@ fn find<'a>(all: &'a [Link], wanted: &Interface, sys: &Path) -> Result<&'a Link,
     let by_name = |name: &str| all.iter().find(|link| link.name == name);
     if let Some(path) = &wanted.device_path {
         let link = path.link_name(sys).and_then(|name| by_name(&name));
-        return link.ok_or_else(|| NetworkError::NotPlugged { path: path.to_string() });
+        return link
+            .ok_or_else(|| NetworkError::NotPlugged { path: path.to_string(), waited: Duration::ZERO });
     }
     if wanted.hw_addr.is_none() && wanted.name.is_empty() && wanted.device.is_empty() {
         return Err(NetworkError::Nameless);
@@ -383,7 +385,7 @@ mod tests {
         let mut wanted = Interface { name: "eth0".to_owned(), ..Interface::default() };
         wanted.device_path = "05".parse().ok();
         assert!(
-            matches!(find(&all, &wanted, sys.path()), Err(NetworkError::NotPlugged { path }) if path == "05")
+            matches!(find(&all, &wanted, sys.path()), Err(NetworkError::NotPlugged { path, .. }) if path == "05")
         );
         std::fs::create_dir_all(sys.path().join("bus/pci/devices/0000:00:05.0/virtio0/net/eth1")).unwrap();
         assert_eq!(find(&all, &wanted, sys.path()).unwrap().index, 3);

@@ -4,14 +4,14 @@
 //! Promises that what the caller lists is what is true afterwards, that listings tell what the kernel has, and
 //! that an update runs to its end even when the caller goes away, one update at a time.
 //!
-//! Must never do: wait for devices, resolve names, or know anything of the API's messages.
+//! Must never do: resolve names, or know anything of the API's messages.
 
 mod address;
+mod arrival;
 mod error;
 pub(crate) mod iptables;
 mod link;
 mod neighbour;
-mod pci;
 mod route;
 
 #[cfg(test)]
@@ -28,8 +28,9 @@ pub use self::address::{Family, HardwareAddress, IpAddress, Prefix};
 pub use self::error::NetworkError;
 pub use self::link::Interface;
 pub use self::neighbour::Neighbour;
-pub use self::pci::PciPath;
 pub use self::route::{Route, Source};
+pub use crate::device::pci::PciPath;
+use crate::device::watch::DeviceWatch;
 
 /// The network of the guest. Clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -41,20 +42,15 @@ pub struct Network {
 struct Shared {
     /// Held by whoever changes something: swapping the names of two links must not meet another update.
     update: Mutex<()>,
-    sys: PathBuf,
+    /// Where cards that are yet to come are noticed.
+    devices: DeviceWatch,
     proc: PathBuf,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Network::new()
-    }
 }
 
 impl Network {
     /// The network namespace of the calling process.
-    pub fn new() -> Network {
-        let shared = Shared { update: Mutex::new(()), sys: "/sys".into(), proc: "/proc".into() };
+    pub(crate) fn new(devices: DeviceWatch) -> Network {
+        let shared = Shared { update: Mutex::new(()), devices, proc: "/proc".into() };
         Network { shared: Arc::new(shared) }
     }
 
@@ -75,15 +71,16 @@ impl Network {
     }
 
     /// Makes a link what `wanted` says and brings it up: its name, hardware address, MTU and global addresses.
-    /// Answers with the interface as it is then.
+    /// Answers with the interface as it is then. A card that is named by its place or hardware address is awaited.
     ///
     /// # Errors
-    /// When no link fits, or the kernel refuses a part; what was done before stays.
+    /// When no link fits in time, or the kernel refuses a part; what was done before stays.
     pub async fn update_interface(&self, wanted: &Interface) -> Result<Interface, NetworkError> {
         let (shared, wanted) = (Arc::clone(&self.shared), wanted.clone());
         finish(tokio::spawn(async move {
+            arrival::wait(&wanted, &shared.devices).await?;
             let _one_at_a_time = shared.update.lock().await;
-            link::update(&Session::open()?, &wanted, &shared.sys, &shared.proc).await
+            link::update(&Session::open()?, &wanted, shared.devices.sys(), &shared.proc).await
         }))
         .await
     }

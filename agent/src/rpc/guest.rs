@@ -39,8 +39,9 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
 
 const SYSFS: &str = "/sys";
 
-pub(super) async fn online(request: OnlineCPUMemRequest) -> Result<(), Failure> {
-    on_a_thread(move || Ok(hotplug::online(Path::new(SYSFS), request.nb_cpus, request.cpu_only)?)).await
+pub(super) async fn online(agent: &Agent, request: OnlineCPUMemRequest) -> Result<(), Failure> {
+    let devices = agent.devices.clone();
+    on_a_thread(move || Ok(hotplug::online(&devices, request.nb_cpus, request.cpu_only)?)).await
 }
 
 pub(super) async fn probe_memory(request: MemHotplugByProbeRequest) -> Result<(), Failure> {
@@ -75,8 +76,8 @@ pub(super) async fn reseed(request: ReseedRandomDevRequest) -> Result<(), Failur
 }
 
 pub(super) async fn add_swap(agent: &Agent, place: Place) -> Result<(), Failure> {
-    let timeout = agent.config.hotplug_timeout;
-    on_a_thread(move || Ok(swap::add(&place, timeout)?)).await
+    let devices = agent.devices.clone();
+    on_a_thread(move || Ok(swap::add(&place, &devices)?)).await
 }
 
 pub(super) fn set_clock(agent: &Agent, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {

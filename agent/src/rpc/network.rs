@@ -96,11 +96,11 @@ fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {
 }
 
 /// `parse` of text that may be empty for none.
-fn optional<T>(
+fn optional<T, E: Into<NetworkError>>(
     text: &str,
-    parse: impl FnOnce(&str) -> Result<T, NetworkError>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<Option<T>, NetworkError> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(E::into) }
 }
 
 fn decode_interface(wire: &types::Interface) -> Result<Interface, NetworkError> {

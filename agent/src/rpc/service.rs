@@ -324,7 +324,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::OnlineCPUMemRequest,
     ) -> ttrpc::Result<Empty> {
-        detached(async move { guest::online(request).await.map(empty) }).await
+        let agent = Arc::clone(&self.agent);
+        detached(async move { guest::online(&agent, request).await.map(empty) }).await
     }
 
     async fn reseed_random_dev(

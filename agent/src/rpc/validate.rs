@@ -8,6 +8,7 @@ use protocols::agent::{
     SharedMount as WireSharedMount, Storage as WireStorage, StringUser,
 };
 use protocols::spec::{self, SpecError, Warning};
+use protocols::types::FSGroupChangePolicy;
 
 use super::status::Failure;
 use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
@@ -17,7 +18,7 @@ use crate::guest::modules::Module;
 use crate::process::passfd::Ports;
 use crate::sandbox::SandboxRequest;
 use crate::sandbox::registry::ContainerId;
-use crate::storage::Storage;
+use crate::storage::{ChangePolicy, Group, Storage, combine};
 
 impl Kind for SpecError {
     fn kind(&self) -> ErrorKind {
@@ -36,7 +37,7 @@ pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, F
         id: request.sandbox_id,
         hostname: request.hostname,
         dns: request.dns,
-        storages: request.storages.into_iter().map(storage).collect(),
+        storages: storages(request.storages)?,
     })
 }
 
@@ -54,7 +55,7 @@ pub(super) fn create(request: CreateContainerRequest) -> Result<(ContainerId, Cr
         spec,
         devices,
         shared_mounts: request.shared_mounts.into_iter().map(shared_mount).collect(),
-        storages: request.storages.into_iter().map(storage).collect(),
+        storages: storages(request.storages)?,
         shared_pid_namespace: request.sandbox_pidns,
         user: user(request.string_user.into_option()),
         ports,
@@ -137,8 +138,19 @@ fn shared_mount(wire: WireSharedMount) -> SharedMount {
     }
 }
 
+fn storages(wire: Vec<WireStorage>) -> Result<Vec<Storage>, Failure> {
+    Ok(combine(wire.into_iter().map(storage).collect())?)
+}
+
 pub(super) fn storage(wire: WireStorage) -> Storage {
-    let fs_group = wire.fs_group.as_ref().map(|group| group.group_id);
+    let fs_group = wire.fs_group.as_ref().map(|group| Group {
+        id: group.group_id,
+        // Shims that know more policies than we do mean the careful one.
+        policy: match group.group_change_policy.enum_value_or_default() {
+            FSGroupChangePolicy::OnRootMismatch => ChangePolicy::OnRootMismatch,
+            FSGroupChangePolicy::Always => ChangePolicy::Always,
+        },
+    });
     Storage {
         driver: wire.driver,
         driver_options: wire.driver_options,
@@ -148,6 +160,7 @@ pub(super) fn storage(wire: WireStorage) -> Storage {
         mount_point: wire.mount_point.into(),
         fs_group,
         shared: wire.shared,
+        layers: Vec::new(),
     }
 }
 
@@ -176,7 +189,7 @@ mod tests {
         assert_eq!(twice, "INVALID_ARGUMENT port 9 is named for two streams");
         assert!(create(|r| r.devices.push(agent::Device::default())).starts_with("INVALID_ARGUMENT device"));
         let vfio = |r: &mut CreateContainerRequest| {
-            r.devices.push(agent::Device { type_: "vfio-pci".into(), ..Default::default() });
+            r.devices.push(agent::Device { type_: "vfio-ap".into(), ..Default::default() });
         };
         assert!(create(vfio).starts_with("UNIMPLEMENTED device type"));
         let relative = |r: &mut CreateContainerRequest| {

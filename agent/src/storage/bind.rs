@@ -3,9 +3,9 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use super::{Storage, StorageDriver, StorageError};
+use crate::device::watch::DeviceWatch;
 
 /// See the module.
 pub(super) struct Bind;
@@ -15,7 +15,7 @@ impl StorageDriver for Bind {
         "bind"
     }
 
-    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+    fn acquire(&self, storage: &Storage, _devices: &DeviceWatch) -> Result<(), StorageError> {
         let source = Path::new(&storage.source);
         if !source.is_absolute() {
             return Err(storage.invalid(format!("source {:?} is not an absolute path", storage.source)));
@@ -34,7 +34,8 @@ impl StorageDriver for Bind {
         })
     }
 
-    fn release(&self, mount_point: &Path, is_ours: bool) -> Result<(), StorageError> {
+    fn release(&self, storage: &Storage, is_ours: bool) -> Result<(), StorageError> {
+        let mount_point = &storage.mount_point;
         super::detach(mount_point)?;
         if is_ours {
             remove(mount_point);

@@ -1,15 +1,16 @@
-//! `ephemeral`: a tmpfs, with all its options (`size=`, `mode=`, …) in force from the start.
-
-use std::path::Path;
-use std::time::Duration;
+//! `ephemeral`: a tmpfs, with all its options (`size=`, `mode=`, …) in force from the start, or huge pages.
 
 use rustjail::plan::MountPlan;
 
 use super::local::Access;
-use super::{Storage, StorageDriver, StorageError};
+use super::{Storage, StorageDriver, StorageError, hugepages};
+use crate::device::watch::DeviceWatch;
+use crate::error::chain;
 
 /// Name of the driver.
 pub(super) const NAME: &str = "ephemeral";
+
+const HUGE: &str = "hugetlbfs";
 
 /// See the module.
 pub(super) struct Ephemeral;
@@ -19,30 +20,41 @@ impl StorageDriver for Ephemeral {
         NAME
     }
 
-    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
-        check_type(storage)?;
+    fn acquire(&self, storage: &Storage, _devices: &DeviceWatch) -> Result<(), StorageError> {
+        storage.no_driver_options()?;
         let access = Access::parse(storage)?;
         let (group, options) = split(storage);
-        super::mount_at("tmpfs", &storage.source, &options, &storage.mount_point)?;
+        if storage.fstype == HUGE {
+            hugepages::mount(storage)?;
+        } else {
+            check_type(storage)?;
+            super::mount_at("tmpfs", &storage.source, &options, &storage.mount_point)?;
+        }
         if group.is_empty() {
             return Ok(());
         }
         access.apply(&storage.mount_point, 0o1777).inspect_err(|_| {
-            if let Err(error) = super::unmount(&storage.mount_point) {
-                tracing::error!(%error, "a tmpfs stays mounted");
+            if let Err(error) = self.release(storage, true) {
+                tracing::error!(error = %chain(&error), "an ephemeral storage stays mounted");
             }
         })
     }
 
-    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
-        super::unmount(mount_point)
+    fn release(&self, storage: &Storage, _: bool) -> Result<(), StorageError> {
+        if storage.fstype == HUGE {
+            hugepages::unmount(storage)
+        } else {
+            super::unmount(&storage.mount_point)
+        }
     }
 }
 
 fn check_type(storage: &Storage) -> Result<(), StorageError> {
     match storage.fstype.as_str() {
         "tmpfs" | "" => Ok(()),
-        other => Err(storage.invalid(format!("file system {other:?} is not supported, only tmpfs is"))),
+        other => {
+            Err(storage.invalid(format!("file system {other:?} is not supported, only tmpfs and {HUGE} are")))
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use super::{Storage, StorageDriver, StorageError};
+use crate::device::watch::DeviceWatch;
 
 /// See the module.
 pub(super) struct Local;
@@ -16,7 +16,7 @@ impl StorageDriver for Local {
         "local"
     }
 
-    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+    fn acquire(&self, storage: &Storage, _devices: &DeviceWatch) -> Result<(), StorageError> {
         let access = Access::parse(storage)?;
         let is_new = super::make_directory(&storage.mount_point)?;
         access.apply(&storage.mount_point, 0o755).inspect_err(|_| {
@@ -26,7 +26,8 @@ impl StorageDriver for Local {
         })
     }
 
-    fn release(&self, mount_point: &Path, is_ours: bool) -> Result<(), StorageError> {
+    fn release(&self, storage: &Storage, is_ours: bool) -> Result<(), StorageError> {
+        let mount_point = &storage.mount_point;
         if !is_ours {
             return Ok(());
         }
@@ -95,9 +96,9 @@ mod tests {
             mount_point: dir.path().join("v"),
             ..Storage::default()
         };
-        Local.acquire(&storage, Duration::ZERO).unwrap();
+        Local.acquire(&storage, &DeviceWatch::deaf(Path::new("/sys"), std::time::Duration::ZERO)).unwrap();
         assert_eq!(storage.mount_point.metadata().unwrap().mode() & 0o7777, 0o2771);
-        Local.release(&storage.mount_point, true).unwrap();
+        Local.release(&storage, true).unwrap();
         assert!(!storage.mount_point.exists());
     }
 

@@ -4,9 +4,9 @@
 //! the upper and work directories need it.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::{Storage, StorageDriver, StorageError};
+use crate::device::watch::DeviceWatch;
 
 const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory=";
 
@@ -18,7 +18,7 @@ impl StorageDriver for Overlay {
         "overlayfs"
     }
 
-    fn acquire(&self, storage: &Storage, _hotplug_timeout: Duration) -> Result<(), StorageError> {
+    fn acquire(&self, storage: &Storage, _devices: &DeviceWatch) -> Result<(), StorageError> {
         for option in &storage.driver_options {
             match option.strip_prefix(CREATE_DIRECTORY).map(Path::new) {
                 Some(path) if path.is_absolute() => {
@@ -36,7 +36,7 @@ impl StorageDriver for Overlay {
         super::mount_at("overlay", "overlay", &storage.options, &storage.mount_point)
     }
 
-    fn release(&self, mount_point: &Path, _: bool) -> Result<(), StorageError> {
-        super::unmount(mount_point)
+    fn release(&self, storage: &Storage, _: bool) -> Result<(), StorageError> {
+        super::unmount(&storage.mount_point)
     }
 }

@@ -9,6 +9,9 @@ use super::{VmConfig, VmError};
 /// The hardware address of the guest's network interface.
 pub const MAC: &str = "52:54:00:70:69:74";
 
+/// How many memory modules can be plugged into a machine that can grow.
+const MEMORY_SLOTS: u32 = 4;
+
 /// A machine model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Machine {
@@ -140,7 +143,7 @@ pub(super) fn arguments(
     // A guest that reboots has come to its end: with panic=-1 that includes a kernel panic.
     args.push("-no-reboot");
     args.pair("-display", "none");
-    args.pair("-machine", machine_option(config.machine));
+    args.pair("-machine", machine_option(config));
     match engine {
         Engine::Kvm => {
             args.pair("-accel", "kvm");
@@ -149,11 +152,17 @@ pub(super) fn arguments(
         Engine::Tcg => {
             args.pair("-accel", "tcg,thread=multi");
             // The string instructions that erms and fsrm advertise are the slow way under TCG.
-            args.pair("-cpu", "max,-erms,-fsrm");
+            let hidden = if config.growth.cpus > 0 { ",-hypervisor" } else { "" };
+            args.pair("-cpu", format!("max,-erms,-fsrm{hidden}"));
         }
     }
-    args.pair("-smp", config.cpus.to_string());
-    args.pair("-m", format!("{}M", config.memory_mib));
+    args.pair("-smp", processors(config));
+    if config.growth.cpus > 0 && engine == Engine::Tcg {
+        // A kernel that sees no hypervisor ignores the tables' places for more CPUs; it knows this one by its serial
+        // number, and asks it for nothing.
+        args.pair("-smbios", "type=1,serial=VMware-42");
+    }
+    args.pair("-m", memory(config));
     // vhost-user needs memory that the device's process can map too.
     args.pair("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", config.memory_mib));
     args.pair("-qmp", {
@@ -200,11 +209,29 @@ pub(super) fn arguments(
         let serial = if disk.serial.is_empty() { String::new() } else { format!(",serial={}", disk.serial) };
         args.pair("-device", format!("virtio-blk-{suffix},drive=disk{index}{serial}"));
     }
+    args.0.extend(config.extra.iter().cloned());
     args.0
 }
 
-fn machine_option(machine: Machine) -> String {
-    let model = match machine {
+fn processors(config: &VmConfig) -> String {
+    let most = config.growth.cpus.max(config.cpus);
+    if most == config.cpus {
+        return config.cpus.to_string();
+    }
+    format!("{},sockets={most},cores=1,threads=1,maxcpus={most}", config.cpus)
+}
+
+fn memory(config: &VmConfig) -> String {
+    let most = config.growth.memory_mib;
+    if most <= config.memory_mib {
+        return format!("{}M", config.memory_mib);
+    }
+    format!("{}M,slots={MEMORY_SLOTS},maxmem={most}M", config.memory_mib)
+}
+
+fn machine_option(config: &VmConfig) -> String {
+    let model = match config.machine {
+        Machine::Q35 if config.growth.cpus > 0 => "q35,vmport=on",
         Machine::Q35 => "q35",
         // Option ROMs only serve firmware that boots from disks; without the RTC the kernel polls for it for seconds.
         Machine::Microvm => "microvm,acpi=off,x-option-roms=off,rtc=on",
@@ -339,6 +366,18 @@ mod tests {
         let mut config = config(Machine::Microvm);
         config.disks = (0..8).map(|number| disk(&number.to_string())).collect();
         assert!(check(&config).unwrap_err().to_string().contains("choose q35"));
+    }
+
+    #[test]
+    fn a_machine_that_can_grow_has_places_for_it() {
+        let mut config = config(Machine::Q35);
+        let vsock = VsockDevice::Vhost { cid: 3 };
+        assert!(text(&config, Engine::Kvm, &vsock).contains("-smp 1 -m 512M "));
+        config.growth = crate::vm::Growth { cpus: 3, memory_mib: 1024 };
+        config.extra = vec!["-device".into(), "x".into()];
+        let line = text(&config, Engine::Tcg, &vsock);
+        assert!(line.contains("-smp 1,sockets=3,cores=1,threads=1,maxcpus=3 "), "{line}");
+        assert!(line.contains("-m 512M,slots=4,maxmem=1024M ") && line.ends_with("-device x"), "{line}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod share;
 mod sys;
 mod tsc;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,19 @@ pub struct VmConfig {
     pub run_dir: PathBuf,
     /// How long the guest may take until its ready line.
     pub deadline: Duration,
+    /// What can be plugged in while the guest runs, beside devices.
+    pub growth: Growth,
+    /// More arguments for QEMU, as they are: devices that no other field describes.
+    pub extra: Vec<OsString>,
+}
+
+/// How far a machine can grow while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Growth {
+    /// Most CPUs; 0 for as many as it has at the start.
+    pub cpus: u32,
+    /// Most memory, in MiB; 0 for as much as it has at the start.
+    pub memory_mib: u32,
 }
 
 impl VmConfig {
@@ -103,6 +117,8 @@ impl VmConfig {
             accel: Accel::Auto,
             run_dir: run_dir.into(),
             deadline: BOOT_DEADLINE,
+            growth: Growth::default(),
+            extra: Vec::new(),
         }
     }
 }

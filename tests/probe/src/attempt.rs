@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -25,8 +26,27 @@ pub(crate) fn attempt(what: &str, subject: &str) -> Option<Value> {
             json!(names)
         }),
         "--call" => json!(sys::call(subject)),
+        "--vfio" => vfio(subject),
         _ => return None,
     })
+}
+
+/// Drives the PCI device `GROUP:ADDRESS` itself: reads who made it, and lets it write to memory (the command register).
+fn vfio(subject: &str) -> Value {
+    let Some((group, address)) = subject.split_once(':') else { return json!("no address") };
+    let work = || -> std::io::Result<Value> {
+        let (device, config) = sys::vfio_device(group, address)?;
+        let mut word = [0; 2];
+        let (vendor, command) = (config, config + 4);
+        device.read_exact_at(&mut word, vendor)?;
+        let made_by = u16::from_le_bytes(word);
+        device.read_exact_at(&mut word, command)?;
+        let master = (u16::from_le_bytes(word) ^ 4).to_le_bytes();
+        device.write_all_at(&master, command)?;
+        device.read_exact_at(&mut word, command)?;
+        Ok(json!(format!("vendor {made_by:04x}, written {}", word == master)))
+    };
+    work().unwrap_or_else(error)
 }
 
 /// Exchanges two names for as long as it lives; writes the number of times to a file now and then.

@@ -1,8 +1,10 @@
 //! System calls that nothing wraps.
 #![allow(unsafe_code)]
 
-use std::ffi::c_long;
+use std::ffi::{CString, c_long};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
 
 fn told(result: c_long) -> Result<c_long, String> {
     if result < 0 {
@@ -101,4 +103,42 @@ pub(crate) fn call(name: &str) -> String {
         }
     };
     told(result).map_or_else(|text| text, |_| "ok".into())
+}
+
+/// Opens a PCI device through its VFIO group, and tells where in it its configuration space is
+/// (`include/uapi/linux/vfio.h`).
+pub(crate) fn vfio_device(group: &str, address: &str) -> io::Result<(File, u64)> {
+    const TYPE1: c_long = 1;
+    const CONFIGURATION: u32 = 7;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Region {
+        size_of_self: u32,
+        flags: u32,
+        index: u32,
+        capabilities: u32,
+        size: u64,
+        offset: u64,
+    }
+    let request = |number: u64| (u64::from(b';') << 8 | (100 + number)) as _;
+    let checked = |result: i32| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+    let open = |name: &str| File::options().read(true).write(true).open(format!("/dev/vfio/{name}"));
+    let (container, group) = (open("vfio")?, open(group)?);
+    let number = container.as_raw_fd();
+    // SAFETY: the kernel reads one int behind the pointer.
+    checked(unsafe { libc::ioctl(group.as_raw_fd(), request(4), &raw const number) })?;
+    // SAFETY: takes an integer only.
+    checked(unsafe { libc::ioctl(container.as_raw_fd(), request(2), TYPE1) })?;
+    let name = CString::new(address)?;
+    // SAFETY: the kernel reads a string behind the pointer.
+    let device = checked(unsafe { libc::ioctl(group.as_raw_fd(), request(6), name.as_ptr()) })?;
+    // SAFETY: the descriptor was just made, and nobody else has it.
+    let device = unsafe { File::from_raw_fd(device) };
+    let mut region =
+        Region { size_of_self: size_of::<Region>() as u32, index: CONFIGURATION, ..Region::default() };
+    // SAFETY: the kernel reads and fills at most the size that the structure says it has.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), request(8), &raw mut region) })?;
+    // The container must outlive the device's use; the process ends soon after.
+    std::mem::forget((container, group));
+    Ok((device, region.offset))
 }

@@ -1,0 +1,192 @@
+//! Waits for devices: subscribe first, then look, then look again at each of the kernel's events until a deadline.
+//!
+//! ```text
+//!  kernel ── uevent ──► thread "uevents" ──► count + 1, wake ──► every waiter looks for its own device in sysfs
+//! ```
+//!
+//! An event only says that something changed; what is there is read from sysfs. So a device that was there at boot is
+//! found, an event that was lost or forged does no harm, and nothing has to be remembered per device. The kernel makes a
+//! device's node before it sends the event.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    sockopt,
+};
+
+use super::address::Address;
+use super::{DeviceError, NoDevice};
+
+/// Multicast group of the kernel's own events (`lib/kobject_uevent.c`; group 2 is udev's).
+const KERNEL_GROUP: u32 = 1;
+/// Room for events that come faster than they are read, in bytes. A hundred disks at once take a tenth of it.
+const BUFFER: usize = 1 << 20;
+/// How long a waiter sleeps without an event before it looks all the same.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Knows when devices may have come or gone. Clones are handles to the same.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceWatch {
+    events: Arc<Events>,
+    sys: PathBuf,
+    /// How long a device may take to come.
+    timeout: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    seen: Mutex<u64>,
+    more: Condvar,
+}
+
+impl Events {
+    fn count(&self) -> u64 {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.more.notify_all();
+    }
+
+    /// Sleeps until there were more events than `known`, or the time is over.
+    fn wait_for_more(&self, known: u64, at_most: Duration) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.more.wait_timeout_while(seen, at_most, |seen| *seen == known));
+    }
+}
+
+impl DeviceWatch {
+    /// Starts to listen. `timeout` is how long a device may take to come.
+    ///
+    /// # Errors
+    /// When there can be no socket or thread.
+    pub(crate) fn start(timeout: Duration) -> io::Result<DeviceWatch> {
+        let watch = DeviceWatch::deaf(Path::new("/sys"), timeout);
+        let socket = subscribe()?;
+        let events = Arc::clone(&watch.events);
+        std::thread::Builder::new().name("uevents".to_owned()).spawn(move || listen(&socket, &events))?;
+        Ok(watch)
+    }
+
+    /// One that hears nothing, and looks at intervals.
+    pub(crate) fn deaf(sys: &Path, timeout: Duration) -> DeviceWatch {
+        DeviceWatch { events: Arc::default(), sys: sys.to_owned(), timeout }
+    }
+
+    /// Where sysfs is mounted.
+    pub(crate) fn sys(&self) -> &Path {
+        &self.sys
+    }
+
+    /// Looks until something is found, first now, then whenever devices came or went. Blocks for the watch's timeout at
+    /// most.
+    ///
+    /// # Errors
+    /// [`NoDevice`] when nothing was found in time.
+    pub(crate) fn wait<T>(&self, look: impl FnMut() -> Option<T>) -> Result<T, NoDevice> {
+        self.wait_until(self.timeout, look)
+    }
+
+    /// As [`DeviceWatch::wait`], with a deadline of its own.
+    pub(crate) fn wait_until<T>(
+        &self,
+        timeout: Duration,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<T, NoDevice> {
+        let start = Instant::now();
+        loop {
+            let known = self.events.count();
+            if let Some(found) = look() {
+                return Ok(found);
+            }
+            let waited = start.elapsed();
+            if waited >= timeout {
+                return Err(NoDevice { waited });
+            }
+            self.events.wait_for_more(known, POLL.min(timeout - waited));
+        }
+    }
+
+    /// Waits for a disk, and gives its node.
+    ///
+    /// # Errors
+    /// [`DeviceError::Timeout`].
+    pub(crate) fn disk(&self, address: &Address) -> Result<PathBuf, DeviceError> {
+        let look = || {
+            address.find(&self.sys).or_else(|| {
+                address.ask(&self.sys);
+                address.find(&self.sys)
+            })
+        };
+        self.wait(look).map_err(|late| late.disk(address))
+    }
+}
+
+fn subscribe() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let protocol = SockProtocol::NetlinkKObjectUEvent;
+    let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+    // Needs CAP_NET_ADMIN; with the default size events are lost sooner, which only costs time.
+    if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER) {
+        tracing::debug!(%error, "the buffer for device events stays small");
+    }
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
+    Ok(socket)
+}
+
+fn listen(socket: &OwnedFd, events: &Events) {
+    let mut message = [0; 8192];
+    loop {
+        match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            // Lost events are events too.
+            Ok(_) | Err(Errno::ENOBUFS) => events.add(),
+            Err(Errno::EINTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "device events are not heard any more; devices are looked for at intervals");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_is_there_is_found_at_once() {
+        let watch = DeviceWatch::deaf(Path::new("/nonexistent"), Duration::ZERO);
+        assert_eq!(watch.wait(|| Some(7)).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_comes_with_an_event_is_found_then() {
+        let watch = DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_secs(60));
+        let is_there = Arc::new(AtomicBool::new(false));
+        let (events, there) = (Arc::clone(&watch.events), Arc::clone(&is_there));
+        let kernel = std::thread::spawn(move || {
+            events.add();
+            there.store(true, Ordering::SeqCst);
+            events.add();
+        });
+        watch.wait(|| is_there.load(Ordering::SeqCst).then_some(())).unwrap();
+        kernel.join().unwrap();
+    }
+
+    #[test]
+    fn what_never_comes_is_a_timeout() {
+        let watch = DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_millis(30));
+        assert!(watch.wait(|| None::<()>).unwrap_err().waited >= Duration::from_millis(30));
+        let error = watch.disk(&Address::disk("02/01").unwrap()).unwrap_err();
+        assert!(matches!(error, DeviceError::Timeout { .. }));
+        assert!(error.to_string().contains("02/01"), "{error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! Which mount points are in use, by whom how often.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustjail::mount;
+
+use super::{DRIVERS, Storage, StorageDriver, StorageError, driver_names, ephemeral, group};
+use crate::device::watch::DeviceWatch;
+use crate::error::chain;
+
+/// A mount point in use.
+struct Used {
+    driver: &'static dyn StorageDriver,
+    storage: Storage,
+    users: usize,
+    /// Whether it was asked for as one that stays until the sandbox ends, which is one of the users.
+    is_pinned: bool,
+    /// Whether its mount point was not there before.
+    is_ours: bool,
+}
+
+type Slot = Arc<Mutex<Option<Used>>>;
+
+/// Counts the users of each mount point.
+#[derive(Default)]
+pub(crate) struct StorageRegistry {
+    /// A slot has a lock of its own, so that one slow device does not hold up the others.
+    slots: Mutex<HashMap<PathBuf, Slot>>,
+}
+
+impl StorageRegistry {
+    fn slot(&self, mount_point: &Path) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(mount_point.to_owned()).or_default())
+    }
+
+    /// Forgets a slot that nobody uses, or is about to use: requests may name any number of mount points.
+    fn forget_idle(&self, mount_point: &Path, slot: &Slot) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two references are the map's and ours.
+        if Arc::strong_count(slot) == 2 && slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            slots.remove(mount_point);
+        }
+    }
+
+    /// Mounts a storage, or counts one more user of it.
+    pub(crate) fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
+        check(storage)?;
+        let slot = self.slot(&storage.mount_point);
+        let acquired = Self::acquire_in(&slot, storage, devices);
+        if acquired.is_err() {
+            self.forget_idle(&storage.mount_point, &slot);
+        }
+        acquired
+    }
+
+    fn acquire_in(slot: &Slot, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
+        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = used.as_mut() {
+            let is_of = |one: &Storage| (one.driver.clone(), one.source.clone());
+            let same = is_of(&used.storage) == is_of(storage)
+                && used.storage.layers.iter().map(is_of).eq(storage.layers.iter().map(is_of));
+            if !same {
+                let other = format!("{} {}", used.storage.driver, used.storage.source);
+                return Err(StorageError::Conflict(storage.mount_point.display().to_string(), other));
+            }
+            used.users += 1;
+            if storage.shared && !used.is_pinned {
+                used.is_pinned = true;
+                used.users += 1;
+            }
+            return Ok(());
+        }
+        let driver = *DRIVERS
+            .iter()
+            .find(|driver| driver.name() == storage.driver)
+            .ok_or_else(|| StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", ")))?;
+        let is_ours = !storage.mount_point.exists();
+        driver.acquire(storage, devices)?;
+        if let Some(group) = &storage.fs_group
+            && let Err(error) = group::give(&storage.mount_point, group, storage.is_readonly())
+        {
+            if let Err(error) = driver.release(storage, is_ours) {
+                tracing::error!(error = %chain(&error), "a storage stays mounted");
+            }
+            return Err(error);
+        }
+        // A shared storage has the sandbox as one more user.
+        let users = if storage.shared { 2 } else { 1 };
+        *used = Some(Used { driver, storage: storage.clone(), users, is_pinned: storage.shared, is_ours });
+        Ok(())
+    }
+
+    /// Gives the file systems of ephemeral storages new options, as when the pod's memory has grown: all of them, or none
+    /// when one of them cannot be right.
+    pub(crate) fn update(&self, storages: &[Storage]) -> Result<(), StorageError> {
+        let mut changes = Vec::new();
+        for storage in storages {
+            check(storage)?;
+            if storage.driver != ephemeral::NAME {
+                return Err(storage.invalid("only ephemeral storages can be changed".to_owned()));
+            }
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = slots.get(&storage.mount_point).map(Arc::clone);
+            drop(slots);
+            let before = slot.as_ref().and_then(|slot| {
+                let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                used.as_ref()
+                    .filter(|used| used.storage.driver == ephemeral::NAME)
+                    .map(|used| used.storage.clone())
+            });
+            let (Some(before), Some(slot)) = (before, slot) else {
+                return Err(StorageError::NotMounted(storage.mount_point.display().to_string()));
+            };
+            changes.push((slot, storage, ephemeral::change(storage)?, ephemeral::change(&before)?));
+        }
+        for (at, (_, _, plan, _)) in changes.iter().enumerate() {
+            let Err(error) = mount::reconfigure(plan) else { continue };
+            for (_, _, _, before) in changes[..at].iter().rev() {
+                if let Err(error) = mount::reconfigure(before) {
+                    tracing::error!(%error, "a storage keeps options of a change that failed");
+                }
+            }
+            return Err(StorageError::Mount(plan.destination.display().to_string(), error));
+        }
+        for (slot, storage, ..) in changes {
+            let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(used) = used.as_mut() {
+                used.storage.options.clone_from(&storage.options);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts one user less; the last one unmounts. A mount point that is not in use is no error: it was released.
+    pub(crate) fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
+        let slot = self.slot(mount_point);
+        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = used.as_mut() {
+            if now.users > 1 {
+                now.users -= 1;
+            } else {
+                // What cannot be unmounted stays known: nothing else is mounted over it, and a release can be tried again.
+                now.driver.release(&now.storage, now.is_ours)?;
+                *used = None;
+            }
+        }
+        drop(used);
+        self.forget_idle(mount_point, &slot);
+        Ok(())
+    }
+
+    /// Releases what was to stay until the sandbox ends: it does now. Those that others mounted later go first.
+    pub(crate) fn release_pinned(&self) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pinned: Vec<PathBuf> = slots.keys().cloned().collect();
+        drop(slots);
+        // What is mounted below another mount point is longer.
+        pinned.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
+        for point in pinned {
+            let slot = self.slot(&point);
+            let is_pinned = slot
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_mut()
+                .is_some_and(|used| std::mem::take(&mut used.is_pinned));
+            if !is_pinned {
+                self.forget_idle(&point, &slot);
+                continue;
+            }
+            drop(slot);
+            if let Err(error) = self.release(&point) {
+                tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");
+            }
+        }
+    }
+}
+
+fn check(storage: &Storage) -> Result<(), StorageError> {
+    let invalid = |reason: &str| storage.invalid(reason.to_owned());
+    let point = &storage.mount_point;
+    if !point.is_absolute() || point == Path::new("/") {
+        return Err(invalid("the mount point is not an absolute path below /"));
+    }
+    if point.components().any(|part| part == Component::ParentDir) {
+        return Err(invalid("the mount point contains \"..\""));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ErrorKind, Kind as _};
+    use std::time::Duration;
+
+    fn devices() -> DeviceWatch {
+        DeviceWatch::deaf(Path::new("/sys"), Duration::ZERO)
+    }
+
+    fn local(point: &Path) -> Storage {
+        Storage {
+            driver: "local".into(),
+            source: "local".into(),
+            mount_point: point.into(),
+            ..Storage::default()
+        }
+    }
+
+    #[test]
+    fn the_last_user_releases() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("a/b");
+        let registry = StorageRegistry::default();
+        let storage = local(&point);
+        registry.acquire(&storage, &devices()).unwrap();
+        registry.acquire(&storage, &devices()).unwrap();
+        registry.release(&point).unwrap();
+        assert!(point.is_dir());
+        registry.release(&point).unwrap();
+        assert!(!point.exists());
+        registry.release(&point).unwrap();
+        assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_is_not_remembered() {
+        let registry = StorageRegistry::default();
+        for number in 0..3 {
+            let storage =
+                Storage { driver: "none".into(), ..local(&PathBuf::from(format!("/none/{number}"))) };
+            assert!(registry.acquire(&storage, &devices()).is_err());
+            let ephemeral = Storage { driver: ephemeral::NAME.into(), ..storage };
+            assert!(matches!(registry.update(&[ephemeral]), Err(StorageError::NotMounted(_))));
+        }
+        assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_was_there_stays_with_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "kept").unwrap();
+        let registry = StorageRegistry::default();
+        registry.acquire(&local(dir.path()), &devices()).unwrap();
+        registry.release(dir.path()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_shared_storage_outlives_its_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("s");
+        let registry = StorageRegistry::default();
+        registry.acquire(&local(&point), &devices()).unwrap();
+        for _ in 0..2 {
+            registry.acquire(&Storage { shared: true, ..local(&point) }, &devices()).unwrap();
+            registry.release(&point).unwrap();
+        }
+        registry.release(&point).unwrap();
+        assert!(point.is_dir());
+        registry.release_pinned();
+        assert!(!point.exists());
+        assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_mount_point_has_one_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = StorageRegistry::default();
+        let storage = local(&dir.path().join("x"));
+        registry.acquire(&storage, &devices()).unwrap();
+        let other = Storage { source: "other".into(), ..storage };
+        assert_eq!(registry.acquire(&other, &devices()).unwrap_err().kind(), ErrorKind::State);
+    }
+
+    #[test]
+    fn bad_requests_are_refused_before_anything_is_made() {
+        let registry = StorageRegistry::default();
+        let refuse = |storage: Storage| registry.acquire(&storage, &devices()).unwrap_err();
+        assert_eq!(refuse(local(Path::new("/"))).kind(), ErrorKind::Invalid);
+        assert_eq!(refuse(local(Path::new("rel"))).kind(), ErrorKind::Invalid);
+        assert_eq!(refuse(local(Path::new("/run/../etc"))).kind(), ErrorKind::Invalid);
+        let unknown = refuse(Storage { driver: "floppy".into(), ..local(Path::new("/run/x")) });
+        assert_eq!(unknown.kind(), ErrorKind::Unsupported);
+        assert!(unknown.to_string().contains("overlayfs"), "{unknown}");
+    }
+}

@@ -1,0 +1,99 @@
+//! What shims attach to a guest: every storage driver and kind of device, on the real device, plugged in while the guest
+//! runs wherever QEMU can do that.
+//!
+//! A test that saw its device work says so by `seen`; `make test` ends with the table of these.
+
+#![allow(clippy::unwrap_used)]
+
+mod awkward;
+mod disks;
+mod folders;
+mod growth;
+mod layers;
+mod memory;
+mod nics;
+mod passed_through;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use image_builder::vm::AgentClient;
+use protocols::agent::{CreateSandboxRequest, Device, Storage};
+use tests::{Container, ContainerBuilder, Guest, GuestBuilder, Machine, Port, host_tool};
+
+/// Where a pod's volumes are.
+const VOLUMES: &str = "/run/kata-containers/sandbox/volumes";
+
+/// A storage of a request.
+fn storage(driver: &str, source: &str, fstype: &str, options: &[&str], name: &str) -> Storage {
+    Storage {
+        driver: driver.into(),
+        source: source.into(),
+        fstype: fstype.into(),
+        options: options.iter().map(|word| (*word).to_owned()).collect(),
+        mount_point: format!("{VOLUMES}/{name}"),
+        ..Storage::default()
+    }
+}
+
+/// A device of a request.
+fn device(kind: &str, id: &str, vm_path: &str, container_path: &str) -> Device {
+    Device {
+        id: id.into(),
+        type_: kind.into(),
+        vm_path: vm_path.into(),
+        container_path: container_path.into(),
+        ..Default::default()
+    }
+}
+
+/// A q35 with places to plug into, and a sandbox.
+async fn q35(builder: GuestBuilder, ports: &[Port]) -> Result<Guest> {
+    let arguments: Vec<&str> = ports.iter().flat_map(|port| port.arguments.iter().copied()).collect();
+    let guest = builder.machine(Machine::Q35).qemu(&arguments).boot().await?;
+    guest.sandbox().await?;
+    Ok(guest)
+}
+
+/// A sandbox with storages of its own.
+async fn sandbox_with(guest: &Guest, storages: Vec<Storage>) -> Result<()> {
+    let request = CreateSandboxRequest {
+        sandbox_id: "pod".into(),
+        hostname: "pod".into(),
+        storages,
+        ..Default::default()
+    };
+    guest.api().create_sandbox(AgentClient::call(), &request).await?;
+    Ok(())
+}
+
+/// A container with a storage of its own, bound at `/vol`.
+fn user_of(guest: &Guest, id: &str, storage: Storage) -> ContainerBuilder {
+    let point = storage.mount_point.clone();
+    let builder = guest.container(id).request(|request| request.storages.push(storage));
+    builder.mount("/vol", "bind", &point, &["rbind", "rw"])
+}
+
+/// An ext4 of some MiB with a greeting on it.
+fn ext4(path: &Path, mib: u64) -> Result<PathBuf> {
+    std::fs::File::create(path)?.set_len(mib << 20)?;
+    let source = tempfile::tempdir()?;
+    std::fs::write(source.path().join("greeting"), "from the host\n")?;
+    let (source, disk) = (source.path().display().to_string(), path.display().to_string());
+    host_tool("mkfs.ext4", &["-q", "-F", "-d", &source, &disk])?;
+    Ok(path.to_owned())
+}
+
+/// What is in a file of an ext4 that no guest has mounted.
+fn file_of(disk: &Path, name: &str) -> Result<String> {
+    let disk = disk.display().to_string();
+    host_tool("e2fsck", &["-f", "-p", &disk])?;
+    host_tool("debugfs", &["-R", &format!("cat {name}"), &disk])
+}
+
+/// Reads the greeting of a volume at `/vol` and leaves an answer there.
+async fn exchange(container: &Container) -> Result<()> {
+    assert_eq!(container.sh("cat /vol/greeting").await?, "from the host");
+    container.sh("echo from the guest > /vol/answer && sync").await?;
+    Ok(())
+}
