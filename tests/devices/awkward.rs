@@ -22,7 +22,7 @@ async fn a_hundred_containers_each_with_its_own_disk() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut containers = Vec::new();
     for number in 0..COUNT {
-        let name = format!("disk{number}");
+        let name = format!("own{number}");
         let disk = ext4(&directory.path().join(&name), 2)?;
         guest.add_drive(&name, &disk, false).await?;
         let place = json!({ "bus": "scsi0.0", "drive": name, "scsi-id": number / 32, "lun": number % 32 });
@@ -39,11 +39,11 @@ async fn a_hundred_containers_each_with_its_own_disk() -> Result<()> {
     }
     for (number, container) in containers.iter().enumerate() {
         container.remove().await?;
-        guest.unplug_disk(&format!("disk{number}")).await?;
+        guest.unplug_disk(&format!("own{number}")).await?;
     }
     assert_eq!(inspector.settled(&before).await?, before);
     for number in [0, 31, 32, 99] {
-        let own = crate::file_of(&directory.path().join(format!("disk{number}")), "own")?;
+        let own = crate::file_of(&directory.path().join(format!("own{number}")), "own")?;
         assert_eq!(own, format!("{number}\n"));
     }
     seen(

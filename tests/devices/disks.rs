@@ -1,6 +1,9 @@
 //! Disks: `blk`, `mmioblk`, `scsi` and `nvdimm`, as file systems and as devices of a container.
 
+use std::path::Path;
+
 use anyhow::Result;
+use image_builder::format::dax::{self, PREFIX};
 use protocols::oci;
 use serde_json::json;
 use tests::{Guest, Machine, Port, seen};
@@ -132,12 +135,21 @@ async fn a_unit_of_a_scsi_controller() -> Result<()> {
     )
 }
 
+/// An ext4 behind the block that lets the guest map its files, of some MiB in all.
+fn mappable(path: &Path, mib: u64) -> Result<()> {
+    let disk = path.with_extension("disk");
+    ext4(&disk, mib - 2)?;
+    let mut bytes = dax::prefix((mib - 2) << 20);
+    bytes.extend(std::fs::read(disk)?);
+    Ok(std::fs::write(path, bytes)?)
+}
+
 #[tokio::test]
 async fn persistent_memory_is_mounted_for_direct_access() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (cold, hot) = (directory.path().join("cold"), directory.path().join("hot"));
-    ext4(&cold, 64)?;
-    ext4(&hot, 128)?;
+    mappable(&cold, 64)?;
+    mappable(&hot, 128)?;
     let backend = format!("memory-backend-file,id=cold,share=on,size=64M,mem-path={}", cold.display());
     let builder = Guest::builder().growth(0, 2048).qemu(&[
         "-machine",
@@ -174,8 +186,11 @@ async fn persistent_memory_is_mounted_for_direct_access() -> Result<()> {
     assert_eq!(magic, "53ef");
     guest.destroy().await?;
     drop(guest);
-    assert_eq!(file_of(&cold, "answer")?, "from the guest\n");
-    assert_eq!(file_of(&hot, "answer")?, "from the guest\n");
+    for memory in [cold, hot] {
+        let disk = directory.path().join("disk");
+        std::fs::write(&disk, &std::fs::read(memory)?[PREFIX..])?;
+        assert_eq!(file_of(&disk, "answer")?, "from the guest\n");
+    }
     let test = "disks::persistent_memory_is_mounted_for_direct_access";
     seen("nvdimm", "storage with DAX, there at boot", test)?;
     seen("nvdimm", "storage with DAX, hot-plugged", test)?;

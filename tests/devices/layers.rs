@@ -178,7 +178,7 @@ async fn a_layer_that_was_changed_is_not_read() -> Result<()> {
     let container = user_of_stack(&guest, "c2", checked(Port::SECOND.path, &hash)).run().await?;
     assert_eq!(container.sh("cat /vol/who").await?, "checked");
     let read = container.exec(["sh", "-c", "cat /vol/file > /dev/null"]).run().await?;
-    assert!(String::from_utf8_lossy(&read.stderr).contains("I/O error"), "{read:?}");
+    assert!(String::from_utf8_lossy(&read.stderr).contains("Input/output error"), "{read:?}");
     container.remove().await?;
 
     // With another hash nothing can be read, so nothing is mounted, and nothing is left.

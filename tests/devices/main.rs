@@ -80,7 +80,7 @@ fn ext4(path: &Path, mib: u64) -> Result<PathBuf> {
     let source = tempfile::tempdir()?;
     std::fs::write(source.path().join("greeting"), "from the host\n")?;
     let (source, disk) = (source.path().display().to_string(), path.display().to_string());
-    host_tool("mkfs.ext4", &["-q", "-F", "-d", &source, &disk])?;
+    host_tool("mkfs.ext4", &["-q", "-F", "-b", "4096", "-d", &source, &disk])?;
     Ok(path.to_owned())
 }
 

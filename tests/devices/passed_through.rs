@@ -51,8 +51,10 @@ async fn a_program_in_a_container_drives_a_device() -> Result<()> {
     assert_eq!(inspector.sh(&driver).await?, "vfio-pci");
     let group =
         inspector.sh(&format!("basename $(readlink /sys/bus/pci/devices/{GUEST}/iommu_group)")).await?;
-    assert_eq!(container.sh("ls /dev/vfio | tr '\\n' ' '").await?, format!("{group} vfio"));
-    assert_eq!(container.sh("echo $PCIDEVICE_ACME_NIC").await?, GUEST, "in an exec, too");
+    assert_eq!(container.sh("echo $(ls /dev/vfio)").await?, format!("{group} vfio"));
+    let exec = container.exec(["sh", "-c", "echo $PCIDEVICE_ACME_NIC"]);
+    let told = exec.process(|process| process.Env.push(format!("PCIDEVICE_ACME_NIC={HOST}"))).run().await?;
+    assert_eq!(told.success()?.trim(), GUEST, "in an exec, too");
     assert_eq!(
         container.sh("tr '\\0' '\\n' </proc/1/environ | grep PCIDEVICE").await?,
         format!("PCIDEVICE_ACME_NIC={GUEST}")

@@ -65,7 +65,7 @@ impl Address {
             Address::Pci(path) => Path::new("/dev").join(path.disk_name(sys)?),
             Address::Scsi { target, lun } => Path::new("/dev").join(scsi_disk(sys, *target, *lun)?),
         };
-        node.metadata().is_ok_and(|node| node.file_type().is_block_device()).then_some(node)
+        is_usable(&node).then_some(node)
     }
 
     /// Has the guest's kernel look for it where it does not look of its own accord.
@@ -88,6 +88,13 @@ impl std::fmt::Display for Address {
             Address::Scsi { target, lun } => write!(out, "SCSI target {target}, unit {lun}"),
         }
     }
+}
+
+/// The kernel makes a disk's node a moment before the disk can be opened.
+fn is_usable(node: &Path) -> bool {
+    let is_disk = node.metadata().is_ok_and(|node| node.file_type().is_block_device());
+    let opened = || std::fs::File::open(node).map_err(|error| error.raw_os_error());
+    is_disk && !matches!(opened(), Err(Some(nix::libc::ENXIO | nix::libc::ENODEV)))
 }
 
 fn bad(text: &str, expected: &'static str) -> DeviceError {

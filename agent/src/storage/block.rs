@@ -25,7 +25,12 @@ impl StorageDriver for Block {
     fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         storage.no_driver_options()?;
         let node = wait_for(storage, self.address, devices)?;
-        super::mount_at(&storage.fstype, &node.to_string_lossy(), &storage.options, &storage.mount_point)
+        super::mount_at(
+            &storage.fstype,
+            &node.to_string_lossy(),
+            &storage.mount_options(),
+            &storage.mount_point,
+        )
     }
 
     fn release(&self, storage: &Storage, _: bool) -> Result<(), StorageError> {

@@ -56,7 +56,13 @@ pub(crate) struct Storage {
 impl Storage {
     /// Whether nothing can be written to it.
     fn is_readonly(&self) -> bool {
-        self.options.iter().any(|option| option == "ro")
+        self.mount_options().iter().any(|option| option == "ro")
+    }
+
+    /// Its mount options, one by one: shims join some with commas, as mount(8) does.
+    fn mount_options(&self) -> Vec<String> {
+        let words = self.options.iter().flat_map(|option| option.split(','));
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
     /// Refuses driver options, of which most drivers have none.

@@ -21,9 +21,10 @@ pub(super) const PLAN9: SharedFolder =
 impl SharedFolder {
     fn options(&self, storage: &Storage) -> Vec<String> {
         let name = |option: &str| option.split('=').next().map(str::to_owned);
-        let is_said = |default: &str| storage.options.iter().any(|option| name(option) == name(default));
+        let said = storage.mount_options();
+        let is_said = |default: &&&str| said.iter().any(|option| name(option) == name(default));
         let missing = self.defaults.iter().filter(|default| !is_said(default));
-        missing.map(|default| (*default).to_owned()).chain(storage.options.iter().cloned()).collect()
+        missing.map(|default| (*default).to_owned()).chain(said.iter().cloned()).collect()
     }
 }
 
@@ -56,6 +57,6 @@ mod tests {
             PLAN9.options(&Storage { options, ..Storage::default() })
         };
         assert_eq!(options(&["msize=8192"]), ["trans=virtio", "version=9p2000.L", "msize=8192"]);
-        assert_eq!(options(&["version=9p2000.u", "ro"]), ["trans=virtio", "version=9p2000.u", "ro"]);
+        assert_eq!(options(&["version=9p2000.u,ro"]), ["trans=virtio", "version=9p2000.u", "ro"]);
     }
 }

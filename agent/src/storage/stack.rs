@@ -217,7 +217,7 @@ fn partition_name(disk: &str, number: u32) -> String {
 
 /// Options for the file system; ours are for us.
 fn mount_options(layer: &Storage) -> Vec<String> {
-    layer.options.iter().filter(|option| !option.starts_with(OURS)).cloned().collect()
+    layer.mount_options().into_iter().filter(|option| !option.starts_with(OURS)).collect()
 }
 
 /// Directories that are to be made in the writable layer, relative to it.

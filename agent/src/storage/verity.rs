@@ -279,8 +279,7 @@ impl StorageDriver for Verified {
         };
         let verity = Verity::of_description(storage)?;
         let node = open(&block::wait_for(storage, address, devices)?, &verity, &storage.mount_point)?;
-        let options: Vec<String> =
-            ["ro".to_owned()].into_iter().chain(storage.options.iter().cloned()).collect();
+        let options: Vec<String> = ["ro".to_owned()].into_iter().chain(storage.mount_options()).collect();
         super::mount_at(&storage.fstype, &node.to_string_lossy(), &options, &storage.mount_point).inspect_err(
             |_| {
                 if let Err(error) = close(&storage.mount_point) {

@@ -5,3 +5,4 @@
 
 pub mod compress;
 pub mod cpio;
+pub mod dax;
