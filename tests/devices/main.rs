@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod awkward;
+mod described;
 mod disks;
 mod folders;
 mod growth;
@@ -13,6 +14,7 @@ mod layers;
 mod memory;
 mod nics;
 mod passed_through;
+mod watched;
 
 use std::path::{Path, PathBuf};
 

@@ -20,6 +20,7 @@ use super::undo::Undo;
 use super::user::{self, UserNames};
 use super::{ContainerError, Shared, State, label};
 use crate::app::Agent;
+use crate::device::cdi;
 use crate::device::container::{self as device, Bound, Device, PciAddresses};
 use crate::error::chain;
 use crate::process::Process;
@@ -268,6 +269,9 @@ fn prepare(
         bound.iter().rev().for_each(Bound::give_back);
         Ok(())
     });
+    let (timeout, by_variable) = (agent.config.cdi_timeout, agent.config.visible_cdi_devices);
+    cdi::inject(&mut request.spec, &agent.devices, timeout, by_variable)
+        .map_err(|error| ContainerError::Cdi(id.clone(), error))?;
     for storage in &request.storages {
         agent.storages.acquire(storage, &agent.devices)?;
         let (agent, point) = (Arc::clone(agent), storage.mount_point.clone());

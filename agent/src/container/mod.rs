@@ -37,6 +37,7 @@ pub(crate) use user::UserNames;
 
 use crate::app::Agent;
 use crate::device::DeviceError;
+use crate::device::cdi::CdiError;
 use crate::error::{ErrorKind, Kind};
 use crate::guest::memory::Target;
 use crate::process::launch::LaunchError;
@@ -106,6 +107,9 @@ pub(crate) enum ContainerError {
     /// See [`DeviceError`].
     #[error("devices of {0}")]
     Device(ContainerId, #[source] DeviceError),
+    /// See [`CdiError`].
+    #[error("devices of {0}")]
+    Cdi(ContainerId, #[source] CdiError),
     /// See [`shared_mount::SharedMountError`].
     #[error("create {0}")]
     SharedMount(ContainerId, #[source] shared_mount::SharedMountError),
@@ -153,6 +157,7 @@ impl Kind for ContainerError {
             ContainerError::Launch(_, error) => error.kind(),
             ContainerError::Process(error) => error.kind(),
             ContainerError::Device(_, error) => error.kind(),
+            ContainerError::Cdi(_, error) => error.kind(),
             ContainerError::SharedMount(_, error) => error.kind(),
             ContainerError::User(_, error) => error.kind(),
             ContainerError::Hook(_, error) => error.kind(),

@@ -3,6 +3,7 @@
 //! Owns the conversation with sysfs. Finds a device by where it is plugged in, never by the order in which it came.
 
 pub(crate) mod address;
+pub(crate) mod cdi;
 pub(crate) mod container;
 pub(crate) mod pci;
 mod spec;

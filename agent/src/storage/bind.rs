@@ -20,18 +20,11 @@ impl StorageDriver for Bind {
         if !source.is_absolute() {
             return Err(storage.invalid(format!("source {:?} is not an absolute path", storage.source)));
         }
-        let point = &storage.mount_point;
-        let is_directory = source.metadata().map_err(io("look at", source))?.is_dir();
-        let made = if is_directory { super::make_directory(point)? } else { make_file(point)? };
         let mut options = storage.options.clone();
         if !options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind")) {
             options.push("bind".to_owned());
         }
-        super::mount_on("bind", &storage.source, &options, point).inspect_err(|_| {
-            if made {
-                remove(point);
-            }
-        })
+        attach(source, &storage.mount_point, &options)
     }
 
     fn release(&self, storage: &Storage, is_ours: bool) -> Result<(), StorageError> {
@@ -42,6 +35,17 @@ impl StorageDriver for Bind {
         }
         Ok(())
     }
+}
+
+/// Binds a file or directory to a mount point, which is made where it is missing.
+pub(super) fn attach(source: &Path, point: &Path, options: &[String]) -> Result<(), StorageError> {
+    let is_directory = source.metadata().map_err(io("look at", source))?.is_dir();
+    let made = if is_directory { super::make_directory(point)? } else { make_file(point)? };
+    super::mount_on("bind", &source.to_string_lossy(), options, point).inspect_err(|_| {
+        if made {
+            remove(point);
+        }
+    })
 }
 
 /// Makes an empty file and the directories above it; tells whether it is new.
@@ -57,7 +61,7 @@ fn make_file(path: &Path) -> Result<bool, StorageError> {
 }
 
 /// Removes an empty mount point. One that was somebody's before has something in it, and stays.
-fn remove(point: &Path) {
+pub(super) fn remove(point: &Path) {
     match point.symlink_metadata() {
         Ok(found) if found.is_file() && found.len() == 0 => {
             if let Err(error) = std::fs::remove_file(point) {

@@ -14,6 +14,7 @@ mod registry;
 mod shared_folder;
 mod stack;
 mod verity;
+mod watchable;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -174,11 +175,18 @@ trait StorageDriver: Send + Sync {
     fn name(&self) -> &'static str;
     /// Makes the storage usable at its mount point. Leaves nothing behind on failure.
     fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError>;
+    /// What works on the storage as long as it is there, and ends when it is dropped.
+    fn keep(&self, _storage: &Storage) -> Option<Keeper> {
+        None
+    }
     /// Undoes `acquire`. `is_ours` says whether the mount point was not there before: what was, stays.
     fn release(&self, storage: &Storage, is_ours: bool) -> Result<(), StorageError>;
 }
 
-static DRIVERS: [&dyn StorageDriver; 12] = [
+/// Something that works on a storage.
+type Keeper = Box<dyn Send>;
+
+static DRIVERS: [&dyn StorageDriver; 13] = [
     &bind::Bind,
     &block::Block { name: "blk", address: Address::disk },
     &block::Block { name: "mmioblk", address: Address::node },
@@ -191,6 +199,7 @@ static DRIVERS: [&dyn StorageDriver; 12] = [
     &shared_folder::VIRTIO_FS,
     &stack::Stack,
     &verity::Verified,
+    &watchable::WatchableBind,
 ];
 
 /// Names of all drivers, sorted.

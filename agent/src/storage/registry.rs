@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustjail::mount;
 
-use super::{DRIVERS, Storage, StorageDriver, StorageError, driver_names, ephemeral, group};
+use super::{DRIVERS, Keeper, Storage, StorageDriver, StorageError, driver_names, ephemeral, group};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 
@@ -19,6 +19,8 @@ struct Used {
     is_pinned: bool,
     /// Whether its mount point was not there before.
     is_ours: bool,
+    /// What works on it.
+    keeper: Option<Keeper>,
 }
 
 type Slot = Arc<Mutex<Option<Used>>>;
@@ -87,9 +89,17 @@ impl StorageRegistry {
             }
             return Err(error);
         }
+        let keeper = driver.keep(storage);
         // A shared storage has the sandbox as one more user.
         let users = if storage.shared { 2 } else { 1 };
-        *used = Some(Used { driver, storage: storage.clone(), users, is_pinned: storage.shared, is_ours });
+        *used = Some(Used {
+            driver,
+            storage: storage.clone(),
+            users,
+            is_pinned: storage.shared,
+            is_ours,
+            keeper,
+        });
         Ok(())
     }
 
@@ -143,6 +153,7 @@ impl StorageRegistry {
                 now.users -= 1;
             } else {
                 // What cannot be unmounted stays known: nothing else is mounted over it, and a release can be tried again.
+                now.keeper = None;
                 now.driver.release(&now.storage, now.is_ours)?;
                 *used = None;
             }
