@@ -9,7 +9,7 @@ BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
 
-.PHONY: help setup build flavours images run test lint unit fuzz programs guest-tests conformance oracle soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images run test lint unit fuzz programs guest-tests devices conformance oracle soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,14 @@ fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for o
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: build flavours programs images ## Tests that boot guests under QEMU
+	@rm -rf out/devices
 	$(CARGO) nextest run --locked -p tests -P guest
+	@tests/devices/table.sh
+
+devices: build programs images ## Every storage driver and kind of device on the real thing, with a table
+	@rm -rf out/devices
+	$(CARGO) nextest run --locked -p tests -P devices
+	@tests/devices/table.sh
 
 conformance: build flavours images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
