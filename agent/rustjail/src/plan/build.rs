@@ -76,6 +76,12 @@ pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError
     }
     namespaces.new.sort();
     let own_uts = namespaces.is_new(NamespaceKind::Uts);
+    let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+    let named = names.iter().find(|(_, name)| name.as_ref().is_some_and(|name| !name.is_empty()));
+    if let Some((field, _)) = named.filter(|_| !namespaces.has(NamespaceKind::Uts)) {
+        // It would be the guest's own.
+        return Err(PlanError::Invalid(format!("{field}: the spec has no uts namespace to set it in")));
+    }
     let rootfs = rootfs(spec, linux, options.switch, &namespaces)?;
     let mut plan = of_process(process, linux, &namespaces)?;
     plan.sysctls = sysctls(linux, &namespaces)?;
