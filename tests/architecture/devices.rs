@@ -6,8 +6,6 @@ use std::path::Path;
 
 use crate::source::workspace;
 
-use crate::source;
-
 const START: &str = "<!-- options -->\n";
 const END: &str = "<!-- end -->";
 

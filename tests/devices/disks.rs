@@ -6,7 +6,7 @@ use anyhow::Result;
 use image_builder::format::dax::{self, PREFIX};
 use protocols::oci;
 use serde_json::json;
-use tests::{Guest, Machine, Port, seen};
+use tests::{Guest, Port, seen};
 
 use crate::{VOLUMES, device, exchange, ext4, file_of, q35, storage, user_of};
 
@@ -249,22 +249,4 @@ async fn a_disk_that_cannot_be_written_is_mounted_read_only() -> Result<()> {
     let written = container.exec(["touch", "/vol/x"]).run().await?;
     assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only"), "{written:?}");
     seen("blk", "storage, read-only disk", "disks::a_disk_that_cannot_be_written_is_mounted_read_only")
-}
-
-#[tokio::test]
-async fn a_microvms_disk_as_a_device() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let disk = directory.path().join("disk");
-    std::fs::write(&disk, vec![b'x'; 1 << 20])?;
-    let guest = Guest::builder().machine(Machine::MicrovmAcpi).disk(&disk).boot().await?;
-    guest.sandbox().await?;
-    let container = guest
-        .container("c1")
-        .request(|request| request.devices.push(device("mmioblk", "", "/dev/vdb", "/dev/data")))
-        .run()
-        .await?;
-    assert_eq!(container.sh("head -c 4 /dev/data").await?, "xxxx");
-    container.sh("echo new | dd of=/dev/data conv=notrunc,fsync 2>/dev/null").await?;
-    assert!(std::fs::read(&disk)?.starts_with(b"new\n"));
-    seen("mmioblk", "device, there at boot", "disks::a_microvms_disk_as_a_device")
 }

@@ -13,6 +13,7 @@ mod growth;
 mod layers;
 mod memory;
 mod nics;
+mod nodes;
 mod passed_through;
 mod watched;
 

@@ -66,14 +66,14 @@ const CASES: [(&str, Change, Code, &str); 12] = [
         |c| {
             c.request(|r| {
                 r.storages.push(Storage {
-                    driver: "9p".into(),
+                    driver: "floppy".into(),
                     mount_point: "/run/kata-containers/x".into(),
                     ..Default::default()
                 })
             })
         },
         Code::UNIMPLEMENTED,
-        "9p",
+        "floppy",
     ),
     (
         "a device never comes",

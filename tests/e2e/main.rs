@@ -4,7 +4,6 @@ mod boot;
 mod cli;
 mod clock;
 mod console;
-mod devices;
 mod diagnostics;
 mod exits;
 mod failures;

@@ -253,13 +253,19 @@ fn volumes(specs: Vec<VolumeSpec>) -> Result<Vec<Volume>, PodError> {
         let kind = match (spec.empty_dir, spec.host_path) {
             (Some(empty), None) => empty.into_kind(&place)?,
             (None, Some(host)) => {
-                if let Some(kind) = host.kind.filter(|kind| !matches!(kind.as_str(), "" | "Directory")) {
-                    return Err(wrong(
-                        format!("{place}.hostPath.type"),
-                        format!("{kind:?}: only Directory is supported"),
-                    ));
-                }
-                VolumeKind::HostPath(host.path)
+                let create = match host.kind.as_deref() {
+                    None | Some("" | "Directory") => false,
+                    Some("DirectoryOrCreate") => true,
+                    Some(kind) => {
+                        return Err(wrong(
+                            format!("{place}.hostPath.type"),
+                            format!(
+                                "{kind:?}: only Directory and DirectoryOrCreate are supported; share the directory of a file"
+                            ),
+                        ));
+                    }
+                };
+                VolumeKind::HostPath { path: host.path, create }
             }
             _ => return Err(wrong(place, "needs either emptyDir or hostPath")),
         };
@@ -321,17 +327,14 @@ impl ContainerSpec {
         let mut mounts = Vec::new();
         for (index, mount) in self.volume_mounts.into_iter().enumerate() {
             let place = at(&format!("volumeMounts[{index}]"));
-            let Some(volume) = volumes.iter().find(|volume| volume.name == mount.name) else {
+            if !volumes.iter().any(|volume| volume.name == mount.name) {
                 return Err(wrong(place, format!("there is no volume {:?}", mount.name)));
-            };
+            }
             if !mount.mount_path.starts_with('/') {
                 return Err(wrong(
                     place,
                     format!("mountPath {:?} is not an absolute path", mount.mount_path),
                 ));
-            }
-            if matches!(volume.kind, VolumeKind::HostPath(_)) && !mount.read_only {
-                return Err(wrong(place, "a hostPath is packed into a read-only disk; say readOnly: true"));
             }
             mounts.push(VolumeMount {
                 volume: mount.name,
@@ -510,9 +513,9 @@ spec:
     }
 
     #[test]
-    fn a_writable_host_path_is_refused() {
-        let spec = "  volumes: [{name: v, hostPath: {path: /srv}}]\n  containers: [{name: a, image: i, volumeMounts: [{name: v, mountPath: /v}]}]\n";
-        assert!(error(spec).contains("readOnly: true"));
+    fn a_single_file_of_the_host_is_refused() {
+        let spec = "  volumes: [{name: v, hostPath: {path: /srv, type: File}}]\n  containers: [{name: a, image: i}]\n";
+        assert!(error(spec).contains("share the directory"));
     }
 
     #[test]

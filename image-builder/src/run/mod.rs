@@ -14,6 +14,7 @@ mod capabilities;
 mod container;
 mod error;
 pub mod exec;
+mod folder;
 mod manifest;
 mod network;
 pub mod output;

@@ -115,8 +115,13 @@ pub enum VolumeKind {
         /// The tmpfs's size in bytes.
         size: Option<u64>,
     },
-    /// A directory of the host, packed into a read-only disk when the pod starts.
-    HostPath(PathBuf),
+    /// A directory of the host, shared with the guest.
+    HostPath {
+        /// Where it is; relative to the manifest.
+        path: PathBuf,
+        /// Whether it is made where it is missing.
+        create: bool,
+    },
 }
 
 impl Pod {

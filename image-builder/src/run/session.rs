@@ -1,6 +1,5 @@
 //! The course of one run.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,15 +11,16 @@ use tokio::sync::watch;
 use super::board::Board;
 use super::container::{Running, all_ended, start, waiting};
 use super::exec::{self, ProcessId};
+use super::folder;
 use super::output::{Event, Sink};
-use super::pod::{Pod, VolumeKind};
+use super::pod::Pod;
 use super::spec;
 use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use super::{RunError, network};
 use crate::cache::Cache;
 use crate::image::{self, Image};
-use crate::vm::{Accel, AgentClient, Disk, Machine, Vm, VmConfig, disk_node};
+use crate::vm::{Accel, AgentClient, Disk, Machine, Share, Vm, VmConfig, disk_node};
 
 const SIGKILL: u32 = 9;
 /// How long containers may take to end after SIGKILL.
@@ -139,8 +139,8 @@ async fn asked(stop: &mut watch::Receiver<StopRequest>, at_least: StopRequest) {
 struct Prepared {
     images: Vec<Image>,
     disks: Vec<PathBuf>,
-    /// The disk of each hostPath volume.
-    volumes: BTreeMap<String, usize>,
+    /// The directories of hostPath volumes.
+    shares: Vec<Share>,
 }
 
 impl Prepared {
@@ -160,7 +160,8 @@ impl Prepared {
 async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunError> {
     let (pod, base, cache, board) = (pod.clone(), options.base.clone(), options.cache.clone(), board.clone());
     let work = move || {
-        let mut prepared = Prepared { images: Vec::new(), disks: Vec::new(), volumes: BTreeMap::new() };
+        let mut prepared =
+            Prepared { images: Vec::new(), disks: Vec::new(), shares: folder::shares(&pod, &base)? };
         for container in &pod.containers {
             let reference = base.join(&container.image).display().to_string();
             let image = image::prepare(&reference, &cache).map_err(|source| RunError::Image {
@@ -175,16 +176,6 @@ async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepa
                 cached: image.cached,
             });
             prepared.images.push(image);
-        }
-        for volume in &pod.volumes {
-            if let VolumeKind::HostPath(path) = &volume.kind {
-                let image = image::pack(&base.join(path), &cache).map_err(|source| RunError::Image {
-                    container: volume.name.clone(),
-                    source: Box::new(source),
-                })?;
-                let index = Prepared::disk(&mut prepared.disks, &image.disk);
-                prepared.volumes.insert(volume.name.clone(), index);
-            }
         }
         Ok(prepared)
     };
@@ -208,6 +199,7 @@ fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) 
         .enumerate()
         .map(|(index, path)| Disk { path: path.clone(), readonly: true, serial: format!("pith-{index}") })
         .collect();
+    config.shares = prepared.shares.clone();
     config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(&config));
     config
 }
@@ -275,7 +267,7 @@ async fn live(
     if options.network {
         network::configure(client).await?;
     }
-    create_sandbox(pod, prepared, client).await?;
+    create_sandbox(pod, client).await?;
     for (container, image) in pod.containers.iter().zip(&prepared.images) {
         running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
     }
@@ -319,13 +311,12 @@ async fn bench(
     board.change(|record| record.timings.exec_ms = times)
 }
 
-async fn create_sandbox(pod: &Pod, prepared: &Prepared, client: &AgentClient) -> Result<(), RunError> {
+async fn create_sandbox(pod: &Pod, client: &AgentClient) -> Result<(), RunError> {
     let mut request = CreateSandboxRequest::new();
     request.sandbox_id = format!("sandbox-{}", pod.name);
     request.hostname = pod.hostname.clone();
     request.dns = pod.dns.clone();
-    request.storages =
-        spec::volume_storages(pod, |name| disk_node(prepared.volumes.get(name).copied().unwrap_or_default()));
+    request.storages = spec::volume_storages(pod);
     client
         .agent
         .create_sandbox(AgentClient::call(), &request)

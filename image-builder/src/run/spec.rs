@@ -11,6 +11,7 @@ use protocols::agent::Storage;
 use protocols::oci;
 
 use super::capabilities;
+use super::folder;
 use super::pod::{Container, Pod, Volume, VolumeKind};
 use crate::image::{ImageConfig, UserError};
 
@@ -287,7 +288,7 @@ fn volume_path(volume: &Volume) -> String {
     let kind = match &volume.kind {
         VolumeKind::EmptyDir { memory: false, .. } => "local",
         VolumeKind::EmptyDir { memory: true, .. } => "ephemeral",
-        VolumeKind::HostPath(_) => "volumes",
+        VolumeKind::HostPath { .. } => return folder::point(volume),
     };
     format!("{RUN}/sandbox/{kind}/{}", volume.name)
 }
@@ -315,9 +316,9 @@ pub(super) fn root_storages(id: &str, disk: &str) -> Vec<Storage> {
     ]
 }
 
-/// What the agent mounts for the whole pod. `disk` names the device of a hostPath volume.
-pub(super) fn volume_storages(pod: &Pod, disk: impl Fn(&str) -> String) -> Vec<Storage> {
-    let storage = |volume: &Volume| match &volume.kind {
+/// What the agent mounts for the whole pod.
+pub(super) fn volume_storages(pod: &Pod) -> Vec<Storage> {
+    let storage = |(index, volume): (usize, &Volume)| match &volume.kind {
         VolumeKind::EmptyDir { memory: false, .. } => Storage {
             driver: "local".to_owned(),
             source: "local".to_owned(),
@@ -338,9 +339,9 @@ pub(super) fn volume_storages(pod: &Pod, disk: impl Fn(&str) -> String) -> Vec<S
             mount_point: volume_path(volume),
             ..Storage::default()
         },
-        VolumeKind::HostPath(_) => disk_storage(&disk(&volume.name), volume_path(volume)),
+        VolumeKind::HostPath { .. } => folder::storage(pod, index, volume),
     };
-    pod.volumes.iter().map(storage).collect()
+    pod.volumes.iter().enumerate().map(storage).collect()
 }
 
 fn disk_storage(disk: &str, mount_point: String) -> Storage {
@@ -479,12 +480,12 @@ mod tests {
         pod.volumes = vec![
             volume("l", VolumeKind::EmptyDir { memory: false, size: None }),
             volume("m", VolumeKind::EmptyDir { memory: true, size: Some(4096) }),
-            volume("h", VolumeKind::HostPath("/srv".into())),
+            volume("h", VolumeKind::HostPath { path: "/srv".into(), create: false }),
         ];
         let spec = spec(&pod, &container, &image()).unwrap();
-        let storages = volume_storages(&pod, |name| format!("/dev/disk-{name}"));
+        let storages = volume_storages(&pod);
         assert_eq!(storages[1].options, ["size=4096", "mode=1777"]);
-        assert_eq!(storages[2].source, "/dev/disk-h");
+        assert_eq!((storages[2].driver.as_str(), storages[2].source.as_str()), ("virtio-fs", "volume2"));
         let binds: Vec<&oci::Mount> = spec.Mounts.iter().filter(|mount| mount.type_ == "bind").collect();
         for (bind, storage) in binds.iter().zip(&storages) {
             assert_eq!(bind.source, storage.mount_point);

@@ -35,7 +35,7 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
     let installed = || PLACES.iter().map(PathBuf::from).find(|place| place.is_file());
     let binary = find_tool("virtiofsd", "PITH_VIRTIOFSD").or_else(installed).ok_or(VmError::MissingTool {
         tool: "virtiofsd",
-        fix: "install it (Debian 12: apt-get install qemu-system-common) or name it in PITH_VIRTIOFSD",
+        fix: "`cargo install virtiofsd --locked` (`make setup` does that), or name it in PITH_VIRTIOFSD",
     })?;
     for (index, share) in shares.iter().enumerate() {
         let (socket, log) = (socket(run_dir, index), run_dir.join(format!("share{index}.log")));
@@ -49,6 +49,10 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
         let mut command = Command::new(&binary);
         command.arg(with("--socket-path=", &socket)).arg("-o").arg(with("source=", &share.directory));
         command.args(["-o", "cache=auto"]);
+        if !nix::unistd::geteuid().is_root() {
+            // The daemon locks itself into the directory with root's rights; without them it has the user's, and no more.
+            command.arg("--sandbox=none");
+        }
         let mut daemon = nursery.spawn(command, &log)?;
         if !daemon.listens(&socket).await {
             let messages = std::fs::read_to_string(&log).unwrap_or_default();
