@@ -65,6 +65,9 @@ fn split(storage: &Storage) -> (Vec<String>, Vec<String>) {
 
 /// What a mounted tmpfs is to become. The group of its root stays.
 pub(super) fn change(storage: &Storage) -> Result<MountPlan, StorageError> {
+    if storage.fstype == HUGE {
+        return Err(storage.invalid("a volume of huge pages keeps its size".to_owned()));
+    }
     check_type(storage)?;
     super::plan("tmpfs", &storage.source, &split(storage).1, &storage.mount_point)
 }

@@ -13,8 +13,7 @@ mod copy;
 mod listing;
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use self::copy::Copy;
@@ -87,15 +86,16 @@ impl StorageDriver for WatchableBind {
         // From nothing: what changed since the first copy is found, too.
         let watcher = Watcher { source: storage.source.clone().into(), copy: place.copy, known: None };
         let (stop, stopped) = channel::<()>();
+        let (end, ended) = channel::<()>();
         let name = "watchable".to_owned();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let mut watcher = watcher;
+            let (mut watcher, _end) = (watcher, end);
             while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
         });
         match thread {
-            Ok(thread) => Some(Box::new(Running { stop: Some(stop), thread: Some(thread) })),
+            Ok(_) => Some(Box::new(Running { stop: Some(stop), ended })),
             Err(error) => {
                 tracing::error!(source = %storage.source, %error, "changes of a volume are not seen");
                 None
@@ -115,17 +115,18 @@ impl StorageDriver for WatchableBind {
     }
 }
 
-/// Ends the thread and waits for its end when it is dropped.
+/// Ends the thread when it is dropped, and waits for its end, but not for ever: the host may not answer.
 struct Running {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Says nothing; it is closed when the thread ends.
+    ended: Receiver<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the watcher of a volume panicked");
+        if self.ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("the source of a watched volume does not answer; its watcher is left behind");
         }
     }
 }
