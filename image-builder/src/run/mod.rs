@@ -15,7 +15,7 @@ mod container;
 mod error;
 pub mod exec;
 mod manifest;
-mod network;
+pub mod network;
 pub mod output;
 pub mod pod;
 mod quantity;
