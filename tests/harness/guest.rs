@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
 use image_builder::format::cpio;
 use image_builder::tree::{Kind, Node, Tree, TreePath};
-use image_builder::vm::{AgentClient, Disk, Growth, Machine, Share, Vm, VmConfig};
+use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Share, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
@@ -157,7 +157,7 @@ impl GuestBuilder {
         let initrd = self.with_files(initrd, directory.path())?;
         let mut config = VmConfig::new(product("vmlinux")?, initrd, directory.path());
         config.machine = self.machine;
-        config.network = self.network;
+        config.network = if self.network { Nic::User { forwards: Vec::new() } } else { Nic::Absent };
         config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use image_builder::run::network::{Network, NetworkMode, Publish};
 use image_builder::run::output::{Event, JsonSink, Sink, TextSink};
 use image_builder::run::state::StateDir;
 use image_builder::run::timing::Timings;
@@ -80,9 +81,13 @@ pub(crate) struct RunArgs {
     /// Words added to the kernel's command line, for example `agent.log=debug`.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// Give the guest a way to the host's network.
-    #[arg(long)]
-    network: bool,
+    /// How the guest is connected: `user` (QEMU's network: a way out, and published ports in), `none`, or
+    /// `netns=NAME[/LINK]` (a link of a network namespace, as root).
+    #[arg(long, value_name = "MODE", default_value = "user")]
+    network: NetworkMode,
+    /// Let a port of the host lead into the pod.
+    #[arg(short, long, value_name = "[HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]")]
+    publish: Vec<Publish>,
     /// Switch on the debug console that `console` connects to.
     #[arg(long)]
     debug_console: bool,
@@ -192,7 +197,7 @@ impl RunArgs {
             memory_mib: self.memory,
             cpus: self.cpus,
             cmdline,
-            network: self.network,
+            network: Network::new(&self.network, &self.publish)?,
             base: parent.to_path_buf(),
             cache: global.cache()?,
             state: state(),

@@ -105,6 +105,7 @@ mod tests {
             started: 0,
             accel: None,
             endpoint: None,
+            ports: Vec::new(),
             containers: containers
                 .map(|(container, exit_code)| ContainerRecord {
                     exit_code: *exit_code,

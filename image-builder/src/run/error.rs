@@ -1,5 +1,6 @@
 //! What can go wrong while a pod runs.
 
+use super::network::NetworkError;
 use super::pod::PodError;
 use super::spec::SpecError;
 use super::state::StateError;
@@ -27,6 +28,9 @@ pub enum RunError {
     /// The machine.
     #[error(transparent)]
     Vm(#[from] VmError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),

@@ -16,7 +16,7 @@ mod error;
 pub mod exec;
 mod folder;
 mod manifest;
-mod network;
+pub mod network;
 pub mod output;
 pub mod pod;
 mod quantity;

@@ -8,16 +8,17 @@ use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, RemoveContai
 use protocols::health::CheckRequest;
 use tokio::sync::watch;
 
+use super::RunError;
 use super::board::Board;
 use super::container::{Running, all_ended, start, waiting};
 use super::exec::{self, ProcessId};
 use super::folder;
+use super::network::{Connection, Network};
 use super::output::{Event, Sink};
 use super::pod::Pod;
 use super::spec;
 use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
-use super::{RunError, network};
 use crate::cache::Cache;
 use crate::image::{self, Image};
 use crate::vm::{Accel, AgentClient, Disk, Machine, Share, Vm, VmConfig, disk_node};
@@ -63,8 +64,8 @@ pub struct RunOptions {
     pub cpus: u32,
     /// More words for the kernel's command line.
     pub cmdline: Vec<String>,
-    /// Whether the guest can reach the host's network.
-    pub network: bool,
+    /// How the guest is connected.
+    pub network: Network,
     /// What relative paths in the manifest are relative to.
     pub base: PathBuf,
     /// Where disks of images are kept.
@@ -98,9 +99,6 @@ pub async fn run(
     sink: Arc<dyn Sink>,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<Outcome, RunError> {
-    if options.network && pod.dns.is_empty() {
-        pod.dns.push(network::NAMESERVER.to_owned());
-    }
     let dir = options.state.reserve(&pod.name)?;
     let record = PodRecord {
         name: pod.name.clone(),
@@ -110,6 +108,7 @@ pub async fn run(
         accel: None,
         endpoint: None,
         containers: pod.containers.iter().map(|container| waiting(&pod, container)).collect(),
+        ports: options.network.published().to_vec(),
         timings: options.sizes.clone(),
     };
     let board = Board::new(dir, record, sink)?;
@@ -118,6 +117,9 @@ pub async fn run(
         prepared = prepare(&pod, &options, &board) => prepared?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
+    if pod.dns.is_empty() {
+        pod.dns = prepared.connection.dns();
+    }
     let config = machine(&pod, &options, &prepared, &board);
     let vm = tokio::select! {
         vm = Vm::boot(config) => vm?,
@@ -125,6 +127,7 @@ pub async fn run(
     };
     let result = drive(&pod, &options, &prepared, &board, &vm, stop).await;
     vm.stop().await?;
+    drop(prepared);
     result.map(|()| board.outcome(&pod))
 }
 
@@ -135,8 +138,9 @@ async fn asked(stop: &mut watch::Receiver<StopRequest>, at_least: StopRequest) {
     }
 }
 
-/// The disks of a pod.
+/// What a pod needs on the host.
 struct Prepared {
+    connection: Connection,
     images: Vec<Image>,
     disks: Vec<PathBuf>,
     /// The directories of hostPath volumes.
@@ -159,9 +163,14 @@ impl Prepared {
 
 async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunError> {
     let (pod, base, cache, board) = (pod.clone(), options.base.clone(), options.cache.clone(), board.clone());
+    let network = options.network.clone();
     let work = move || {
-        let mut prepared =
-            Prepared { images: Vec::new(), disks: Vec::new(), shares: folder::shares(&pod, &base)? };
+        let mut prepared = Prepared {
+            connection: Connection::open(&network)?,
+            images: Vec::new(),
+            disks: Vec::new(),
+            shares: folder::shares(&pod, &base)?,
+        };
         for container in &pod.containers {
             let reference = base.join(&container.image).display().to_string();
             let image = image::prepare(&reference, &cache).map_err(|source| RunError::Image {
@@ -192,7 +201,7 @@ fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) 
     config.cpus = options.cpus;
     config.accel = options.accel;
     config.cmdline = options.cmdline.clone();
-    config.network = options.network;
+    config.network = prepared.connection.nic();
     config.disks = prepared
         .disks
         .iter()
@@ -264,9 +273,7 @@ async fn live(
     running: &mut Vec<Running>,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<(), RunError> {
-    if options.network {
-        network::configure(client).await?;
-    }
+    prepared.connection.configure(client).await?;
     create_sandbox(pod, client).await?;
     for (container, image) in pod.containers.iter().zip(&prepared.images) {
         running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timing::Timings;
 use crate::cache;
-use crate::vm::Endpoint;
+use crate::vm::{Endpoint, Forward};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "pod.json";
@@ -149,6 +149,9 @@ pub struct PodRecord {
     pub accel: Option<String>,
     /// Where its guest is reached.
     pub endpoint: Option<Endpoint>,
+    /// Ports of the host that lead into it.
+    #[serde(default)]
+    pub ports: Vec<Forward>,
     /// Its containers.
     pub containers: Vec<ContainerRecord>,
     /// What was measured so far.
@@ -362,6 +365,7 @@ mod tests {
             started: 0,
             accel: None,
             endpoint: None,
+            ports: Vec::new(),
             containers: vec![ContainerRecord {
                 name: "a".into(),
                 id: "web-a".into(),

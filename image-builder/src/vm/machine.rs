@@ -87,7 +87,7 @@ pub fn disk_node(index: usize) -> String {
 
 /// Disks, shares, network, vsock.
 fn device_count(config: &VmConfig) -> usize {
-    config.disks.len() + config.shares.len() + usize::from(config.network) + 1
+    config.disks.len() + config.shares.len() + config.network.devices() + 1
 }
 
 /// Refuses what QEMU would refuse less clearly.
@@ -95,8 +95,11 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
     let limit = config.machine.device_limit();
     if device_count(config) > limit {
         return Err(VmError::Config(format!(
-            "{} disks do not fit: the machine takes {limit} virtio devices, one of them for vsock; choose q35",
-            config.disks.len()
+            "{} disks, {} shares and {} network cards do not fit: the machine takes {limit} virtio devices, one of \
+             them for vsock; choose q35",
+            config.disks.len(),
+            config.shares.len(),
+            config.network.devices()
         )));
     }
     for share in &config.shares {
@@ -195,10 +198,7 @@ pub(super) fn arguments(
         args.pair("-chardev", joined(&format!("socket,id=share{index},path="), &escaped(&socket)));
         args.pair("-device", format!("vhost-user-fs-{suffix},chardev=share{index},tag={}", share.tag));
     }
-    if config.network {
-        args.pair("-netdev", "user,id=net");
-        args.pair("-device", format!("virtio-net-{suffix},netdev=net,mac={MAC}"));
-    }
+    args.0.extend(config.network.arguments(suffix));
     // All three models hand out slots in the order of the command line, and the guest looks in that order.
     for (index, disk) in config.disks.iter().enumerate() {
         let readonly = if disk.readonly { "on" } else { "off" };

@@ -16,6 +16,7 @@ mod console;
 mod endpoint;
 mod error;
 mod machine;
+mod nic;
 mod nursery;
 mod qmp;
 mod share;
@@ -37,6 +38,7 @@ pub use console::Ready;
 pub use endpoint::Endpoint;
 pub use error::VmError;
 pub use machine::{Disk, MAC, Machine, disk_node};
+pub use nic::{Forward, Nic, Protocol};
 pub use share::Share;
 
 use crate::cache::Cache;
@@ -78,8 +80,8 @@ pub struct VmConfig {
     pub disks: Vec<Disk>,
     /// Directories of the host that the guest can mount by virtio-fs.
     pub shares: Vec<Share>,
-    /// Whether the guest gets a virtio-net interface behind QEMU's user-mode network (DHCP at 10.0.2.2).
-    pub network: bool,
+    /// What the guest's network card is connected to, if it has one.
+    pub network: Nic,
     /// Which accelerator to use.
     pub accel: Accel,
     /// Directory for sockets and logs; made when absent, emptied of our files in the end.
@@ -113,7 +115,7 @@ impl VmConfig {
             cmdline: Vec::new(),
             disks: Vec::new(),
             shares: Vec::new(),
-            network: false,
+            network: Nic::Absent,
             accel: Accel::Auto,
             run_dir: run_dir.into(),
             deadline: BOOT_DEADLINE,
@@ -234,7 +236,8 @@ impl Vm {
         let mut command = Command::new(binary);
         command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir));
         let powered_on = Instant::now();
-        let (qemu, serial) = nursery.spawn_with_stdout(command, &files.qemu_log())?;
+        let (qemu, serial) =
+            nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
         let console = Console::follow(serial, &files.console_log())?;
         let stage = console.wait_for_boot(deadline).await;
         let (ready, ready_at) = match stage {

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::VmError;
 
@@ -27,6 +29,8 @@ const POLL: Duration = Duration::from_millis(5);
 
 struct Request {
     command: Command,
+    /// Descriptors that the child gets under the numbers that they have here.
+    inherited: Vec<Arc<OwnedFd>>,
     reply: mpsc::SyncSender<io::Result<Child>>,
 }
 
@@ -43,7 +47,8 @@ impl Nursery {
             .name("nursery".into())
             .spawn(move || {
                 while let Ok(mut request) = queue.recv() {
-                    drop(request.reply.send(request.command.spawn()));
+                    let child = spawn(&mut request.command, &request.inherited);
+                    drop(request.reply.send(child));
                 }
             })
             .map_err(|source| VmError::io("start", "the thread that starts QEMU", source))?;
@@ -53,35 +58,58 @@ impl Nursery {
     /// Starts a command with no stdin, its stdout and stderr going to `log`.
     pub(super) fn spawn(&self, command: Command, log: &Path) -> Result<Ward, VmError> {
         let out = log_file(log)?;
-        self.start(command, log, Stdio::from(out))
+        self.start(command, log, Stdio::null(), Stdio::from(out), Vec::new())
     }
 
-    /// Starts a command with no stdin, its stdout for us to read and its stderr going to `log`.
+    /// Starts a command with no stdin, its stdout for us to read and its stderr going to `log`. It gets the descriptors
+    /// `inherited` under the numbers that they have here.
     pub(super) fn spawn_with_stdout(
         &self,
         command: Command,
         log: &Path,
+        inherited: Vec<Arc<OwnedFd>>,
     ) -> Result<(Ward, ChildStdout), VmError> {
-        let mut ward = self.start(command, log, Stdio::piped())?;
+        let mut ward = self.start(command, log, Stdio::null(), Stdio::piped(), inherited)?;
         let stdout = ward.child.stdout.take().ok_or_else(|| {
             VmError::io("read the output of", &ward.name, io::Error::from(io::ErrorKind::BrokenPipe))
         })?;
         Ok((ward, stdout))
     }
 
-    fn start(&self, command: Command, log: &Path, stdout: Stdio) -> Result<Ward, VmError> {
+    fn start(
+        &self,
+        command: Command,
+        log: &Path,
+        stdin: Stdio,
+        stdout: Stdio,
+        inherited: Vec<Arc<OwnedFd>>,
+    ) -> Result<Ward, VmError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |source| VmError::io("start", &name, source);
         let mut command = bound_to_parent(command);
-        command.stdin(Stdio::null()).stdout(stdout).stderr(log_file(log)?);
+        command.stdin(stdin).stdout(stdout).stderr(log_file(log)?);
         let (reply, answer) = mpsc::sync_channel(1);
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.requests
-            .send(Request { command, reply })
+            .send(Request { command, inherited, reply })
             .map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?;
         let child = answer.recv().map_err(gone).and_then(|result| result).map_err(failed)?;
         Ok(Ward { name, child, status: None, _nursery: self.clone() })
     }
+}
+
+/// Starts a command. Only descriptors without FD_CLOEXEC survive its execve, so `inherited` go without it for that
+/// long. A child that another thread starts at this very moment would get them too; whatever a run starts, this one
+/// thread does.
+fn spawn(command: &mut Command, inherited: &[Arc<OwnedFd>]) -> io::Result<Child> {
+    for fd in inherited {
+        fcntl_setfd(fd, FdFlags::empty())?;
+    }
+    let child = command.spawn();
+    for fd in inherited {
+        fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    }
+    child
 }
 
 fn log_file(path: &Path) -> Result<File, VmError> {
@@ -188,6 +216,7 @@ impl Drop for Ward {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::fd::AsRawFd;
 
     fn alive(pid: u32) -> bool {
         Path::new(&format!("/proc/{pid}")).exists()
@@ -211,10 +240,29 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"]);
         let (mut ward, mut out) =
-            Nursery::new().unwrap().spawn_with_stdout(command, &dir.path().join("log")).unwrap();
+            Nursery::new().unwrap().spawn_with_stdout(command, &dir.path().join("log"), Vec::new()).unwrap();
         let mut up = [0; 3];
         out.read_exact(&mut up).unwrap();
         assert_eq!(ward.stop(Duration::from_millis(100)).await, "signal 9");
+    }
+
+    #[test]
+    fn a_child_gets_what_it_shall_inherit_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("given");
+        std::fs::write(&file, "given").unwrap();
+        let open = || Arc::new(OwnedFd::from(File::open(&file).unwrap()));
+        let (given, kept) = (open(), open());
+        let mut command = Command::new("sh");
+        let script = "for fd in $0 $1; do cat /proc/self/fd/$fd 2> /dev/null || echo ,none; done";
+        command.args(["-c", script]).args([&given, &kept].map(|fd| fd.as_raw_fd().to_string()));
+        let nursery = Nursery::new().unwrap();
+        let log = dir.path().join("log");
+        let (_ward, mut out) = nursery.spawn_with_stdout(command, &log, vec![Arc::clone(&given)]).unwrap();
+        let mut text = String::new();
+        out.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "given,none\n");
+        assert_eq!(rustix::io::fcntl_getfd(&given).unwrap(), FdFlags::CLOEXEC, "and the next one does not");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) fn ps(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn table(pods: &[PodRecord], now: u64) -> String {
-    let mut rows = vec![["POD", "PHASE", "CONTAINERS", "UP", "ACCEL", "PID"].map(str::to_owned)];
+    let mut rows = vec![["POD", "PHASE", "CONTAINERS", "UP", "ACCEL", "PID", "PORTS"].map(str::to_owned)];
     for pod in pods {
         let containers =
             pod.containers.iter().map(|container| match (container.phase, container.exit_code) {
@@ -42,11 +42,13 @@ fn table(pods: &[PodRecord], now: u64) -> String {
             format!("{} s", now.saturating_sub(pod.started)),
             pod.accel.clone().unwrap_or_default(),
             pod.pid.to_string(),
+            pod.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
-    let line = |row: &[String; 6]| {
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
+        .collect();
+    let line = |row: &[String; 7]| {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };

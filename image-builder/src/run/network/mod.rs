@@ -1,0 +1,96 @@
+//! How the guest is connected: what the user may ask for, and what it takes to give it.
+//!
+//! ```text
+//!  none            no card
+//!  user            QEMU's own network; published ports lead in       ── UpdateInterface, UpdateRoutes
+//!  netns=NAME      a TAP device mirrored to a link of a namespace    ── the same, and AddARPNeighbors
+//! ```
+
+mod mode;
+mod publish;
+mod user;
+
+pub use mode::{Network, NetworkMode};
+pub use publish::Publish;
+pub(super) use user::NAMESERVER;
+
+use super::RunError;
+use crate::vm::{AgentClient, Nic};
+
+/// Why the guest cannot be connected as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A word that cannot be read.
+    #[error("{word:?}: {problem}")]
+    Word {
+        /// As the user gave it.
+        word: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// Two rules want the same port of the host.
+    #[error("{0} and {1} publish the same port of this host; leave one out or choose another port")]
+    Twice(String, String),
+    /// Ports lead into the guest by QEMU's network only.
+    #[error(
+        "ports are published with --network user only, not with {0}; leave -p out, or reach the pod by its own address"
+    )]
+    NotUser(String),
+    /// A port of the host cannot be had.
+    #[error("cannot publish {rule}: {problem}")]
+    Port {
+        /// The rule.
+        rule: String,
+        /// What to do.
+        problem: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A connection that is ready for a machine. Dropping it takes back what was made for it.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// None.
+    Absent,
+    /// QEMU's user-mode network.
+    User(Vec<crate::vm::Forward>),
+}
+
+impl Connection {
+    /// Makes what a network needs on the host.
+    pub(super) fn open(network: &Network) -> Result<Self, NetworkError> {
+        match network {
+            Network::None => Ok(Self::Absent),
+            Network::User { publish } => {
+                publish::check_free(publish)?;
+                Ok(Self::User(publish.clone()))
+            }
+        }
+    }
+
+    /// The machine's card.
+    pub(super) fn nic(&self) -> Nic {
+        match self {
+            Self::Absent => Nic::Absent,
+            Self::User(forwards) => Nic::User { forwards: forwards.clone() },
+        }
+    }
+
+    /// Lines of `resolv.conf` for a pod that has none.
+    pub(super) fn dns(&self) -> Vec<String> {
+        match self {
+            Self::Absent => Vec::new(),
+            Self::User(_) => vec![NAMESERVER.to_owned()],
+        }
+    }
+
+    /// Gives the guest's card its addresses and routes.
+    pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
+        match self {
+            Self::Absent => Ok(()),
+            Self::User(_) => user::configure(client).await,
+        }
+    }
+}
