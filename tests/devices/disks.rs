@@ -10,6 +10,8 @@ use tests::{Guest, Port, seen};
 
 use crate::{VOLUMES, device, exchange, ext4, file_of, q35, storage, user_of};
 
+/// Has QEMU leave the ports to their own controllers.
+const NATIVE: [&str; 2] = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"];
 /// A native port waits five seconds for somebody to press its button again.
 const PATIENCE: &str = "agent.hotplug_timeout=30";
 
@@ -45,8 +47,7 @@ async fn a_disk_comes_through_a_root_port() -> Result<()> {
 
 #[tokio::test]
 async fn a_disk_comes_through_a_root_port_without_acpi() -> Result<()> {
-    let native = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"];
-    let guest = q35(Guest::builder().qemu(&native).cmdline(&[PATIENCE]), &[Port::ROOT]).await?;
+    let guest = q35(Guest::builder().qemu(&NATIVE).cmdline(&[PATIENCE]), &[Port::ROOT]).await?;
     round(&guest, &Port::ROOT).await?;
     let test = "disks::a_disk_comes_through_a_root_port_without_acpi";
     seen("blk", "storage, hot-plugged into a PCIe root port (native)", test)
@@ -56,7 +57,15 @@ async fn a_disk_comes_through_a_root_port_without_acpi() -> Result<()> {
 async fn a_disk_comes_through_a_bridge() -> Result<()> {
     let guest = q35(Guest::builder(), &[Port::BRIDGE]).await?;
     round(&guest, &Port::BRIDGE).await?;
-    seen("blk", "storage, hot-plugged into a PCI bridge", "disks::a_disk_comes_through_a_bridge")
+    seen("blk", "storage, hot-plugged into a PCI bridge (ACPI)", "disks::a_disk_comes_through_a_bridge")
+}
+
+#[tokio::test]
+async fn a_disk_comes_through_a_bridge_without_acpi() -> Result<()> {
+    let guest = q35(Guest::builder().qemu(&NATIVE).cmdline(&[PATIENCE]), &[Port::STANDARD_BRIDGE]).await?;
+    round(&guest, &Port::STANDARD_BRIDGE).await?;
+    let test = "disks::a_disk_comes_through_a_bridge_without_acpi";
+    seen("blk", "storage, hot-plugged into a PCI bridge (SHPC)", test)
 }
 
 #[tokio::test]

@@ -33,9 +33,13 @@ async fn update(client: &AgentClient, interface: types::Interface) -> ttrpc::Res
     client.agent.update_interface(AgentClient::call(), &request).await.map(drop)
 }
 
-async fn plug(guest: &Guest, netdev: Value, mac: &str) -> Result<()> {
+async fn plug(guest: &Guest, port: &Port, netdev: Value, mac: &str) -> Result<()> {
     guest.vm().qmp("netdev_add", netdev).await?;
-    guest.plug("virtio-net-pci", "card", json!({ "bus": Port::ROOT.bus, "netdev": "n1", "mac": mac })).await
+    let mut properties = json!({ "bus": port.bus, "netdev": "n1", "mac": mac });
+    if let Some(address) = port.address {
+        properties["addr"] = address.into();
+    }
+    guest.plug("virtio-net-pci", "card", properties).await
 }
 
 /// Answers one request of each client with a page.
@@ -55,8 +59,9 @@ fn server() -> Result<u16> {
 }
 
 /// Has the configuration asked for before the card is there.
-async fn plugged_late(path: &str) -> Result<()> {
-    let guest = q35(Guest::builder().cmdline(&["agent.hotplug_timeout=30"]), &[Port::ROOT]).await?;
+async fn plugged_late(port: Port, path: &str) -> Result<()> {
+    let builder = Guest::builder().cmdline(&["agent.hotplug_timeout=30"]);
+    let guest = q35(builder, std::slice::from_ref(&port)).await?;
     let container = guest.container("c1").run().await?;
     let asking = {
         let (client, interface) = (guest.client().clone(), card(MAC, path, "10.0.2.15"));
@@ -64,7 +69,7 @@ async fn plugged_late(path: &str) -> Result<()> {
     };
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!asking.is_finished(), "it is not there yet");
-    plug(&guest, json!({ "type": "user", "id": "n1" }), MAC).await?;
+    plug(&guest, &port, json!({ "type": "user", "id": "n1" }), MAC).await?;
     asking.await??;
     let route = types::Route { gateway: "10.0.2.2".into(), device: "eth0".into(), ..Default::default() };
     let routes = Routes { Routes: vec![route], ..Default::default() };
@@ -79,7 +84,7 @@ async fn plugged_late(path: &str) -> Result<()> {
 
 #[tokio::test]
 async fn a_card_is_found_by_its_address_when_it_comes() -> Result<()> {
-    plugged_late("").await?;
+    plugged_late(Port::ROOT, "").await?;
     seen(
         "NIC",
         "hot-plugged, found by hardware address, reaches the host",
@@ -89,12 +94,18 @@ async fn a_card_is_found_by_its_address_when_it_comes() -> Result<()> {
 
 #[tokio::test]
 async fn a_card_is_found_by_its_place_when_it_comes() -> Result<()> {
-    plugged_late(Port::ROOT.path).await?;
+    plugged_late(Port::ROOT, Port::ROOT.path).await?;
     seen(
         "NIC",
         "hot-plugged, found by PCI path, reaches the host",
         "nics::a_card_is_found_by_its_place_when_it_comes",
     )
+}
+
+#[tokio::test]
+async fn a_card_comes_through_a_bridge() -> Result<()> {
+    plugged_late(Port::BRIDGE, Port::BRIDGE.path).await?;
+    seen("NIC", "hot-plugged into a PCI bridge, reaches the host", "nics::a_card_comes_through_a_bridge")
 }
 
 #[tokio::test]
@@ -116,7 +127,7 @@ async fn two_guests_speak_to_each_other() -> Result<()> {
         let guest = q35(Guest::builder(), &[Port::ROOT]).await?;
         let container = guest.container("c1").run().await?;
         let mac = format!("52:54:00:aa:bb:0{number}");
-        plug(&guest, json!({ "type": "socket", "id": "n1", role: free }), &mac).await?;
+        plug(&guest, &Port::ROOT, json!({ "type": "socket", "id": "n1", role: free }), &mac).await?;
         update(guest.client(), card(&mac, "", &format!("10.9.0.{number}"))).await?;
         pods.push((guest, container));
     }

@@ -46,6 +46,13 @@ impl Port {
         path: "12/05",
         address: Some("0x5"),
     };
+    /// The same with its own controller, for machines whose firmware does not take part.
+    pub const STANDARD_BRIDGE: Port = Port {
+        bus: "sbr",
+        arguments: &["-device", "pci-bridge,id=sbr,chassis_nr=5,addr=0x12,shpc=on"],
+        path: "12/06",
+        address: Some("0x6"),
+    };
     /// A root port of a second root complex.
     pub const EXPANDER: Port = Port {
         bus: "xrp",
