@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod memory;
 mod modules;
+mod netns;
 mod network;
 mod passfd;
 mod pods;

@@ -7,12 +7,13 @@
 //! ```
 
 mod mode;
+mod netns;
 mod publish;
+mod sys;
 mod user;
 
 pub use mode::{Network, NetworkMode};
 pub use publish::Publish;
-pub(super) use user::NAMESERVER;
 
 use super::RunError;
 use crate::vm::{AgentClient, Nic};
@@ -36,6 +37,29 @@ pub enum NetworkError {
         "ports are published with --network user only, not with {0}; leave -p out, or reach the pod by its own address"
     )]
     NotUser(String),
+    /// Namespaces are root's.
+    #[error("--network netns={name} needs root: it makes a device in that network namespace")]
+    NotRoot {
+        /// The namespace.
+        name: String,
+    },
+    /// The namespace has no link for the guest.
+    #[error("network namespace {namespace} {problem}")]
+    Link {
+        /// The namespace.
+        namespace: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The host refused a step.
+    #[error("cannot {operation}")]
+    Host {
+        /// What was tried, on what.
+        operation: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port of the host cannot be had.
     #[error("cannot publish {rule}: {problem}")]
     Port {
@@ -49,6 +73,24 @@ pub enum NetworkError {
     },
 }
 
+impl NetworkError {
+    fn host(operation: String, source: std::io::Error) -> Self {
+        Self::Host { operation, source }
+    }
+
+    fn netlink(operation: String, error: rtnetlink::Error) -> Self {
+        Self::host(operation, Self::of_netlink(error))
+    }
+
+    /// The kernel's error number, where there is one.
+    fn of_netlink(error: rtnetlink::Error) -> std::io::Error {
+        match error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => std::io::Error::other(other.to_string()),
+        }
+    }
+}
+
 /// A connection that is ready for a machine. Dropping it takes back what was made for it.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -56,6 +98,8 @@ pub(super) enum Connection {
     Absent,
     /// QEMU's user-mode network.
     User(Vec<crate::vm::Forward>),
+    /// A link of a network namespace.
+    Netns(Box<netns::Place>),
 }
 
 impl Connection {
@@ -67,6 +111,9 @@ impl Connection {
                 publish::check_free(publish)?;
                 Ok(Self::User(publish.clone()))
             }
+            Network::Netns { name, link } => {
+                Ok(Self::Netns(Box::new(netns::Place::take(name, link.as_deref())?)))
+            }
         }
     }
 
@@ -75,6 +122,7 @@ impl Connection {
         match self {
             Self::Absent => Nic::Absent,
             Self::User(forwards) => Nic::User { forwards: forwards.clone() },
+            Self::Netns(place) => place.nic(),
         }
     }
 
@@ -82,7 +130,8 @@ impl Connection {
     pub(super) fn dns(&self) -> Vec<String> {
         match self {
             Self::Absent => Vec::new(),
-            Self::User(_) => vec![NAMESERVER.to_owned()],
+            Self::User(_) => vec![user::NAMESERVER.to_owned()],
+            Self::Netns(place) => place.dns(),
         }
     }
 
@@ -91,6 +140,7 @@ impl Connection {
         match self {
             Self::Absent => Ok(()),
             Self::User(_) => user::configure(client).await,
+            Self::Netns(place) => place.configure(client).await,
         }
     }
 }

@@ -75,6 +75,13 @@ pub enum Network {
     },
     /// Only the guest's loopback.
     None,
+    /// A link of a named network namespace of the host.
+    Netns {
+        /// The namespace's name below `/run/netns`.
+        name: String,
+        /// The link; the only one with addresses if absent.
+        link: Option<String>,
+    },
 }
 
 impl Network {
@@ -93,11 +100,7 @@ impl Network {
                 Ok(Self::User { publish })
             }
             NetworkMode::None => Ok(Self::None),
-            NetworkMode::Netns { .. } => Err(NetworkError::Word {
-                word: mode.to_string(),
-                problem: "network namespaces are not joined in this version; there is user and none"
-                    .to_owned(),
-            }),
+            NetworkMode::Netns { name, link } => Ok(Self::Netns { name: name.clone(), link: link.clone() }),
         }
     }
 
@@ -105,7 +108,7 @@ impl Network {
     pub fn published(&self) -> &[Forward] {
         match self {
             Self::User { publish } => publish,
-            Self::None => &[],
+            Self::None | Self::Netns { .. } => &[],
         }
     }
 }

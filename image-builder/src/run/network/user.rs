@@ -10,7 +10,7 @@ use crate::run::RunError;
 use crate::vm::{AgentClient, MAC};
 
 /// A line of `resolv.conf`: QEMU's own forwarder.
-pub(in crate::run) const NAMESERVER: &str = "nameserver 10.0.2.3";
+pub(super) const NAMESERVER: &str = "nameserver 10.0.2.3";
 const ADDRESS: &str = "10.0.2.15";
 const GATEWAY: &str = "10.0.2.2";
 const DEVICE: &str = "eth0";
