@@ -154,8 +154,15 @@ fn what_a_killed_run_left_is_said_and_never_replaced() -> Result<()> {
     let pid = listed[0]["pid"].as_u64().context("no pid")?;
     let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
     ensure!(killed.success(), "kill failed");
-    pods.success(&["ps"])?;
-    pods.nothing_is_left()?;
+    // It takes a moment to die, and whoever looks afterwards tidies up.
+    let begun = Instant::now();
+    loop {
+        pods.success(&["ps"])?;
+        match pods.nothing_is_left() {
+            Err(_) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(100)),
+            result => break result?,
+        }
+    }
     ensure!(!namespace.shape()?.0.contains("pith"), "the TAP device goes with its process");
     let refused = pods.run(&run)?;
     let stderr = String::from_utf8_lossy(&refused.stderr);
