@@ -64,9 +64,7 @@ async fn start(
 ) -> Result<(), ContainerError> {
     let mut described = request.process.clone();
     label::drop_unknown(&shared.id, &mut described, agent.facts.modules);
-    let mut env = described.env().clone().unwrap_or_default();
-    rewrite_environment(&mut env, &created.addresses);
-    described.set_env(Some(env));
+    rewrite_environment(&mut described, &created.addresses);
     if !request.user.is_empty() {
         name_user(shared, &created.spec, &mut described, request.user.clone()).await?;
     }

@@ -23,6 +23,17 @@ pub(crate) enum Address {
 }
 
 impl Address {
+    /// Where a disk of this kind is, as storages and devices call it: by its node (`mmioblk`), as persistent memory
+    /// (`nvdimm`), on a SCSI controller (`scsi`). Any other is a disk on PCI (`blk`).
+    pub(crate) fn parse(kind: &str, text: &str) -> Result<Address, DeviceError> {
+        match kind {
+            "mmioblk" => Address::node(text),
+            "nvdimm" => Address::pmem(text),
+            "scsi" => Address::scsi(text),
+            _ => Address::disk(text),
+        }
+    }
+
     /// A PCI path, or a node.
     pub(crate) fn disk(text: &str) -> Result<Address, DeviceError> {
         match text.parse::<PciPath>() {
@@ -40,14 +51,14 @@ impl Address {
     }
 
     /// The node of persistent memory, `/dev/pmemN`.
-    pub(crate) fn pmem(text: &str) -> Result<Address, DeviceError> {
+    fn pmem(text: &str) -> Result<Address, DeviceError> {
         let number = text.strip_prefix("/dev/pmem").unwrap_or_default();
         let is_one = (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
         if is_one { Ok(Address::Node(text.into())) } else { Err(bad(text, "/dev/pmemN")) }
     }
 
     /// `TARGET:LUN`, decimal.
-    pub(crate) fn scsi(text: &str) -> Result<Address, DeviceError> {
+    fn scsi(text: &str) -> Result<Address, DeviceError> {
         let number =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok());
         let parse = || {

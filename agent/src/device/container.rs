@@ -4,10 +4,9 @@
 //! place where the guest finds it. Both numbers are replaced by the guest's, in the node and in the rules of the device
 //! cgroup, and a rule that allows the device is added: shims send none.
 
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDeviceType, Spec};
+use oci_spec::runtime::Spec;
 
 use super::address::Address;
 use super::pci::{PciAddress, PciPath};
@@ -15,7 +14,7 @@ pub(crate) use super::spec::{PciAddresses, rewrite_environment};
 use super::spec::{Placed, place};
 pub(crate) use super::vfio::Bound;
 use super::watch::DeviceWatch;
-use super::{DeviceError, vfio};
+use super::{DeviceError, number_of, vfio};
 
 /// A device of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,15 +77,13 @@ impl Device {
         if let Some(option) = self.options.first() {
             return Err(self.invalid(&format!("option {option:?} is not supported")));
         }
-        let address = match self.kind.as_str() {
-            "scsi" => Address::scsi(&self.id),
-            "nvdimm" => Address::pmem(&self.vm_path),
+        let place = match self.kind.as_str() {
+            "mmioblk" | "nvdimm" => &self.vm_path,
+            "blk" if self.id.is_empty() => &self.vm_path,
             // On PCI the address is the id; the node is the one of another machine then.
-            "mmioblk" => Address::node(&self.vm_path),
-            _ if self.id.is_empty() => Address::disk(&self.vm_path),
-            _ => Address::disk(&self.id),
+            _ => &self.id,
         };
-        address.map(Place::Disk)
+        Address::parse(&self.kind, place).map(Place::Disk)
     }
 
     /// Options are `ADDRESS=PATH`: the address on the host, the PCI path in the guest.
@@ -130,10 +127,8 @@ pub(crate) fn attach(
     let placed = find(devices, watch, &mut attached)
         .inspect_err(|_| attached.bound.iter().rev().for_each(Bound::give_back))?;
     place(&placed, spec);
-    if let Some(process) = spec.process_mut().as_mut().filter(|_| !attached.addresses.is_empty()) {
-        let mut env = process.env().clone().unwrap_or_default();
-        rewrite_environment(&mut env, &attached.addresses);
-        process.set_env(Some(env));
+    if let Some(process) = spec.process_mut() {
+        rewrite_environment(process, &attached.addresses);
     }
     Ok(attached)
 }
@@ -193,10 +188,8 @@ fn pci_devices(
 
 /// A node of the guest for a place of the container.
 fn node(asked: &Path, found: &Path) -> Result<Placed, DeviceError> {
-    let status = found.metadata().map_err(DeviceError::io("look at", found))?;
-    let kind = if status.file_type().is_block_device() { LinuxDeviceType::B } else { LinuxDeviceType::C };
-    let (major, minor) = (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev()));
-    Ok(Placed { asked: asked.into(), path: asked.into(), kind, major: major.into(), minor: minor.into() })
+    let (kind, major, minor) = number_of(found).map_err(DeviceError::io("look at", found))?;
+    Ok(Placed { asked: asked.into(), path: asked.into(), kind, major, minor })
 }
 
 #[cfg(test)]

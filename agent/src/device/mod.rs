@@ -10,8 +10,11 @@ mod spec;
 pub(crate) mod vfio;
 pub(crate) mod watch;
 
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use oci_spec::runtime::LinuxDeviceType;
 
 use self::address::Address;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
@@ -104,6 +107,18 @@ impl NoDevice {
     fn named(self, what: &'static str, address: String) -> DeviceError {
         DeviceError::Timeout { what, address, waited: self.waited }
     }
+}
+
+/// What kind of device a node is, and its major and minor number.
+fn number_of(node: &Path) -> std::io::Result<(LinuxDeviceType, i64, i64)> {
+    let status = node.metadata()?;
+    let kind = match status.file_type() {
+        kind if kind.is_block_device() => LinuxDeviceType::B,
+        kind if kind.is_char_device() => LinuxDeviceType::C,
+        _ => return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "no device node")),
+    };
+    let number = status.rdev();
+    Ok((kind, rustix::fs::major(number).into(), rustix::fs::minor(number).into()))
 }
 
 /// Names in a directory, sorted; none where there is no such directory.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxResources, Spec,
+    LinuxResources, Process, Spec,
 };
 
 use super::pci::PciAddress;
@@ -72,7 +72,7 @@ pub(super) fn place(placed: &[Placed], spec: &mut Spec) {
         };
         // A rule of the request's own, be it a denial, is the last word.
         if !rules.iter().any(is_said) {
-            rules.extend(allow(device));
+            rules.extend(allow(device.kind, device.major, device.minor, "rwm"));
         }
     }
     resources.set_devices(Some(rules));
@@ -86,17 +86,26 @@ fn node(device: &Placed) -> Option<LinuxDevice> {
     node.major(device.major).minor(device.minor).file_mode(0o660u32).build().ok()
 }
 
-fn allow(device: &Placed) -> Option<LinuxDeviceCgroup> {
-    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(device.kind);
-    rule.major(device.major).minor(device.minor).access("rwm").build().ok()
+/// A rule that allows a device; `access` is of `r`, `w` and `m`.
+pub(super) fn allow(
+    kind: LinuxDeviceType,
+    major: i64,
+    minor: i64,
+    access: &str,
+) -> Option<LinuxDeviceCgroup> {
+    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind);
+    rule.major(major).minor(minor).access(access).build().ok()
 }
 
-/// Replaces PCI addresses of the host's by the guest's in the variables that hold such, in one go: an address may be one
-/// device's on the host and another's in the guest.
-pub(crate) fn rewrite_environment(env: &mut [String], addresses: &PciAddresses) {
-    if addresses.is_empty() {
-        return;
+/// Replaces PCI addresses of the host's by the guest's in the variables of a process that hold such.
+pub(crate) fn rewrite_environment(process: &mut Process, addresses: &PciAddresses) {
+    if let Some(env) = process.env_mut().as_mut().filter(|_| !addresses.is_empty()) {
+        rewrite_variables(env, addresses);
     }
+}
+
+/// All in one go: an address may be one device's on the host and another's in the guest.
+fn rewrite_variables(env: &mut [String], addresses: &PciAddresses) {
     for variable in env.iter_mut().filter(|variable| variable.starts_with(PCI_VARIABLES)) {
         if let Some((name, value)) = variable.split_once('=') {
             *variable = format!("{name}={}", rewrite(value, addresses));
@@ -139,10 +148,14 @@ mod tests {
         let mut linux = spec.linux().clone().unwrap_or_default();
         linux.set_devices(Some(devices.iter().filter_map(node).collect()));
         let mut resources = LinuxResources::default();
-        resources.set_devices(Some(rules.iter().filter_map(allow).collect()));
+        resources.set_devices(Some(rules.iter().filter_map(rule).collect()));
         linux.set_resources(Some(resources));
         spec.set_linux(Some(linux));
         spec
+    }
+
+    fn rule(device: &Placed) -> Option<LinuxDeviceCgroup> {
+        allow(device.kind, device.major, device.minor, "rwm")
     }
 
     fn devices(spec: &Spec) -> Vec<(String, i64, i64)> {
@@ -205,7 +218,7 @@ mod tests {
             r#"PCIDEVICE_ACME_NIC_INFO={"0000:3B:02.0":{"generic":{"deviceID":"0000:3b:02.0"}}}"#.to_owned(),
             "PCIDEVICE_".to_owned(),
         ];
-        rewrite_environment(&mut env, &addresses);
+        rewrite_variables(&mut env, &addresses);
         assert_eq!(env[1], "OTHER=0000:3b:02.0");
         assert_eq!(env[2], "PCIDEVICE_ACME_NIC=0000:01:00.0,0000:02:00.0,0000:44:00.0");
         assert_eq!(

@@ -3,28 +3,20 @@
 use std::path::PathBuf;
 
 use super::{Storage, StorageDriver, StorageError};
-use crate::device::DeviceError;
 use crate::device::address::Address;
 use crate::device::watch::DeviceWatch;
 
 /// See the module.
-pub(super) struct Block {
-    pub(super) name: &'static str,
-    /// What its sources look like.
-    pub(super) address: Parse,
-}
-
-/// Understands a source.
-pub(super) type Parse = fn(&str) -> Result<Address, DeviceError>;
+pub(super) struct Block(pub(super) &'static str);
 
 impl StorageDriver for Block {
     fn name(&self) -> &'static str {
-        self.name
+        self.0
     }
 
     fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         storage.no_driver_options()?;
-        let node = wait_for(storage, self.address, devices)?;
+        let node = wait_for(storage, self.0, devices)?;
         super::mount_at(
             &storage.fstype,
             &node.to_string_lossy(),
@@ -38,24 +30,13 @@ impl StorageDriver for Block {
     }
 }
 
-/// The node of a storage's disk, once it is there.
+/// The node of a storage's disk, once it is there. The kind is as in [`Address::parse`].
 pub(super) fn wait_for(
     storage: &Storage,
-    address: Parse,
+    kind: &str,
     devices: &DeviceWatch,
 ) -> Result<PathBuf, StorageError> {
-    address(&storage.source)
+    Address::parse(kind, &storage.source)
         .and_then(|address| devices.disk(&address))
         .map_err(|error| StorageError::Device(storage.mount_point.display().to_string(), error))
-}
-
-/// The drivers that name a disk, for those who do something with one.
-pub(super) fn address_of(driver: &str) -> Option<Parse> {
-    match driver {
-        "blk" => Some(Address::disk),
-        "mmioblk" => Some(Address::node),
-        "nvdimm" => Some(Address::pmem),
-        "scsi" => Some(Address::scsi),
-        _ => None,
-    }
 }

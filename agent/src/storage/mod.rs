@@ -27,7 +27,6 @@ pub(crate) use self::group::{ChangePolicy, Group};
 pub(crate) use self::registry::StorageRegistry;
 pub(crate) use self::stack::combine;
 use crate::device::DeviceError;
-use crate::device::address::Address;
 use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
@@ -188,10 +187,10 @@ type Keeper = Box<dyn Send>;
 
 static DRIVERS: [&dyn StorageDriver; 13] = [
     &bind::Bind,
-    &block::Block { name: "blk", address: Address::disk },
-    &block::Block { name: "mmioblk", address: Address::node },
-    &block::Block { name: "nvdimm", address: Address::pmem },
-    &block::Block { name: "scsi", address: Address::scsi },
+    &block::Block("blk"),
+    &block::Block("mmioblk"),
+    &block::Block("nvdimm"),
+    &block::Block("scsi"),
     &ephemeral::Ephemeral,
     &local::Local,
     &overlay::Overlay,

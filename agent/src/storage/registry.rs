@@ -61,10 +61,9 @@ impl StorageRegistry {
     fn acquire_in(slot: &Slot, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(used) = used.as_mut() {
-            let is_of = |one: &Storage| (one.driver.clone(), one.source.clone());
-            let same = is_of(&used.storage) == is_of(storage)
-                && used.storage.layers.iter().map(is_of).eq(storage.layers.iter().map(is_of));
-            if !same {
+            let has_same_layers =
+                used.storage.layers.iter().map(origin).eq(storage.layers.iter().map(origin));
+            if origin(&used.storage) != origin(storage) || !has_same_layers {
                 let other = format!("{} {}", used.storage.driver, used.storage.source);
                 return Err(StorageError::Conflict(storage.mount_point.display().to_string(), other));
             }
@@ -187,6 +186,11 @@ impl StorageRegistry {
             }
         }
     }
+}
+
+/// What a storage is of.
+fn origin(storage: &Storage) -> (&str, &str) {
+    (&storage.driver, &storage.source)
 }
 
 fn check(storage: &Storage) -> Result<(), StorageError> {

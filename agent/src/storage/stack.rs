@@ -187,8 +187,7 @@ fn take_apart(stack: &Storage) -> Result<(), StorageError> {
 /// The node of a layer's disk, or of a partition on it.
 fn disk(layer: &Storage, devices: &DeviceWatch) -> Result<PathBuf, StorageError> {
     layer.no_driver_options()?;
-    let address = block::address_of(&layer.driver).unwrap_or(Address::disk);
-    let node = block::wait_for(layer, address, devices)?;
+    let node = block::wait_for(layer, &layer.driver, devices)?;
     let Some(number) = partition(layer)? else { return Ok(node) };
     let on_device = |error: DeviceError| StorageError::Device(layer.mount_point.display().to_string(), error);
     let name = partition_name(&node.to_string_lossy(), number);

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Storage, StorageDriver, StorageError, block};
-use crate::device::address::Address;
 use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
 use crate::sys::device_mapper::{self, Target};
@@ -270,15 +269,15 @@ impl StorageDriver for Verified {
             return Err(storage.invalid(format!("driver option {option:?} is not supported")));
         }
         let kind = storage.driver_options.iter().find_map(|option| option.strip_prefix(SOURCE));
-        let address = match kind {
-            None | Some("virtio_pci") => Address::disk,
-            Some("virtio_mmio") => Address::node,
-            Some("scsi") => Address::scsi,
-            Some("pmem") => Address::pmem,
+        let kind = match kind {
+            None | Some("virtio_pci") => "blk",
+            Some("virtio_mmio") => "mmioblk",
+            Some("scsi") => "scsi",
+            Some("pmem") => "nvdimm",
             Some(other) => return Err(storage.invalid(format!("{SOURCE}{other} is not supported"))),
         };
         let verity = Verity::of_description(storage)?;
-        let node = open(&block::wait_for(storage, address, devices)?, &verity, &storage.mount_point)?;
+        let node = open(&block::wait_for(storage, kind, devices)?, &verity, &storage.mount_point)?;
         let options: Vec<String> = ["ro".to_owned()].into_iter().chain(storage.mount_options()).collect();
         super::mount_at(&storage.fstype, &node.to_string_lossy(), &options, &storage.mount_point).inspect_err(
             |_| {

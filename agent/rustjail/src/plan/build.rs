@@ -75,18 +75,11 @@ pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError
         }
     }
     namespaces.new.sort();
-    let own_uts = namespaces.is_new(NamespaceKind::Uts);
-    let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
-    let named = names.iter().find(|(_, name)| name.as_ref().is_some_and(|name| !name.is_empty()));
-    if let Some((field, _)) = named.filter(|_| !namespaces.has(NamespaceKind::Uts)) {
-        // It would be the guest's own.
-        return Err(PlanError::Invalid(format!("{field}: the spec has no uts namespace to set it in")));
-    }
     let rootfs = rootfs(spec, linux, options.switch, &namespaces)?;
     let mut plan = of_process(process, linux, &namespaces)?;
     plan.sysctls = sysctls(linux, &namespaces)?;
-    plan.hostname = name(spec.hostname(), "hostname")?.filter(|_| own_uts);
-    plan.domainname = name(spec.domainname(), "domainname")?.filter(|_| own_uts);
+    plan.hostname = name(spec.hostname(), "hostname", &namespaces)?;
+    plan.domainname = name(spec.domainname(), "domainname", &namespaces)?;
     plan.namespaces = namespaces;
     plan.rootfs = Some(rootfs);
     plan.terminal = plan.terminal.map(|terminal| TerminalPlan { console: true, ..terminal });
@@ -350,14 +343,19 @@ fn default_links() -> Vec<(String, String)> {
     .to_vec()
 }
 
-fn name(text: &Option<String>, what: &str) -> Result<Option<String>, PlanError> {
+/// What a new uts namespace is called; one that is joined has its names.
+fn name(text: &Option<String>, what: &str, namespaces: &NamespacePlan) -> Result<Option<String>, PlanError> {
     match text.as_deref() {
         None | Some("") => Ok(None),
         // HOST_NAME_MAX (gethostname(2)).
         Some(text) if text.len() > 64 || text.contains('\0') => {
             Err(PlanError::Invalid(format!("{what} {text:?} is longer than 64 bytes or contains a NUL byte")))
         }
-        Some(text) => Ok(Some(text.to_owned())),
+        // It would be the guest's own.
+        Some(_) if !namespaces.has(NamespaceKind::Uts) => {
+            Err(PlanError::Invalid(format!("{what}: the spec has no uts namespace to set it in")))
+        }
+        Some(text) => Ok(namespaces.is_new(NamespaceKind::Uts).then(|| text.to_owned())),
     }
 }
 

@@ -1,13 +1,13 @@
 //! What a CDI spec does to a container's.
 
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Hook, HookBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
-    LinuxDeviceType, MountBuilder, Spec,
+    Hook, HookBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, MountBuilder, Spec,
 };
 
+use super::super::number_of;
+use super::super::spec::allow;
 use super::file::{self, ContainerEdits, DeviceNode};
 
 /// Does it. The error says what is wrong; the spec may be half changed then.
@@ -92,11 +92,9 @@ fn device(wanted: &DeviceNode, spec: &mut Spec) -> Result<(), String> {
         if access.is_empty() || !access.chars().all(|letter| "rwm".contains(letter)) {
             return Err(format!("deviceNodes permissions {access:?} are not of r, w and m"));
         }
-        let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).major(major).minor(minor);
-        let rule: LinuxDeviceCgroup = rule.access(access).build().map_err(|error| error.to_string())?;
         let mut resources = linux.resources().clone().unwrap_or_default();
         let mut rules = resources.devices().clone().unwrap_or_default();
-        rules.push(rule);
+        rules.extend(allow(kind, major, minor, access));
         resources.set_devices(Some(rules));
         linux.set_resources(Some(resources));
     }
@@ -105,19 +103,14 @@ fn device(wanted: &DeviceNode, spec: &mut Spec) -> Result<(), String> {
 }
 
 fn node_of_guest(path: &Path, said: Option<LinuxDeviceType>) -> Result<(LinuxDeviceType, i64, i64), String> {
-    let status = path.metadata().map_err(|error| format!("device node {}: {error}", path.display()))?;
-    let found = match status.file_type() {
-        kind if kind.is_block_device() => LinuxDeviceType::B,
-        kind if kind.is_char_device() => LinuxDeviceType::C,
-        _ => return Err(format!("{} is no device node", path.display())),
-    };
+    let number = number_of(path).map_err(|error| format!("device node {}: {error}", path.display()))?;
+    let found = number.0;
     let is_said =
         said.is_none_or(|said| said == found || (said, found) == (LinuxDeviceType::U, LinuxDeviceType::C));
     if !is_said {
         return Err(format!("{} is of another type than the spec says", path.display()));
     }
-    let number = status.rdev();
-    Ok((found, rustix::fs::major(number).into(), rustix::fs::minor(number).into()))
+    Ok(number)
 }
 
 fn mount(wanted: &file::Mount, spec: &mut Spec) -> Result<(), String> {

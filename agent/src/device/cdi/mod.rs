@@ -9,7 +9,6 @@
 mod edit;
 mod file;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,10 +153,10 @@ fn names(spec: &Spec, by_variable: bool) -> Result<Vec<Name>, CdiError> {
     Ok(names)
 }
 
-/// All specs by what they describe.
+/// All specs; of those that describe a device the first counts.
 #[derive(Debug, Default)]
 struct Catalogue {
-    files: BTreeMap<String, Vec<File>>,
+    files: Vec<File>,
 }
 
 impl Catalogue {
@@ -167,7 +166,7 @@ impl Catalogue {
         for directory in directories.iter().rev() {
             for name in super::entries(directory) {
                 match File::read(&directory.join(name)) {
-                    Ok(Some(file)) => catalogue.files.entry(file.kind.clone()).or_default().push(file),
+                    Ok(Some(file)) => catalogue.files.push(file),
                     Ok(None) => {}
                     Err(note) => notes.push(note),
                 }
@@ -177,8 +176,7 @@ impl Catalogue {
     }
 
     fn find(&self, name: &Name) -> Option<(&File, &ContainerEdits)> {
-        let files = self.files.get(&name.kind)?;
-        files.iter().find_map(|file| {
+        self.files.iter().filter(|file| file.kind == name.kind).find_map(|file| {
             let device = file.devices.iter().find(|device| device.name == name.device)?;
             Some((file, &device.container_edits))
         })
