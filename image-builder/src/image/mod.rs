@@ -73,10 +73,7 @@ pub fn prepare(reference: &str, cache: &Cache) -> Result<Image, ImageError> {
 }
 
 /// Makes a disk of a directory as it is, whatever is in it.
-///
-/// # Errors
-/// Names the file that cannot be read.
-pub fn pack(dir: &Path, cache: &Cache) -> Result<Image, ImageError> {
+fn pack(dir: &Path, cache: &Cache) -> Result<Image, ImageError> {
     let dir = dir.canonicalize().map_err(|error| ImageError::io("find", dir, error))?;
     if !dir.is_dir() {
         return Err(ImageError::source(&dir, "is not a directory"));

@@ -19,7 +19,7 @@ pub enum RunError {
     /// An image.
     #[error("container {container}: its image cannot be used")]
     Image {
-        /// The container, or the volume.
+        /// The container.
         container: String,
         /// Why.
         #[source]

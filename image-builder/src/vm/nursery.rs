@@ -58,7 +58,7 @@ impl Nursery {
     /// Starts a command with no stdin, its stdout and stderr going to `log`.
     pub(super) fn spawn(&self, command: Command, log: &Path) -> Result<Ward, VmError> {
         let out = log_file(log)?;
-        self.start(command, log, Stdio::null(), Stdio::from(out), Vec::new())
+        self.start(command, log, Stdio::from(out), Vec::new())
     }
 
     /// Starts a command with no stdin, its stdout for us to read and its stderr going to `log`. It gets the descriptors
@@ -69,7 +69,7 @@ impl Nursery {
         log: &Path,
         inherited: Vec<Arc<OwnedFd>>,
     ) -> Result<(Ward, ChildStdout), VmError> {
-        let mut ward = self.start(command, log, Stdio::null(), Stdio::piped(), inherited)?;
+        let mut ward = self.start(command, log, Stdio::piped(), inherited)?;
         let stdout = ward.child.stdout.take().ok_or_else(|| {
             VmError::io("read the output of", &ward.name, io::Error::from(io::ErrorKind::BrokenPipe))
         })?;
@@ -80,14 +80,13 @@ impl Nursery {
         &self,
         command: Command,
         log: &Path,
-        stdin: Stdio,
         stdout: Stdio,
         inherited: Vec<Arc<OwnedFd>>,
     ) -> Result<Ward, VmError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |source| VmError::io("start", &name, source);
         let mut command = bound_to_parent(command);
-        command.stdin(stdin).stdout(stdout).stderr(log_file(log)?);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(log_file(log)?);
         let (reply, answer) = mpsc::sync_channel(1);
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.requests

@@ -2,8 +2,6 @@
 //!
 //! The addresses are the ones QEMU gives out (its documentation, "user mode network stack").
 
-use protobuf::MessageField;
-use protocols::agent::{Routes, UpdateInterfaceRequest, UpdateRoutesRequest};
 use protocols::types::{IPAddress, Interface, Route};
 
 use crate::run::RunError;
@@ -17,13 +15,7 @@ const DEVICE: &str = "eth0";
 
 /// Gives the guest's interface its address and its default route.
 pub(super) async fn configure(client: &AgentClient) -> Result<(), RunError> {
-    let request = UpdateInterfaceRequest { interface: MessageField::some(interface()), ..Default::default() };
-    let updated = client.agent.update_interface(AgentClient::call(), &request).await;
-    updated.map_err(RunError::call("UpdateInterface", DEVICE))?;
-    let routes = Routes { Routes: vec![default_route()], ..Default::default() };
-    let request = UpdateRoutesRequest { routes: MessageField::some(routes), ..Default::default() };
-    let updated = client.agent.update_routes(AgentClient::call(), &request).await;
-    updated.map(drop).map_err(RunError::call("UpdateRoutes", DEVICE))
+    super::configure(client, &interface(), &[default_route()], &[]).await
 }
 
 fn interface() -> Interface {

@@ -24,10 +24,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
-use protobuf::MessageField;
-use protocols::agent::{
-    ARPNeighbors, AddARPNeighborsRequest, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,
-};
 use rtnetlink::Handle;
 
 use self::look::Look;
@@ -82,25 +78,7 @@ impl Place {
     /// Makes the guest's card what the link is.
     pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
         let Look { interface, routes, neighbours, .. } = &self.look;
-        let link = interface.name.as_str();
-        let request =
-            UpdateInterfaceRequest { interface: MessageField::some(interface.clone()), ..Default::default() };
-        let updated = client.agent.update_interface(AgentClient::call(), &request).await;
-        updated.map_err(RunError::call("UpdateInterface", link))?;
-        if !routes.is_empty() {
-            let routes = Routes { Routes: routes.clone(), ..Default::default() };
-            let request = UpdateRoutesRequest { routes: MessageField::some(routes), ..Default::default() };
-            let updated = client.agent.update_routes(AgentClient::call(), &request).await;
-            updated.map_err(RunError::call("UpdateRoutes", link))?;
-        }
-        if !neighbours.is_empty() {
-            let neighbours = ARPNeighbors { ARPNeighbors: neighbours.clone(), ..Default::default() };
-            let request =
-                AddARPNeighborsRequest { neighbors: MessageField::some(neighbours), ..Default::default() };
-            let added = client.agent.add_arp_neighbors(AgentClient::call(), &request).await;
-            added.map_err(RunError::call("AddARPNeighbors", link))?;
-        }
-        Ok(())
+        super::configure(client, interface, routes, neighbours).await
     }
 }
 
