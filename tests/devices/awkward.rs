@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use serde_json::json;
-use tests::{Code, Guest, Inspector, Port, expect_code, seen};
+use tests::{Code, Guest, Inspector, Port, VOLUMES, expect_code, seen, storage};
 
-use crate::{VOLUMES, device, exchange, ext4, q35, storage, user_of};
+use crate::{before, device, exchange, ext4, q35, user_of};
 
 /// Kilobytes of the agent that are resident.
 async fn resident(inspector: &Inspector) -> Result<u64> {
@@ -16,9 +16,7 @@ async fn a_hundred_containers_each_with_its_own_disk() -> Result<()> {
     const COUNT: usize = 100;
     let builder = Guest::builder().memory(1024).qemu(&["-device", "virtio-scsi-pci,id=scsi0,addr=0x14"]);
     let guest = q35(builder, &[]).await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     let directory = tempfile::tempdir()?;
     let mut containers = Vec::new();
     for number in 0..COUNT {
@@ -87,9 +85,7 @@ async fn disks_that_never_come() -> Result<()> {
         .cmdline(&["agent.hotplug_timeout=1"])
         .qemu(&["-device", "virtio-scsi-pci,id=scsi0,addr=0x14"]);
     let guest = q35(builder, &[Port::ROOT]).await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     for (driver, source) in
         [("blk", Port::ROOT.path), ("mmioblk", "/dev/vdz"), ("scsi", "0:7"), ("nvdimm", "/dev/pmem0")]
     {
@@ -116,9 +112,7 @@ async fn disks_that_never_come() -> Result<()> {
 #[tokio::test]
 async fn a_disk_that_vanishes_under_a_mount() -> Result<()> {
     let guest = q35(Guest::builder(), &[Port::ROOT]).await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     let directory = tempfile::tempdir()?;
     let disk = ext4(&directory.path().join("disk"), 16)?;
     guest.plug_disk(&Port::ROOT, "hot", &disk, false).await?;
@@ -147,9 +141,7 @@ async fn a_disk_that_vanishes_under_a_mount() -> Result<()> {
 #[tokio::test]
 async fn names_with_spaces_and_letters_of_all_kinds() -> Result<()> {
     let guest = q35(Guest::builder(), &[Port::ROOT]).await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     let directory = tempfile::tempdir()?;
     let disk = ext4(&directory.path().join("disk"), 16)?;
     guest.plug_disk(&Port::ROOT, "hot", &disk, false).await?;

@@ -6,9 +6,9 @@ use anyhow::Result;
 use image_builder::format::dax::{self, PREFIX};
 use protocols::oci;
 use serde_json::json;
-use tests::{Guest, Port, seen};
+use tests::{Guest, Port, VOLUMES, seen, storage};
 
-use crate::{VOLUMES, device, exchange, ext4, file_of, q35, storage, user_of};
+use crate::{before, device, exchange, ext4, file_of, q35, user_of};
 
 /// Has QEMU leave the ports to their own controllers.
 const NATIVE: [&str; 2] = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"];
@@ -19,10 +19,7 @@ const PATIENCE: &str = "agent.hotplug_timeout=30";
 async fn round(guest: &Guest, port: &Port) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let disk = ext4(&directory.path().join("disk"), 16)?;
-    let inspector = guest.inspector().await?;
-    // Directories above mount points stay.
-    user_of(guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(guest).await?;
     guest.plug_disk(port, "hot", &disk, false).await?;
     let container = user_of(guest, "c1", storage("blk", port.path, "ext4", &[], "hot")).run().await?;
     exchange(&container).await?;

@@ -1,9 +1,9 @@
 //! Directories of the host: `virtio-fs` and `9p`.
 
 use anyhow::Result;
-use tests::{Guest, seen};
+use tests::{Guest, seen, storage};
 
-use crate::{q35, sandbox_with, storage};
+use crate::q35;
 
 /// Names that a host may have.
 const NAMES: [&str; 4] = ["two words", "naïve ☕", "-dash", "a,b:c=d\\e"];
@@ -34,7 +34,7 @@ async fn a_directory_by_virtio_fs() -> Result<()> {
     let guest = Guest::builder().share(directory.path(), "kataShared").boot().await?;
     let volume = storage("virtio-fs", "kataShared", "virtiofs", &[], "shared folder");
     let point = volume.mount_point.clone();
-    sandbox_with(&guest, vec![volume]).await?;
+    guest.sandbox_with(vec![volume]).await?;
     exchange(&guest, directory.path(), &point).await?;
     let how = "storage, there at boot (its daemon is started with the VM)";
     seen("virtio-fs", how, "folders::a_directory_by_virtio_fs")

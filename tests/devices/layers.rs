@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use protocols::agent::Storage;
 use serde_json::json;
-use tests::{Code, ContainerBuilder, Guest, Port, expect_code, host_tool, seen};
+use tests::{Code, ContainerBuilder, Guest, Port, VOLUMES, expect_code, host_tool, seen, storage};
 
-use crate::{VOLUMES, ext4, q35, storage, user_of};
+use crate::{before, ext4, q35, user_of};
 
 /// An erofs with these files.
 fn erofs(directory: &Path, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
@@ -60,9 +60,7 @@ const FOURTH: Port = Port { bus: "rp4", arguments: &[], path: "17/00", address: 
 #[tokio::test]
 async fn layers_are_stacked_with_one_to_write_on() -> Result<()> {
     let guest = q35(Guest::builder().qemu(&MORE_PORTS), &[Port::ROOT, Port::SECOND]).await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     let directory = tempfile::tempdir()?;
     let top = erofs(directory.path(), "top", &[("who", "top"), ("a", "a of top")])?;
     let base = erofs(directory.path(), "base", &[("who", "base"), ("b", "b of base")])?;
@@ -144,9 +142,7 @@ async fn a_layer_that_was_changed_is_not_read() -> Result<()> {
         &[Port::ROOT, Port::SECOND],
     )
     .await?;
-    let inspector = guest.inspector().await?;
-    user_of(&guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    let (inspector, before) = before(&guest).await?;
     let directory = tempfile::tempdir()?;
     let text = "sixteen letters.".repeat(1 << 14);
     let good = erofs(directory.path(), "good", &[("file", &text), ("who", "checked")])?;

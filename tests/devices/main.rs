@@ -20,24 +20,10 @@ mod watched;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
-use protocols::agent::{CreateSandboxRequest, Device, Storage};
-use tests::{Container, ContainerBuilder, Guest, GuestBuilder, Machine, Port, host_tool};
-
-/// Where a pod's volumes are.
-const VOLUMES: &str = "/run/kata-containers/sandbox/volumes";
-
-/// A storage of a request.
-fn storage(driver: &str, source: &str, fstype: &str, options: &[&str], name: &str) -> Storage {
-    Storage {
-        driver: driver.into(),
-        source: source.into(),
-        fstype: fstype.into(),
-        options: options.iter().map(|word| (*word).to_owned()).collect(),
-        mount_point: format!("{VOLUMES}/{name}"),
-        ..Storage::default()
-    }
-}
+use protocols::agent::{Device, Storage};
+use tests::{
+    Container, ContainerBuilder, Guest, GuestBuilder, Inspector, Machine, Port, Snapshot, host_tool, storage,
+};
 
 /// A device of a request.
 fn device(kind: &str, id: &str, vm_path: &str, container_path: &str) -> Device {
@@ -58,16 +44,13 @@ async fn q35(builder: GuestBuilder, ports: &[Port]) -> Result<Guest> {
     Ok(guest)
 }
 
-/// A sandbox with storages of its own.
-async fn sandbox_with(guest: &Guest, storages: Vec<Storage>) -> Result<()> {
-    let request = CreateSandboxRequest {
-        sandbox_id: "pod".into(),
-        hostname: "pod".into(),
-        storages,
-        ..Default::default()
-    };
-    guest.api().create_sandbox(AgentClient::call(), &request).await?;
-    Ok(())
+/// Somebody who looks at the guest, and what there is before a test adds to it. Directories above mount points, which
+/// stay, are there.
+async fn before(guest: &Guest) -> Result<(Inspector, Snapshot)> {
+    let inspector = guest.inspector().await?;
+    user_of(guest, "warm", storage("local", "local", "local", &[], "warm")).run().await?.remove().await?;
+    let before = inspector.snapshot().await?;
+    Ok((inspector, before))
 }
 
 /// A container with a storage of its own, bound at `/vol`.

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use protocols::agent::{FSGroup, Storage};
 use protocols::types::FSGroupChangePolicy;
-use tests::{Code, Guest, Port, expect_code, seen};
+use tests::{Code, Guest, Port, VOLUMES, expect_code, seen, storage};
 
-use crate::{VOLUMES, ext4, q35, sandbox_with, storage, user_of};
+use crate::{ext4, q35, user_of};
 
 #[tokio::test]
 async fn huge_pages_are_put_aside_and_given_back() -> Result<()> {
@@ -67,7 +67,7 @@ async fn volumes_in_memory() -> Result<()> {
         storage("bind", &plain, "bind", &["bind", "ro"], "seen"),
         overlay,
     ];
-    sandbox_with(&guest, storages).await?;
+    guest.sandbox_with(storages).await?;
     let container = guest
         .container("c1")
         .mount("/fast", "bind", &fast, &["rbind"])

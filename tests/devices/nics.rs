@@ -35,11 +35,7 @@ async fn update(client: &AgentClient, interface: types::Interface) -> ttrpc::Res
 
 async fn plug(guest: &Guest, port: &Port, netdev: Value, mac: &str) -> Result<()> {
     guest.vm().qmp("netdev_add", netdev).await?;
-    let mut properties = json!({ "bus": port.bus, "netdev": "n1", "mac": mac });
-    if let Some(address) = port.address {
-        properties["addr"] = address.into();
-    }
-    guest.plug("virtio-net-pci", "card", properties).await
+    guest.plug_into(port, "virtio-net-pci", "card", json!({ "netdev": "n1", "mac": mac })).await
 }
 
 /// Answers one request of each client with a page.

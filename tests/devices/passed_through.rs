@@ -17,7 +17,7 @@ fn passed(kind: &str, option: &str) -> Device {
 
 async fn plug_card(guest: &Guest) -> Result<()> {
     guest.vm().qmp("netdev_add", json!({ "type": "user", "id": "n1" })).await?;
-    guest.plug("virtio-net-pci", "card", json!({ "bus": Port::ROOT.bus, "netdev": "n1" })).await
+    guest.plug_into(&Port::ROOT, "virtio-net-pci", "card", json!({ "netdev": "n1" })).await
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use protocols::agent::Storage;
-use tests::{Code, Container, Guest, expect_code, seen};
+use tests::{Code, Container, Guest, VOLUMES, expect_code, seen, storage};
 
-use crate::{VOLUMES, sandbox_with, storage};
+use crate::before;
 
 const SHARED: &str = "/run/kata-containers/shared/containers";
 
@@ -50,13 +50,8 @@ async fn a_config_map_changes_in_a_running_container() -> Result<()> {
     let guest = Guest::builder().share(shared.path(), "kataShared").boot().await?;
     let root =
         Storage { mount_point: SHARED.into(), ..storage("virtio-fs", "kataShared", "virtiofs", &[], "") };
-    sandbox_with(&guest, vec![root]).await?;
-    let inspector = guest.inspector().await?;
-    let warm = guest.container("warm").request(|request| {
-        request.storages.push(storage("local", "local", "local", &[], "warm"));
-    });
-    warm.run().await?.remove().await?;
-    let before = inspector.snapshot().await?;
+    guest.sandbox_with(vec![root]).await?;
+    let (inspector, before) = before(&guest).await?;
     let container = guest
         .container("c1")
         .request(|request| request.storages.extend([watched("map"), watched("single"), watched("large")]))

@@ -3,21 +3,10 @@
 use anyhow::Result;
 use image_builder::vm::AgentClient;
 use protocols::agent::{CreateSandboxRequest, Storage};
-use tests::{Code, Guest, expect_code};
+use tests::{Code, Guest, expect_code, storage_at};
 
 /// Where a pod's volumes are.
 const VOLUMES: &str = "/run/kata-containers/sandbox";
-
-fn storage(driver: &str, source: &str, fstype: &str, options: &[&str], mount_point: &str) -> Storage {
-    Storage {
-        driver: driver.into(),
-        source: source.into(),
-        fstype: fstype.into(),
-        options: options.iter().map(|word| (*word).to_owned()).collect(),
-        mount_point: mount_point.into(),
-        ..Storage::default()
-    }
-}
 
 fn sandbox(storages: Vec<Storage>) -> CreateSandboxRequest {
     CreateSandboxRequest { sandbox_id: "pod".into(), hostname: "pod".into(), storages, ..Default::default() }
@@ -28,9 +17,9 @@ async fn volumes_of_the_pod_are_shared_and_outlive_a_container() -> Result<()> {
     let guest = Guest::boot().await?;
     let (local, memory) = (format!("{VOLUMES}/local/cache"), format!("{VOLUMES}/ephemeral/fast"));
     let request = sandbox(vec![
-        storage("local", "local", "local", &["mode=0777"], &local),
-        storage("ephemeral", "tmpfs", "tmpfs", &["size=1m", "mode=1777"], &memory),
-        storage("blk", "/dev/vda", "erofs", &["ro"], &format!("{VOLUMES}/volumes/disk")),
+        storage_at("local", "local", "local", &["mode=0777"], &local),
+        storage_at("ephemeral", "tmpfs", "tmpfs", &["size=1m", "mode=1777"], &memory),
+        storage_at("blk", "/dev/vda", "erofs", &["ro"], &format!("{VOLUMES}/volumes/disk")),
     ]);
     guest.api().create_sandbox(AgentClient::call(), &request).await?;
     let with_volumes = |id: &str| {
@@ -59,13 +48,16 @@ async fn volumes_of_the_pod_are_shared_and_outlive_a_container() -> Result<()> {
 #[tokio::test]
 async fn a_sandbox_whose_storage_fails_is_not_made_and_can_be_asked_for_again() -> Result<()> {
     let guest = Guest::builder().cmdline(&["agent.hotplug_timeout=1"]).boot().await?;
-    let good = storage("ephemeral", "tmpfs", "tmpfs", &[], &format!("{VOLUMES}/ephemeral/good"));
+    let good = storage_at("ephemeral", "tmpfs", "tmpfs", &[], &format!("{VOLUMES}/ephemeral/good"));
     let cases = [
-        (storage("blk", "/dev/vdz", "ext4", &[], &format!("{VOLUMES}/x")), Code::DEADLINE_EXCEEDED),
-        (storage("blk", "/dev/vda", "ext4", &["ro"], &format!("{VOLUMES}/x")), Code::INVALID_ARGUMENT),
-        (storage("local", "local", "local", &["mode=rwx"], &format!("{VOLUMES}/x")), Code::INVALID_ARGUMENT),
-        (storage("nosuchdriver", "", "", &[], &format!("{VOLUMES}/x")), Code::UNIMPLEMENTED),
-        (storage("local", "local", "local", &[], "../x"), Code::INVALID_ARGUMENT),
+        (storage_at("blk", "/dev/vdz", "ext4", &[], &format!("{VOLUMES}/x")), Code::DEADLINE_EXCEEDED),
+        (storage_at("blk", "/dev/vda", "ext4", &["ro"], &format!("{VOLUMES}/x")), Code::INVALID_ARGUMENT),
+        (
+            storage_at("local", "local", "local", &["mode=rwx"], &format!("{VOLUMES}/x")),
+            Code::INVALID_ARGUMENT,
+        ),
+        (storage_at("nosuchdriver", "", "", &[], &format!("{VOLUMES}/x")), Code::UNIMPLEMENTED),
+        (storage_at("local", "local", "local", &[], "../x"), Code::INVALID_ARGUMENT),
     ];
     for (bad, code) in cases {
         let request = sandbox(vec![good.clone(), bad]);
@@ -89,8 +81,8 @@ async fn what_a_failed_create_had_mounted_is_released() -> Result<()> {
     let volume = "/run/kata-containers/volume";
     // Its own image and overlay come first, then a volume of it, then the one that fails.
     let broken = guest.container("broken").request(|request| {
-        request.storages.push(storage("ephemeral", "tmpfs", "tmpfs", &[], volume));
-        let bad = storage("ephemeral", "tmpfs", "tmpfs", &["flavour=sweet"], "/run/kata-containers/x");
+        request.storages.push(storage_at("ephemeral", "tmpfs", "tmpfs", &[], volume));
+        let bad = storage_at("ephemeral", "tmpfs", "tmpfs", &["flavour=sweet"], "/run/kata-containers/x");
         request.storages.push(bad);
     });
     for _ in 0..3 {
@@ -100,7 +92,7 @@ async fn what_a_failed_create_had_mounted_is_released() -> Result<()> {
     // A volume that another container still uses stays.
     let user = guest
         .container("user")
-        .request(|request| request.storages.push(storage("ephemeral", "tmpfs", "tmpfs", &[], volume)))
+        .request(|request| request.storages.push(storage_at("ephemeral", "tmpfs", "tmpfs", &[], volume)))
         .mount("/volume", "bind", volume, &["rbind", "rw"])
         .run()
         .await?;

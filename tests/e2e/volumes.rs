@@ -1,69 +1,36 @@
 //! Volumes: how full they are, and how they grow while containers use them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use image_builder::vm::AgentClient;
-use protocols::agent::{CreateSandboxRequest, ResizeVolumeRequest, Storage, VolumeStatsRequest};
+use protocols::agent::{ResizeVolumeRequest, VolumeStatsRequest};
 use protocols::csi::{VolumeUsage, volume_usage::Unit};
 use serde_json::json;
 use tempfile::TempDir;
-use tests::{Code, Container, Guest, expect_code};
+use tests::{Code, Container, Guest, VOLUMES, expect_code, host_tool, storage};
 
-/// Where a pod's volumes are.
-const VOLUMES: &str = "/run/kata-containers/sandbox/volumes";
 const MIB: u64 = 1 << 20;
-
-/// Runs a tool of e2fsprogs, which users may not have on their PATH.
-fn tool(name: &str, args: &[&str], disk: &Path, tail: &[&str]) -> Result<String> {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(name).env("PATH", path).args(args).arg(disk).args(tail).output();
-    let output = output.with_context(|| format!("run {name}: is e2fsprogs installed? (`make setup`)"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{name}: {}{text}", String::from_utf8_lossy(&output.stderr));
-    Ok(text)
-}
 
 /// A disk of some MiB with a smaller file system on it.
 fn disk(directory: &TempDir, kind: &str, args: &[&str], size: u64, file_system: u64) -> Result<PathBuf> {
     let path = directory.path().join(format!("{kind}{}.raw", args.concat()));
     std::fs::File::create(&path)?.set_len(size * MIB)?;
-    tool(&format!("mkfs.{kind}"), &[&["-q", "-F"], args].concat(), &path, &[&format!("{file_system}M")])?;
+    let (name, size) = (path.display().to_string(), format!("{file_system}M"));
+    host_tool(&format!("mkfs.{kind}"), &[&["-q", "-F"], args, &[&name, &size]].concat())?;
     Ok(path)
 }
 
 /// Blocks of an ext4 that nobody has mounted, after a full check of it; in bytes.
 fn checked_size(disk: &Path) -> Result<u64> {
-    tool("e2fsck", &["-f", "-n"], disk, &[])?;
-    let text = tool("dumpe2fs", &["-h"], disk, &[])?;
+    let disk = disk.display().to_string();
+    host_tool("e2fsck", &["-f", "-n", &disk])?;
+    let text = host_tool("dumpe2fs", &["-h", &disk])?;
     let field = |name: &str| -> Result<u64> {
         let value = text.lines().find_map(|line| line.strip_prefix(name)).context("a field of dumpe2fs")?;
         Ok(value.trim().parse()?)
     };
     Ok(field("Block count:")? * field("Block size:")?)
-}
-
-fn storage(driver: &str, source: &str, fstype: &str, options: &[&str], name: &str) -> Storage {
-    Storage {
-        driver: driver.into(),
-        source: source.into(),
-        fstype: fstype.into(),
-        options: options.iter().map(|word| (*word).to_owned()).collect(),
-        mount_point: format!("{VOLUMES}/{name}"),
-        ..Storage::default()
-    }
-}
-
-async fn sandbox(guest: &Guest, storages: Vec<Storage>) -> Result<()> {
-    let request = CreateSandboxRequest {
-        sandbox_id: "pod".into(),
-        hostname: "pod".into(),
-        storages,
-        ..Default::default()
-    };
-    guest.api().create_sandbox(AgentClient::call(), &request).await.context("CreateSandbox")?;
-    Ok(())
 }
 
 /// A container that has a volume at `/vol`.
@@ -91,7 +58,7 @@ async fn stats(guest: &Guest, path: &str) -> ttrpc::Result<(VolumeUsage, VolumeU
 #[tokio::test]
 async fn a_volume_tells_what_a_container_put_into_it() -> Result<()> {
     let guest = Guest::boot().await?;
-    sandbox(&guest, vec![storage("ephemeral", "tmpfs", "tmpfs", &["size=4m"], "v")]).await?;
+    guest.sandbox_with(vec![storage("ephemeral", "tmpfs", "tmpfs", &["size=4m"], "v")]).await?;
     let path = format!("{VOLUMES}/v");
     let container = user_of(&guest, "c1", "v").await?;
     let (bytes, inodes) = stats(&guest, &path).await?;
@@ -109,7 +76,7 @@ async fn a_volume_grows_while_a_container_writes_to_it() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let disk = disk(&directory, "ext4", &[], 48, 16)?;
     let guest = Guest::builder().disk(&disk).cmdline(&["agent.hotplug_timeout=1"]).boot().await?;
-    sandbox(&guest, vec![storage("blk", "/dev/vdb", "ext4", &[], "v")]).await?;
+    guest.sandbox_with(vec![storage("blk", "/dev/vdb", "ext4", &[], "v")]).await?;
     let path = format!("{VOLUMES}/v");
     let container = user_of(&guest, "c1", "v").await?;
     // As much as goes into it: the end comes after 16 MiB, and not again after it has grown.
@@ -162,7 +129,7 @@ async fn a_volume_follows_the_disk_that_the_host_grows() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let disk = disk(&directory, "ext4", &[], 16, 16)?;
     let guest = Guest::builder().disk(&disk).cmdline(&["agent.hotplug_timeout=60"]).boot().await?;
-    sandbox(&guest, vec![storage("blk", "/dev/vdb", "ext4", &[], "v")]).await?;
+    guest.sandbox_with(vec![storage("blk", "/dev/vdb", "ext4", &[], "v")]).await?;
     let path = format!("{VOLUMES}/v");
     let container = user_of(&guest, "c1", "v").await?;
     container.sh("echo kept >/vol/file").await?;
@@ -199,7 +166,7 @@ async fn every_kind_of_ext_grows_or_says_why_not() -> Result<()> {
         storages.push(storage("blk", &format!("/dev/vd{letter}"), kind, &[], &letter.to_string()));
     }
     let guest = builder.boot().await?;
-    sandbox(&guest, storages.clone()).await?;
+    guest.sandbox_with(storages.clone()).await?;
     for storage in &storages {
         // The odd bytes are no whole block.
         resize(&guest, &storage.mount_point, 24 * MIB + 511).await.with_context(|| storage.to_string())?;
@@ -223,7 +190,7 @@ async fn what_cannot_be_resized_or_asked_about_stays_as_it_is() -> Result<()> {
         storage("blk", "/dev/vda", "erofs", &["ro"], "image"),
         storage("ephemeral", "tmpfs", "tmpfs", &["size=4m"], "memory"),
     ];
-    sandbox(&guest, storages).await?;
+    guest.sandbox_with(storages).await?;
     let container = user_of(&guest, "c1", "memory").await?;
     container.sh("cd /vol; mkdir directory; echo 1 >file; ln -s ../readonly link; ln -s / root; ln -s loop loop; mkfifo pipe").await?;
 

@@ -9,7 +9,7 @@ use image_builder::cache::Cache;
 use image_builder::format::cpio;
 use image_builder::tree::{Kind, Node, Tree, TreePath};
 use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Share, Vm, VmConfig};
-use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
+use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
 
@@ -243,9 +243,18 @@ impl Guest {
     /// # Errors
     /// When the agent refuses.
     pub async fn sandbox(&self) -> Result<()> {
+        self.sandbox_with(Vec::new()).await
+    }
+
+    /// Makes a sandbox named `pod` that has storages.
+    ///
+    /// # Errors
+    /// When the agent refuses.
+    pub async fn sandbox_with(&self, storages: Vec<Storage>) -> Result<()> {
         let request = CreateSandboxRequest {
             sandbox_id: SANDBOX.into(),
             hostname: SANDBOX.into(),
+            storages,
             ..CreateSandboxRequest::default()
         };
         self.api().create_sandbox(AgentClient::call(), &request).await.context("CreateSandbox")?;

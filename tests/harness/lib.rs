@@ -21,6 +21,7 @@ mod passfd;
 mod plug;
 mod process;
 mod raw;
+mod storage;
 
 pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
@@ -31,6 +32,7 @@ pub use passfd::Passed;
 pub use plug::{Port, host_tool, seen};
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient};
+pub use storage::{VOLUMES, storage, storage_at};
 pub use ttrpc::Code;
 
 /// Code and text of a refused call.

@@ -99,17 +99,25 @@ impl Guest {
         self.vm().qmp("device_add", properties).await.map(drop).with_context(|| format!("plug {driver} in"))
     }
 
+    /// Plugs a device into a port.
+    ///
+    /// # Errors
+    /// QEMU's refusal.
+    pub async fn plug_into(&self, port: &Port, driver: &str, id: &str, mut properties: Value) -> Result<()> {
+        properties["bus"] = port.bus.into();
+        if let Some(address) = port.address {
+            properties["addr"] = address.into();
+        }
+        self.plug(driver, id, properties).await
+    }
+
     /// Plugs a virtio disk into a port.
     ///
     /// # Errors
     /// QEMU's refusal.
     pub async fn plug_disk(&self, port: &Port, id: &str, file: &Path, readonly: bool) -> Result<()> {
         self.add_drive(id, file, readonly).await?;
-        let mut properties = json!({ "bus": port.bus, "drive": id });
-        if let Some(address) = port.address {
-            properties["addr"] = address.into();
-        }
-        self.plug("virtio-blk-pci", id, properties).await
+        self.plug_into(port, "virtio-blk-pci", id, json!({ "drive": id })).await
     }
 
     /// Takes a device out, and waits until the guest has let go of it.
