@@ -9,7 +9,7 @@ BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
 
-.PHONY: help setup build flavours images run test lint unit fuzz programs guest-tests devices conformance oracle soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests devices conformance oracle soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,16 +23,20 @@ $(BUILDER): FORCE
 build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build
 
-flavours: build ## Pack the initrd of every flavour
-	@$(BUILDER) initrd --all
-
 programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
 	@$(BUILDER) program jail probe
 
-images: setup $(BUILDER) ## Build the sample images (nginx, curl, busybox) into out/images
+flavours: build ## Pack the initrd of every flavour
+	@$(BUILDER) initrd --all
+
+images: flavours ## Build all that a VM can boot: both kernels that ship, every flavour as initrd and as disks
+	@$(BUILDER) kernel build --profile sandbox
+	@$(BUILDER) disk --all
+
+samples: setup $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images
 	@tests/samples/build-images.sh
 
-run: build images ## Build everything and run the sample pod: nginx and curl in one VM
+run: build samples ## Build everything and run the sample pod: nginx and curl in one VM
 	@tests/samples/demo.sh
 
 test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
@@ -53,26 +57,26 @@ unit: setup ## Tests that assume nothing but cargo
 fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
-guest-tests: build flavours programs images ## Tests that boot guests under QEMU
+guest-tests: images programs samples ## Tests that boot guests under QEMU
 	@rm -rf out/devices
 	$(CARGO) nextest run --locked -p tests -P guest
 	@tests/devices/table.sh
 
-devices: build programs images ## Every storage driver and kind of device on the real thing, with a table
+devices: build programs samples ## Every storage driver and kind of device on the real thing, with a table
 	@rm -rf out/devices
 	$(CARGO) nextest run --locked -p tests -P devices
 	@tests/devices/table.sh
 
-conformance: build flavours images ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
+conformance: flavours samples ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
 
-oracle: build flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
+oracle: flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
 	$(CARGO) nextest run --locked -p tests -P oracle
 
-soak: build images ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
+soak: build samples ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
 	$(CARGO) nextest run --locked -p tests -P load
 
-bench: build images ## Measure the guest: size, boot, create, start, exec
+bench: build samples ## Measure the guest: size, boot, create, start, exec
 	@tests/samples/demo.sh --bench
 
 check-kernel: $(BUILDER) ## Merge the kernel's fragments and verify them, without compiling

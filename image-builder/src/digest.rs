@@ -62,6 +62,27 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// Its bytes, first digits first.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 16 bytes as the name of a file system, a disk or a partition (RFC 9562 version 8: custom).
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut uuid = *self.0.first_chunk().unwrap_or(&[0; 16]);
+        uuid[6] = uuid[6] & 0x0f | 0x80;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        uuid
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use crate::cache::{self, CacheError};
+use crate::cache::{self, Cache, CacheError};
 use crate::digest::Digest;
 use crate::format::compress::{Compression, compress};
 use crate::format::cpio::{self, CpioError};
@@ -83,6 +83,8 @@ pub struct Options {
     pub epoch: u32,
     /// Pack twice and compare.
     pub twice: bool,
+    /// Where what was compressed before is found again.
+    pub cache: Option<Cache>,
 }
 
 /// A packed initrd, not yet written.
@@ -119,13 +121,14 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, InitrdError> {
 fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd, InitrdError> {
     let compression = options.compression;
     let archive = cpio::archive(tree, options.epoch)?;
-    let image =
-        compress(&archive, compression).map_err(|source| InitrdError::Compress { compression, source })?;
+    let image = match options.cache.as_ref().filter(|_| !options.twice) {
+        Some(cache) => compressed_once(&archive, compression, cache)?,
+        None => packed(&archive, compression)?,
+    };
     let (size, budget) = (image.len() as u64, recipe.budget());
     // The budget is about what ships, which is the default compression; the others trade size for something else.
     if compression == Compression::default() && size > budget {
-        let line = |(path, size): (&_, u64)| format!("  {:>10}  {path}", bytes(size));
-        let culprits = tree.largest(CULPRITS).into_iter().map(line).collect::<Vec<_>>().join("\n");
+        let culprits = culprits(tree);
         let flavour = recipe.name().to_string();
         return Err(InitrdError::Budget { flavour, compression, size, budget, culprits });
     }
@@ -141,7 +144,35 @@ fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd
     Ok(Initrd { image, part })
 }
 
-fn entries(tree: &Tree) -> Vec<EntryPart> {
+fn packed(archive: &[u8], compression: Compression) -> Result<Vec<u8>, InitrdError> {
+    compress(archive, compression).map_err(|source| InitrdError::Compress { compression, source })
+}
+
+/// As [`packed`], but an archive that was compressed before is not compressed again: it is what takes longest.
+fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> Result<Vec<u8>, InitrdError> {
+    const KIND: &str = "initrd";
+    let name = compression.to_string();
+    let writer = crate::format::compress::WRITER;
+    let key = Digest::of_parts([("writer", writer), ("format", name.as_bytes()), ("archive", archive)]);
+    if let Some(image) = cache.entry(KIND, &key).and_then(|entry| std::fs::read(entry.join("image")).ok()) {
+        return Ok(image);
+    }
+    let image = packed(archive, compression)?;
+    let work = cache.workspace()?;
+    let entry = work.path().join("entry");
+    cache::write_atomically(&entry.join("image"), &image)?;
+    cache.publish(KIND, &key, &entry)?;
+    Ok(image)
+}
+
+/// The largest files of a tree, one per line, for those who must make it smaller.
+pub(crate) fn culprits(tree: &Tree) -> String {
+    let line = |(path, size): (&_, u64)| format!("  {:>10}  {path}", bytes(size));
+    tree.largest(CULPRITS).into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A tree as manifests list it.
+pub(crate) fn entries(tree: &Tree) -> Vec<EntryPart> {
     tree.iter()
         .map(|(path, node)| {
             let (size, sha256, target) = match &node.kind {
@@ -227,7 +258,23 @@ mod tests {
     }
 
     fn options(compression: Compression) -> Options {
-        Options { flavour: "minimal".into(), compression, epoch: 1_234_567, twice: true }
+        Options { flavour: "minimal".into(), compression, epoch: 1_234_567, twice: true, cache: None }
+    }
+
+    #[test]
+    fn what_was_compressed_before_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path(), 1000);
+        let cache = Cache::new(dir.path().join("cache"));
+        let options = Options { twice: false, cache: Some(cache.clone()), ..options(Compression::Zstd) };
+        let image = pack(&layout, &options).unwrap().image;
+        let [entry] = &cache.entries("initrd")[..] else { panic!("one entry") };
+        assert!(std::fs::read(entry.join("image")).unwrap() == image);
+        // Only what comes out of the cache can be told from what is packed anew.
+        std::fs::write(entry.join("image"), "kept").unwrap();
+        assert_eq!(pack(&layout, &options).unwrap().image, b"kept");
+        assert!(pack(&layout, &Options { twice: true, ..options.clone() }).unwrap().image == image);
+        assert!(pack(&layout, &Options { epoch: 1, ..options }).unwrap().image != b"kept");
     }
 
     #[test]
@@ -251,7 +298,9 @@ mod tests {
     #[test]
     fn built_in_two_places_it_is_the_same() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for compression in [Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::None] {
+        for compression in
+            [Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::Xz, Compression::None]
+        {
             let images = [&one, &two].map(|dir| {
                 let layout = layout(dir.path(), 50_000);
                 pack(&layout, &options(compression)).unwrap().install(&layout).unwrap();

@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::disk::Form;
+use crate::kernel;
+
 /// The flavour that ships.
 pub const SHIPPED: &str = "minimal";
 
@@ -73,6 +76,14 @@ impl Layout {
         &self.out
     }
 
+    /// One file of the kernel of a profile: `vmlinuz` of the one that ships, `vmlinuz-<profile>` of others.
+    pub fn kernel_file(&self, file: &str, profile: &str) -> PathBuf {
+        match profile {
+            kernel::SHIPPED => self.out.join(file),
+            other => self.out.join(format!("{file}-{other}")),
+        }
+    }
+
     /// The compressed kernel.
     pub fn vmlinuz(&self) -> PathBuf {
         self.out.join("vmlinuz")
@@ -110,6 +121,11 @@ impl Layout {
             SHIPPED => self.out.join("initrd.img"),
             other => self.out.join(format!("initrd-{other}.img")),
         }
+    }
+
+    /// The disk of the flavour called `name` in this form.
+    pub fn disk(&self, name: &str, form: Form) -> PathBuf {
+        self.out.join(format!("disk-{name}-{form}.img"))
     }
 
     /// What went into the products.

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod cache;
 pub mod digest;
+pub mod disk;
 pub mod elf;
 pub mod format;
 pub mod host;

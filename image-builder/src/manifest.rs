@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
+use crate::format::verity;
 use crate::kernel::toolchain::Toolchain;
 use crate::layout::Layout;
 
@@ -49,6 +50,9 @@ pub struct Manifest {
     /// The kernel's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelPart>,
+    /// The ingredients of kernels of other profiles, by profile.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernels: BTreeMap<String, KernelPart>,
     /// The agent's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentPart>,
@@ -61,6 +65,9 @@ pub struct Manifest {
     /// The ingredients of initrds of other flavours, by flavour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flavours: BTreeMap<String, InitrdPart>,
+    /// The ingredients of disks, by product.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disks: BTreeMap<String, DiskPart>,
     /// Files in the product directory, by name.
     #[serde(default)]
     pub products: BTreeMap<String, Product>,
@@ -132,6 +139,49 @@ pub struct InitrdPart {
     pub entries: Vec<EntryPart>,
 }
 
+/// What a disk was made of, and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskPart {
+    /// The recipe's name.
+    pub flavour: String,
+    /// The recipe's digest.
+    pub recipe_sha256: Digest,
+    /// What it looks like: `kata`, `kata-dax`, `gpt` or `plain`.
+    pub form: String,
+    /// What its root is formatted as.
+    pub file_system: String,
+    /// The modification time of every entry, in seconds since 1970.
+    pub source_date_epoch: u32,
+    /// Its partitions, in the order of the table.
+    pub partitions: Vec<PartitionPart>,
+    /// What proves that the root is unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<verity::Parameters>,
+    /// The same as shims' configuration takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_verity_params: Option<String>,
+    /// What the kernel must be told to use it as its root.
+    pub cmdline: String,
+    /// The Debian packages that files of the build machine came from, and their versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, String>,
+    /// Everything in the root file system.
+    pub entries: Vec<EntryPart>,
+}
+
+/// A partition of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionPart {
+    /// What it is for.
+    pub name: String,
+    /// Its first byte.
+    pub start: u64,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
 /// One entry of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +228,8 @@ impl Manifest {
         change(&mut manifest)?;
         manifest.products.retain(|name, _| out.join(name).is_file());
         manifest.agents.retain(|name, _| out.join(name).is_file());
+        manifest.kernels.retain(|name, _| layout.kernel_file("vmlinuz", name).is_file());
+        manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
         let mut text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| ManifestError::io("encode", out)(error.into()))?;
@@ -217,7 +269,7 @@ mod tests {
         let source_sha256 = Digest::of(b"source");
         KernelPart {
             release: "6".into(),
-            profile: "default".into(),
+            profile: "kata".into(),
             source: "x.tar".into(),
             source_sha256,
             toolchain,

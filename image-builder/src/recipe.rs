@@ -5,7 +5,8 @@
 //! extends = "minimal"                 # all that this flavour has, too
 //! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
 //! [budget]
-//! compressed = 2_500_000              # bytes of the packed image
+//! compressed = 2_500_000              # bytes of the packed initrd, in zstd
+//! disk = 7_000_000                    # bytes of a disk's root file system; optional
 //! [agent]
 //! features = ["policy"]               # cargo features that this flavour's agent is built with
 //! [[directory]]
@@ -147,6 +148,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Budget {
     compressed: u64,
+    disk: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -293,6 +295,11 @@ impl Recipe {
     /// How many bytes the packed image may have.
     pub fn budget(&self) -> u64 {
         self.file.budget.compressed
+    }
+
+    /// How many bytes the file system of a disk may have, if there is a bound.
+    pub fn disk_budget(&self) -> Option<u64> {
+        self.file.budget.disk
     }
 
     /// The cargo features that the agent is built with: the recipe's own, and of what it extends.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
 use image_builder::format::cpio;
 use image_builder::tree::{Kind, Node, Tree, TreePath};
-use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Share, Vm, VmConfig};
+use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
@@ -35,6 +35,8 @@ pub struct GuestBuilder {
     memory_mib: Option<u32>,
     disks: Vec<PathBuf>,
     flavour: Option<String>,
+    kernel: Option<String>,
+    root: Option<Root>,
     shares: Vec<Share>,
     files: Tree,
     growth: Growth,
@@ -112,6 +114,20 @@ impl GuestBuilder {
         self
     }
 
+    /// From a disk in the place of an initrd.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> GuestBuilder {
+        self.root = Some(root);
+        self
+    }
+
+    /// With the kernel of another profile than `kata`: `out/vmlinux-NAME`.
+    #[must_use]
+    pub fn kernel(mut self, profile: &str) -> GuestBuilder {
+        self.kernel = Some(profile.to_owned());
+        self
+    }
+
     /// With a file in the initrd, in the place of the flavour's.
     ///
     /// # Panics
@@ -155,7 +171,12 @@ impl GuestBuilder {
             None => product("initrd.img")?,
         };
         let initrd = self.with_files(initrd, directory.path())?;
-        let mut config = VmConfig::new(product("vmlinux")?, initrd, directory.path());
+        let kernel = match &self.kernel {
+            Some(profile) => product(&format!("vmlinux-{profile}"))?,
+            None => product("vmlinux")?,
+        };
+        let mut config = VmConfig::new(kernel, initrd, directory.path());
+        config.root = self.root.unwrap_or(config.root);
         config.machine = self.machine;
         config.network = if self.network { Nic::User { forwards: Vec::new() } } else { Nic::Absent };
         config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
@@ -198,9 +219,9 @@ fn product(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The disk of the busybox image that `make images` makes.
+/// The disk of the busybox image that `make samples` makes.
 fn busybox() -> Result<PathBuf> {
-    let layout = product("images/busybox").context("the sample images are missing: run `make images`")?;
+    let layout = product("images/busybox").context("the sample images are missing: run `make samples`")?;
     let cache = Cache::locate(|name| std::env::var_os(name)).context("find the cache")?;
     let image = image_builder::image::prepare(&layout.display().to_string(), &cache)?;
     Ok(image.disk)

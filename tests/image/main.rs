@@ -1,5 +1,8 @@
 //! What image-builder makes: the same bytes when built twice, within its budgets, and bootable in every form.
 
+mod disks;
+mod kernels;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +26,7 @@ fn options(compression: Compression) -> Options {
 }
 
 fn options_of(flavour: &str, compression: Compression) -> Options {
-    Options { flavour: flavour.into(), compression, epoch: 0, twice: true }
+    Options { flavour: flavour.into(), compression, epoch: 0, twice: true, cache: None }
 }
 
 async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
@@ -61,7 +64,7 @@ fn an_initrd_of_every_flavour_packed_twice_is_the_same_and_is_the_one_in_out() -
         let again = initrd::pack(&layout, &options_of(&flavour, Compression::Zstd))?;
         let path = layout.flavour_initrd(&flavour);
         let packed =
-            std::fs::read(&path).with_context(|| format!("{}: run `make flavours`", path.display()))?;
+            std::fs::read(&path).with_context(|| format!("{}: run `make images`", path.display()))?;
         assert!(again.image() == packed, "{} has other bytes than its recipe", path.display());
         println!("{flavour}: {} bytes", packed.len());
     }
@@ -87,7 +90,7 @@ async fn the_kernel_that_ships_boots_the_initrd_that_ships_on_a_q35() -> Result<
 #[tokio::test]
 async fn an_initrd_boots_however_it_is_compressed() -> Result<()> {
     let layout = layout();
-    for compression in [Compression::Gzip, Compression::Lz4, Compression::None] {
+    for compression in [Compression::Gzip, Compression::Lz4, Compression::Xz, Compression::None] {
         let initrd = initrd::pack(&layout, &options(compression))?;
         boots(layout.vmlinux(), initrd.image(), Machine::Microvm).await?;
     }

@@ -261,9 +261,22 @@ fn write_resolv_conf(lines: &[String], directory: &Path) -> Result<(), SandboxEr
     };
     std::fs::create_dir_all(directory)
         .map_err(|source| SandboxError::Write { path: directory.display().to_string(), source })?;
-    write(&directory.join("resolv.conf"))?;
+    let pods = directory.join("resolv.conf");
+    write(&pods)?;
     let own = Path::new("/etc/resolv.conf");
-    if own.exists() && nix::unistd::getpid().as_raw() == 1 { write(own) } else { Ok(()) }
+    if !own.exists() || nix::unistd::getpid().as_raw() != 1 {
+        return Ok(());
+    }
+    match write(own) {
+        // The guest's root is a disk that nobody writes to.
+        Err(SandboxError::Write { source, path })
+            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            rustix::mount::mount_bind(&pods, own)
+                .map_err(|errno| SandboxError::Write { path, source: errno.into() })
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
+use image_builder::cache::Cache;
 use image_builder::format::compress::Compression;
 use image_builder::initrd::Initrd;
 use image_builder::layout::{Layout, SHIPPED};
@@ -82,8 +83,8 @@ impl InitrdArgs {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
         if let Some(path) = &self.output {
-            self.recipe.build_agent(&layout, global.progress()).await?;
-            let initrd = self.recipe.pack(&layout)?;
+            build_agent(&layout, &self.recipe.flavour, global.progress()).await?;
+            let initrd = self.recipe.pack(&layout, global.cache()?)?;
             initrd.write(path)?;
             let size = bytes(initrd.image().len() as u64);
             return global.print(initrd.part(), || format!("{} {size}", path.display()));
@@ -91,9 +92,9 @@ impl InitrdArgs {
         let flavours = if self.all { recipe::known(&layout) } else { vec![self.recipe.flavour.clone()] };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
         for flavour in flavours {
+            build_agent(&layout, &flavour, global.progress()).await?;
             let recipe = RecipeArgs { flavour, ..self.recipe };
-            recipe.build_agent(&layout, global.progress()).await?;
-            let initrd = recipe.pack(&layout)?;
+            let initrd = recipe.pack(&layout, global.cache()?)?;
             names.push(initrd.install(&layout)?);
             parts.push(initrd.part().clone());
         }
@@ -104,19 +105,16 @@ impl InitrdArgs {
 }
 
 impl RecipeArgs {
-    /// The agent that ships is built by its own command; a flavour that wants another one gets it here.
-    async fn build_agent(&self, layout: &Layout, progress: Progress) -> anyhow::Result<()> {
-        let features = Recipe::load(layout, &self.flavour)?.features();
-        if !features.is_empty() {
-            agent::build(layout, &features, progress).await?;
-        }
-        Ok(())
-    }
-
-    fn pack(&self, layout: &Layout) -> anyhow::Result<Initrd> {
+    fn pack(&self, layout: &Layout, cache: Cache) -> anyhow::Result<Initrd> {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let flavour = self.flavour.clone();
-        let options = initrd::Options { flavour, compression: self.compression, epoch, twice: self.check };
+        let options = initrd::Options {
+            flavour,
+            compression: self.compression,
+            epoch,
+            twice: self.check,
+            cache: Some(cache),
+        };
         Ok(initrd::pack(layout, &options)?)
     }
 }
@@ -137,8 +135,8 @@ impl BuildArgs {
         let options = self.kernel.options();
         kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
         agent::build(&layout, &BTreeSet::new(), progress).await?;
-        self.initrd.build_agent(&layout, progress).await?;
-        self.initrd.pack(&layout)?.install(&layout)?;
+        build_agent(&layout, &self.initrd.flavour, progress).await?;
+        self.initrd.pack(&layout, cache)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
         global.print(&manifest, || {
             products(&manifest, &manifest.products.keys().map(String::as_str).collect::<Vec<_>>())
@@ -146,12 +144,21 @@ impl BuildArgs {
     }
 }
 
+/// The agent that ships is built by its own command; a flavour that wants another one gets it here.
+pub(super) async fn build_agent(layout: &Layout, flavour: &str, progress: Progress) -> anyhow::Result<()> {
+    let features = Recipe::load(layout, flavour)?.features();
+    if !features.is_empty() {
+        agent::build(layout, &features, progress).await?;
+    }
+    Ok(())
+}
+
 /// One line per product: name, bytes, digest.
-fn products(manifest: &Manifest, names: &[&str]) -> String {
+pub(super) fn products(manifest: &Manifest, names: &[&str]) -> String {
     let line = |name: &&str| {
         let product = manifest.products.get(*name)?;
         let (size, sha256) = (product.size, product.sha256.to_string());
-        Some(format!("{name:<20} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
+        Some(format!("{name:<26} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
     };
     names.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,6 +1,5 @@
 //! `image-builder kernel build|check`.
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use image_builder::digest::Digest;
 use image_builder::kernel;
@@ -22,7 +21,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// The profile in kernel-config/profile.
-    #[arg(long, default_value = "default", value_name = "NAME")]
+    #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     pub(crate) profile: String,
     /// A tarball in place of the one in kernel.toml.
     #[arg(long, value_name = "PATH|URL")]
@@ -79,18 +78,21 @@ impl Command {
                 let built = kernel::build(&layout.kernel_config(), &args.options(), &cache, progress).await?;
                 built.install(&layout)?;
                 let manifest = Manifest::read(&layout);
-                let part = manifest.kernel.context("the manifest was changed meanwhile")?;
-                let size = |name: &str| manifest.products.get(name).map_or(0, |product| product.size);
+                let names = built.products();
+                let size = |file: &str| {
+                    let name = names.iter().find(|name| name.split('-').next() == Some(file));
+                    name.and_then(|name| manifest.products.get(name)).map_or(0, |product| product.size)
+                };
                 let value = serde_json::json!({
                     "cached": built.cached,
-                    "release": part.release,
-                    "profile": part.profile,
-                    "products": manifest.products,
+                    "release": built.record.release,
+                    "profile": built.profile(),
+                    "products": manifest.products.iter().filter(|(name, _)| names.contains(name)).collect::<std::collections::BTreeMap<_, _>>(),
                 });
                 global.print(&value, || {
                     format!(
                         "Linux {}{}: vmlinuz {}, vmlinux {} in {}",
-                        part.release,
+                        built.record.release,
                         if built.cached { " from the cache" } else { "" },
                         bytes(size("vmlinuz")),
                         bytes(size("vmlinux")),

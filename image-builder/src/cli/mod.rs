@@ -4,6 +4,7 @@
 //! running pod. Must never decide anything that a library user would have to decide again.
 
 mod build;
+mod disk;
 mod kernel;
 mod run;
 
@@ -52,6 +53,8 @@ enum Command {
     Program(build::ProgramArgs),
     /// Pack the agent into an initrd.
     Initrd(build::InitrdArgs),
+    /// Pack a flavour into a disk, with hashes that the guest checks (dm-verity).
+    Disk(disk::DiskArgs),
     /// Build everything: kernel, agent and initrd.
     Build(build::BuildArgs),
     #[command(flatten)]
@@ -68,6 +71,7 @@ impl Cli {
             Command::Agent(args) => interruptible(args.execute(&global)).await,
             Command::Program(args) => interruptible(args.execute(&global)).await,
             Command::Initrd(args) => interruptible(args.execute(&global)).await,
+            Command::Disk(args) => interruptible(args.execute(&global)).await,
             Command::Build(args) => interruptible(args.execute(&global)).await,
             Command::Pod(command) => command.execute(&global).await,
         }

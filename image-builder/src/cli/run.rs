@@ -16,7 +16,7 @@ use image_builder::run::output::{Event, JsonSink, Sink, TextSink};
 use image_builder::run::state::StateDir;
 use image_builder::run::timing::Timings;
 use image_builder::run::{Pod, RunOptions, StopRequest};
-use image_builder::vm::{Accel, Machine};
+use image_builder::vm::{Accel, Attachment, Machine, Root};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -97,6 +97,12 @@ pub(crate) struct RunArgs {
     /// The initrd [default: OUT/initrd.img].
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// A disk made by `image-builder disk` in place of an initrd; its .cmdline file lies beside it.
+    #[arg(long, value_name = "FILE", conflicts_with = "initrd")]
+    disk: Option<PathBuf>,
+    /// How that disk is attached.
+    #[arg(long, value_enum, default_value_t, requires = "disk")]
+    disk_as: Attachment,
 }
 
 /// Arguments of `image`.
@@ -171,15 +177,18 @@ impl RunArgs {
             (None, Err(error)) => Err(anyhow::anyhow!("{error:#}; or name files with --kernel and --initrd")),
         };
         let kernel = product(&self.kernel, |layout| layout.vmlinux())?;
-        let initrd = product(&self.initrd, |layout| layout.initrd())?;
-        for path in [&kernel, &initrd] {
+        let root = match &self.disk {
+            Some(disk) => Root::disk(disk, self.disk_as)?,
+            None => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
+        };
+        for path in [kernel.as_path(), root.path()] {
             anyhow::ensure!(path.is_file(), "there is no {}; `image-builder build` makes it", path.display());
         }
         let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
         let in_out = |pick: fn(&image_builder::layout::Layout) -> PathBuf| size(&pick(layout.as_ref().ok()?));
         let sizes = Timings {
             vmlinuz_bytes: in_out(|layout| layout.vmlinuz()),
-            initrd_bytes: size(&initrd),
+            initrd_bytes: size(root.path()),
             agent_bytes: in_out(|layout| layout.agent()),
             ..Timings::default()
         };
@@ -191,7 +200,7 @@ impl RunArgs {
             self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(RunOptions {
             kernel,
-            initrd,
+            root,
             machine: self.machine,
             accel: self.accel,
             memory_mib: self.memory,

@@ -1,21 +1,26 @@
 //! Compression of an initrd, in the frames that the kernel's decompressors understand.
 //!
 //! Single-threaded and without time stamps or names, so that the same input gives the same bytes. Must never be used
-//! with a format that the default kernel profile cannot read (RD_ZSTD, RD_GZIP, RD_LZ4).
+//! with a format that the `kata` kernel profile cannot read (RD_ZSTD, RD_GZIP, RD_LZ4, RD_XZ).
 
 use std::fmt;
 use std::io::{self, Write};
 
+use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+use liblzma::write::XzEncoder;
+
 /// How an initrd is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Compression {
-    /// Smallest; the default.
+    /// Small and quick to unpack; the default.
     #[default]
     Zstd,
     /// For kernels that know nothing else.
     Gzip,
     /// Fastest to unpack.
     Lz4,
+    /// Smallest of all, and slowest to unpack.
+    Xz,
     /// Not at all: fastest to boot where the VMM maps the file.
     None,
 }
@@ -26,13 +31,21 @@ impl fmt::Display for Compression {
             Self::Zstd => "zstd",
             Self::Gzip => "gzip",
             Self::Lz4 => "lz4",
+            Self::Xz => "xz",
             Self::None => "none",
         })
     }
 }
 
+/// Changes whenever the same input would come out different.
+pub const WRITER: &[u8] = b"zstd 19, gzip 9, lz4 legacy, xz 9 crc32, version 1";
+
 /// zstd's highest level that needs no more than 8 MiB of window.
 const ZSTD_LEVEL: i32 = 19;
+/// xz's highest level.
+const XZ_LEVEL: u32 = 9;
+/// What the kernel allocates while it unpacks.
+const XZ_DICTIONARY: u32 = 8 << 20;
 /// Magic number of LZ4's legacy frame, the only one the kernel reads.
 const LZ4_MAGIC: u32 = 0x184c_2102;
 /// Uncompressed bytes of a block of the legacy frame; the kernel's buffer is that large.
@@ -49,6 +62,17 @@ pub fn compress(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
         Compression::Gzip => {
             let mut encoder =
                 flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());
+            encoder.write_all(bytes)?;
+            encoder.finish()
+        }
+        Compression::Xz => {
+            let mut options = LzmaOptions::new_preset(XZ_LEVEL)?;
+            options.dict_size(XZ_DICTIONARY);
+            let mut filters = Filters::new();
+            filters.lzma2(&options);
+            // The kernel knows no other sum than this one.
+            let stream = Stream::new_stream_encoder(&filters, Check::Crc32)?;
+            let mut encoder = XzEncoder::new_stream(Vec::new(), stream);
             encoder.write_all(bytes)?;
             encoder.finish()
         }
@@ -101,6 +125,11 @@ mod tests {
                 flate2::read::GzDecoder::new(b).read_to_end(&mut out).unwrap();
                 out
             }),
+            (Compression::Xz, |b| {
+                let mut out = Vec::new();
+                liblzma::read::XzDecoder::new(b).read_to_end(&mut out).unwrap();
+                out
+            }),
             (Compression::Lz4, lz4_legacy),
         ] {
             let bytes = sample(format);
@@ -113,9 +142,12 @@ mod tests {
 
     #[test]
     fn the_systems_tools_agree() {
-        for (format, program) in
-            [(Compression::Zstd, "zstd"), (Compression::Gzip, "gzip"), (Compression::Lz4, "lz4")]
-        {
+        for (format, program) in [
+            (Compression::Zstd, "zstd"),
+            (Compression::Gzip, "gzip"),
+            (Compression::Lz4, "lz4"),
+            (Compression::Xz, "xz"),
+        ] {
             let bytes = sample(format);
             let packed = compress(&bytes, format).unwrap();
             let child =

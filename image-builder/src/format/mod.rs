@@ -6,3 +6,5 @@
 pub mod compress;
 pub mod cpio;
 pub mod dax;
+pub mod label;
+pub mod verity;

@@ -15,6 +15,7 @@ mod directory;
 mod erofs;
 mod error;
 mod layer;
+mod rootfs;
 mod source;
 mod spool;
 mod tree;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Account, ImageConfig, UserError};
 pub use error::ImageError;
+pub use rootfs::root_file_system;
 
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -98,7 +100,7 @@ fn make(reference: &str, key: Digest, content: &dyn Fill, cache: &Cache) -> Resu
     fs::create_dir(&entry).map_err(|error| ImageError::io("create", &entry, error))?;
     let disk = entry.join(DISK);
     let file = File::create(&disk).map_err(|error| ImageError::io("create", &disk, error))?;
-    erofs::write(&tree, &spool, uuid(&key), file)
+    erofs::write(&tree, &spool, key.uuid(), file)
         .map_err(|source| ImageError::Disk { path: PathBuf::from(reference), source: Box::new(source) })?;
     let record = Record { source: reference.to_owned(), config };
     let text =
@@ -137,18 +139,6 @@ impl Fill for PlainDirectory {
         directory::fill(&self.0, tree, spool)?;
         Ok(ImageConfig::default())
     }
-}
-
-/// A file system name that follows from the content (RFC 9562 version 8: custom).
-fn uuid(key: &Digest) -> [u8; 16] {
-    let text = key.to_string();
-    let mut uuid = [0; 16];
-    for (index, byte) in uuid.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).unwrap_or_default();
-    }
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    uuid
 }
 
 #[cfg(test)]

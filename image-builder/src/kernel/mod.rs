@@ -71,8 +71,10 @@ pub enum KernelError {
     #[error("the built vmlinux is of no use")]
     Elf(#[from] ElfError),
     /// The result is too large.
-    #[error("vmlinuz has {size} bytes, {} over the budget of {budget} in kernel.toml", size - budget)]
+    #[error("vmlinuz has {size} bytes, {} over the budget of {budget} in profile/{profile}.toml", size - budget)]
     Budget {
+        /// The profile.
+        profile: String,
         /// Its size.
         size: u64,
         /// The bound.
@@ -113,6 +115,9 @@ impl KernelError {
 fn list(faults: &[Fault]) -> String {
     faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
 }
+
+/// The profile that is built when none is named.
+pub const SHIPPED: &str = "kata";
 
 /// What to build, apart from the data files.
 #[derive(Debug, Clone, Default)]
@@ -174,6 +179,8 @@ pub struct Kernel {
     pub record: Record,
     /// Whether it was there before.
     pub cached: bool,
+    /// The profile it was asked for by; another one that asks for the same options has the same kernel.
+    profile: String,
     /// Whether the size budget holds for it, and which.
     budget: Option<u64>,
 }
@@ -214,12 +221,12 @@ pub async fn build(
     let toolchain =
         Toolchain::detect().await.map_err(KernelError::program("ask the compiler for its version"))?;
     let key = key(&profile, &tarball, &toolchain);
-    let budget = profile.budget.then_some(profile.kernel.budget.vmlinuz);
+    let (budget, name) = (profile.budget, profile.name.clone());
     if let Some(dir) = cache.entry("kernel", &key).filter(|_| !options.rebuild) {
         let path = dir.join("config");
         let text = std::fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
         verified(&profile, &text)?;
-        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, budget });
+        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, profile: name, budget });
     }
     let expected =
         cache.entries("kernel").iter().find_map(|dir| read_record(dir).ok()).map(|record| record.pieces);
@@ -234,7 +241,7 @@ pub async fn build(
         same_products(&product, &dir)?;
     }
     let dir = cache.publish("kernel", &key, &product)?;
-    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, budget })
+    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, profile: name, budget })
 }
 
 /// Compares two builds of the same input.
@@ -309,24 +316,43 @@ impl Kernel {
         let path = self.dir.join("vmlinuz");
         let size = std::fs::metadata(&path).map_err(KernelError::io("inspect", &path))?.len();
         if let Some(budget) = self.budget.filter(|budget| size > *budget) {
-            return Err(KernelError::Budget { size, budget });
+            return Err(KernelError::Budget { profile: self.profile.clone(), size, budget });
         }
         for name in PRODUCTS {
-            cache::install(&self.dir.join(name), &layout.out().join(name))?;
+            cache::install(&self.dir.join(name), &layout.kernel_file(name, &self.profile))?;
         }
         Manifest::update(layout, |manifest| {
-            manifest.kernel = Some(manifest::KernelPart {
+            let part = manifest::KernelPart {
                 release: self.record.release.clone(),
-                profile: self.record.profile.clone(),
+                profile: self.profile.clone(),
                 source: self.record.source.clone(),
                 source_sha256: self.record.source_sha256,
                 toolchain: self.record.toolchain.clone(),
-            });
-            for name in PRODUCTS {
-                manifest.add_product(layout, name)?;
+            };
+            if self.profile == SHIPPED {
+                manifest.kernel = Some(part);
+            } else {
+                manifest.kernels.insert(self.profile.clone(), part);
+            }
+            for name in self.products() {
+                manifest.add_product(layout, &name)?;
             }
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// The profile it was asked for by.
+    pub fn profile(&self) -> &str {
+        &self.profile
+    }
+
+    /// The names of the files that [`Kernel::install`] makes.
+    pub fn products(&self) -> Vec<String> {
+        let name = |file: &&str| match self.profile.as_str() {
+            SHIPPED => (*file).to_string(),
+            other => format!("{file}-{other}"),
+        };
+        PRODUCTS.iter().map(name).collect()
     }
 }

@@ -77,8 +77,6 @@ pub struct KernelFile {
     pub source: SourceFile,
     /// How it is built.
     pub build: BuildFile,
-    /// What it may weigh.
-    pub budget: BudgetFile,
 }
 
 /// Where the source comes from.
@@ -134,11 +132,11 @@ impl Arch {
 }
 
 /// Upper bounds in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BudgetFile {
+struct Budget {
     /// Of the compressed kernel.
-    pub vmlinuz: u64,
+    vmlinuz: u64,
 }
 
 #[derive(Deserialize)]
@@ -148,12 +146,7 @@ struct ProfileFile {
     fragments: Vec<PathBuf>,
     #[serde(default)]
     allow: Vec<String>,
-    #[serde(default = "yes")]
-    budget: bool,
-}
-
-fn yes() -> bool {
-    true
+    budget: Option<Budget>,
 }
 
 /// Everything that the data files say about one kernel.
@@ -171,8 +164,8 @@ pub struct Profile {
     pub forbidden: Forbidden,
     /// How many fragments there are.
     pub fragments: usize,
-    /// Whether the size budget of `kernel.toml` holds.
-    pub budget: bool,
+    /// How many bytes the compressed kernel may have, if there is a bound.
+    pub budget: Option<u64>,
 }
 
 impl Profile {
@@ -208,7 +201,7 @@ impl Profile {
             requests: Requests::merge(requests)?,
             forbidden,
             fragments,
-            budget: file.budget,
+            budget: file.budget.map(|budget| budget.vmlinuz),
         })
     }
 }
@@ -266,7 +259,7 @@ mod tests {
     #[test]
     fn every_shipped_profile_loads_and_asks_for_nothing_forbidden() {
         let names = known_profiles(&shipped());
-        assert!(names.contains(&"default".to_string()), "{names:?}");
+        assert!(names.contains(&"kata".to_string()), "{names:?}");
         for name in names {
             let profile = Profile::load(&shipped(), &name).unwrap();
             assert!(profile.requests.len() > 100 && profile.fragments > 10, "{name}");
@@ -280,8 +273,8 @@ mod tests {
 
     /// Options that the project's other parts cannot work without; a fragment that loses one breaks them at a distance.
     #[test]
-    fn the_default_profile_has_what_the_agent_builds_on() {
-        let requests = Profile::load(&shipped(), "default").unwrap().requests;
+    fn the_kata_profile_has_what_the_agent_builds_on() {
+        let requests = Profile::load(&shipped(), "kata").unwrap().requests;
         for symbol in [
             "PVH",
             "VIRTIO_MMIO_CMDLINE_DEVICES",
@@ -318,7 +311,7 @@ mod tests {
     fn an_unknown_profile_names_the_known_ones() {
         for name in ["nope", "", "../kernel", "a/b"] {
             let error = Profile::load(&shipped(), name).unwrap_err().to_string();
-            assert!(error.contains("debug, default"), "{error}");
+            assert!(error.contains("debug, kata"), "{error}");
         }
     }
 
@@ -330,10 +323,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write(
-            "kernel.toml",
-            "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n[budget]\nvmlinuz=1\n",
-        );
+        write("kernel.toml", "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n");
         write("forbid.toml", "");
         write("base/README", "");
         write("profile/a.toml", "description=''\nfragments=['base']\ncolour=1\n");

@@ -21,7 +21,7 @@ use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use crate::cache::Cache;
 use crate::image::{self, Image};
-use crate::vm::{Accel, AgentClient, Disk, Machine, Share, Vm, VmConfig, disk_node};
+use crate::vm::{Accel, AgentClient, Disk, Machine, Root, Share, Vm, VmConfig, disk_node};
 
 const SIGKILL: u32 = 9;
 /// How long containers may take to end after SIGKILL.
@@ -52,8 +52,8 @@ pub enum StopRequest {
 pub struct RunOptions {
     /// The kernel to boot.
     pub kernel: PathBuf,
-    /// The initrd to boot.
-    pub initrd: PathBuf,
+    /// What the guest runs.
+    pub root: Root,
     /// The machine model; chosen by the number of devices when absent.
     pub machine: Option<Machine>,
     /// The accelerator.
@@ -194,7 +194,8 @@ async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepa
 }
 
 fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) -> VmConfig {
-    let mut config = VmConfig::new(&options.kernel, &options.initrd, board.dir().vm());
+    let mut config = VmConfig::new(&options.kernel, "", board.dir().vm());
+    config.root = options.root.clone();
     let limits: u64 = pod.containers.iter().filter_map(|container| container.memory).sum();
     let memory = BASE_MEMORY_MIB + limits.div_ceil(1 << 20);
     config.memory_mib = options.memory_mib.unwrap_or_else(|| u32::try_from(memory).unwrap_or(u32::MAX));

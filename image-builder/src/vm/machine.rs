@@ -1,10 +1,10 @@
 //! QEMU's command line, decided without doing anything.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::accel::Engine;
-use super::{VmConfig, VmError};
+use super::{Attachment, Root, VmConfig, VmError};
 
 /// The hardware address of the guest's network interface.
 pub const MAC: &str = "52:54:00:70:69:74";
@@ -85,9 +85,10 @@ pub fn disk_node(index: usize) -> String {
     }
 }
 
-/// Disks, shares, network, vsock.
+/// Disks (the root's too), shares, network, vsock.
 fn device_count(config: &VmConfig) -> usize {
-    config.disks.len() + config.shares.len() + config.network.devices() + 1
+    let root = matches!(config.root, Root::Disk { attachment: Attachment::Blk, .. });
+    config.disks.len() + config.shares.len() + config.network.devices() + usize::from(root) + 1
 }
 
 /// Refuses what QEMU would refuse less clearly.
@@ -121,6 +122,10 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
         std::fs::metadata(&disk.path)
             .map_err(|source| VmError::io("read", format!("the disk {}", disk.path.display()), source))?;
     }
+    let nvdimm = matches!(config.root, Root::Disk { attachment: Attachment::Nvdimm, .. });
+    if nvdimm && config.machine != Machine::Q35 {
+        return Err(VmError::Config("an NVDIMM as root needs the machine q35".to_owned()));
+    }
     if config.cpus == 0 || config.memory_mib == 0 {
         return Err(VmError::Config("a machine needs at least one CPU and some memory".to_owned()));
     }
@@ -128,7 +133,7 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
 }
 
 /// Where a machine takes orders.
-pub(super) fn qmp_socket(run_dir: &std::path::Path) -> std::path::PathBuf {
+pub(super) fn qmp_socket(run_dir: &Path) -> std::path::PathBuf {
     run_dir.join("qmp.sock")
 }
 
@@ -138,7 +143,7 @@ pub(super) fn arguments(
     engine: Engine,
     vsock: &VsockDevice,
     tsc_khz: Option<u64>,
-    run_dir: &std::path::Path,
+    run_dir: &Path,
 ) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
     args.push("-nodefaults");
@@ -176,7 +181,9 @@ pub(super) fn arguments(
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
     args.pair("-kernel", config.kernel.as_os_str());
-    args.pair("-initrd", config.initrd.as_os_str());
+    if let Root::Initrd(path) = &config.root {
+        args.pair("-initrd", path.as_os_str());
+    }
     args.pair("-append", kernel_cmdline(config, engine, tsc_khz));
     let suffix = match config.machine.transport() {
         Transport::Pci => "pci",
@@ -209,6 +216,9 @@ pub(super) fn arguments(
         let serial = if disk.serial.is_empty() { String::new() } else { format!(",serial={}", disk.serial) };
         args.pair("-device", format!("virtio-blk-{suffix},drive=disk{index}{serial}"));
     }
+    if let Root::Disk { image, attachment, .. } = &config.root {
+        args.root_disk(image, *attachment, suffix);
+    }
     args.0.extend(config.extra.iter().cloned());
     args.0
 }
@@ -222,7 +232,12 @@ fn processors(config: &VmConfig) -> String {
 }
 
 fn memory(config: &VmConfig) -> String {
-    let most = config.growth.memory_mib;
+    let mut most = config.growth.memory_mib;
+    if let Root::Disk { image, attachment: Attachment::Nvdimm, .. } = &config.root {
+        // An NVDIMM takes a slot and its place among what can be plugged in.
+        let size = std::fs::metadata(image).map_or(0, |metadata| metadata.len());
+        most = most.max(config.memory_mib) + u32::try_from(size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+    }
     if most <= config.memory_mib {
         return format!("{}M", config.memory_mib);
     }
@@ -237,7 +252,11 @@ fn machine_option(config: &VmConfig) -> String {
         Machine::Microvm => "microvm,acpi=off,x-option-roms=off,rtc=on",
         Machine::MicrovmAcpi => "microvm,acpi=on,x-option-roms=off,rtc=on",
     };
-    format!("{model},memory-backend=mem")
+    let nvdimm = match config.root {
+        Root::Disk { attachment: Attachment::Nvdimm, .. } => ",nvdimm=on",
+        _ => "",
+    };
+    format!("{model},memory-backend=mem{nvdimm}")
 }
 
 /// The kernel's command line.
@@ -259,12 +278,15 @@ fn kernel_cmdline(config: &VmConfig, engine: Engine, tsc_khz: Option<u64>) -> St
             words.push("nolapic_timer".to_owned());
         }
     }
+    if let Root::Disk { cmdline, .. } = &config.root {
+        words.push(cmdline.clone());
+    }
     words.extend(config.cmdline.iter().cloned());
     words.join(" ")
 }
 
 /// QEMU splits option lists at commas; a doubled one stands for itself.
-fn escaped(path: &std::path::Path) -> OsString {
+fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = path.as_os_str().as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -293,6 +315,23 @@ impl Arguments {
     fn pair(&mut self, option: &str, value: impl Into<OsString>) {
         self.push(option);
         self.push(value);
+    }
+
+    fn root_disk(&mut self, image: &Path, attachment: Attachment, suffix: &str) {
+        match attachment {
+            Attachment::Blk => {
+                let drive = joined("if=none,id=root,format=raw,readonly=on,file=", &escaped(image));
+                self.pair("-drive", drive);
+                self.pair("-device", format!("virtio-blk-{suffix},drive=root"));
+            }
+            Attachment::Nvdimm => {
+                let size = std::fs::metadata(image).map_or(0, |metadata| metadata.len());
+                let backend =
+                    format!("memory-backend-file,id=root,share=on,readonly=on,size={size},mem-path=");
+                self.pair("-object", joined(&backend, &escaped(image)));
+                self.pair("-device", "nvdimm,id=rootdimm,memdev=root,unarmed=on");
+            }
+        }
     }
 }
 

@@ -68,8 +68,8 @@ pub struct VmConfig {
     pub machine: Machine,
     /// The kernel: a `vmlinux` with a PVH note or a bzImage.
     pub kernel: PathBuf,
-    /// The initrd, in any format that the kernel unpacks.
-    pub initrd: PathBuf,
+    /// What the guest runs.
+    pub root: Root,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// Guest CPUs.
@@ -94,6 +94,53 @@ pub struct VmConfig {
     pub extra: Vec<OsString>,
 }
 
+/// Where the guest's own files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// In an initrd, in any format that the kernel unpacks.
+    Initrd(PathBuf),
+    /// On a disk that the guest cannot write to.
+    Disk {
+        /// The raw disk.
+        image: PathBuf,
+        /// What the kernel must be told to use it.
+        cmdline: String,
+        /// How it is attached.
+        attachment: Attachment,
+    },
+}
+
+impl Root {
+    /// The disk at `image`, with the words beside it that [`crate::disk`] wrote.
+    ///
+    /// # Errors
+    /// [`VmError::Io`] when there are none.
+    pub fn disk(image: &Path, attachment: Attachment) -> Result<Self, VmError> {
+        let words = crate::disk::cmdline_path(image);
+        let cmdline = fs::read_to_string(&words).map_err(|source| {
+            VmError::io("read", format!("{}, the disk's words for the kernel", words.display()), source)
+        })?;
+        Ok(Self::Disk { image: image.to_path_buf(), cmdline: cmdline.trim().to_owned(), attachment })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Initrd(path) | Self::Disk { image: path, .. } => path,
+        }
+    }
+}
+
+/// How a root disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Attachment {
+    /// As virtio-blk, behind all other disks, whose names it does not change.
+    #[default]
+    Blk,
+    /// As an NVDIMM that shares the host's page cache with the guest; wants the form `kata-dax`, and a q35.
+    Nvdimm,
+}
+
 /// How far a machine can grow while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Growth {
@@ -109,7 +156,7 @@ impl VmConfig {
         Self {
             machine: Machine::Microvm,
             kernel: kernel.into(),
-            initrd: initrd.into(),
+            root: Root::Initrd(initrd.into()),
             memory_mib: 512,
             cpus: 1,
             cmdline: Vec::new(),
@@ -173,7 +220,8 @@ impl Vm {
     /// A missing tool or file, a QEMU that ends early, or no ready line before the deadline; the error carries the
     /// end of the guest's console.
     pub async fn boot(config: VmConfig) -> Result<Self, VmError> {
-        for (what, path) in [("kernel", &config.kernel), ("initrd", &config.initrd)] {
+        let what = if matches!(config.root, Root::Initrd(_)) { "initrd" } else { "root disk" };
+        for (what, path) in [("kernel", config.kernel.as_path()), (what, config.root.path())] {
             fs::metadata(path)
                 .map_err(|source| VmError::io("read", format!("the {what} {}", path.display()), source))?;
         }

@@ -1,0 +1,61 @@
+//! `image-builder disk`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use image_builder::disk::{self, Form};
+use image_builder::manifest::Manifest;
+use image_builder::{initrd, recipe};
+
+use super::Global;
+use super::build::{build_agent, products};
+
+/// `image-builder disk`.
+#[derive(Debug, Args)]
+pub(crate) struct DiskArgs {
+    /// The recipe in rootfs/flavour; becomes out/disk-NAME-FORM.img.
+    #[arg(long, default_value = image_builder::layout::SHIPPED, value_name = "NAME")]
+    flavour: String,
+    /// What it looks like.
+    #[arg(long, value_enum, default_value_t)]
+    form: Form,
+    /// Pack it twice and fail if the two differ.
+    #[arg(long)]
+    check: bool,
+    /// Write it to FILE, and its words for the kernel's command line beside it, not into the product directory.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
+    output: Option<PathBuf>,
+    /// Pack every flavour in every form.
+    #[arg(long, conflicts_with_all = ["flavour", "form"])]
+    all: bool,
+}
+
+impl DiskArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = global.layout()?;
+        let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
+        let (flavours, forms) = match self.all {
+            true => (recipe::known(&layout), Form::ALL.to_vec()),
+            false => (vec![self.flavour.clone()], vec![self.form]),
+        };
+        let (mut names, mut parts) = (Vec::new(), Vec::new());
+        for flavour in flavours {
+            build_agent(&layout, &flavour, global.progress()).await?;
+            for &form in &forms {
+                let flavour = flavour.clone();
+                let disk = disk::pack(&layout, &disk::Options { flavour, form, epoch, twice: self.check })?;
+                parts.push(disk.part().clone());
+                match &self.output {
+                    Some(path) => names.extend(disk.write(path)?.map(|path| path.display().to_string())),
+                    None => names.push(disk.install(&layout, form)?),
+                }
+            }
+        }
+        let text = || match self.output {
+            Some(_) => names.join("\n"),
+            None => products(&Manifest::read(&layout), &names.iter().map(String::as_str).collect::<Vec<_>>()),
+        };
+        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+    }
+}
