@@ -79,8 +79,8 @@ soak: build samples ## Many execs and lives in a row, and many clients at once; 
 bench: build samples ## Measure the guest: size, boot, create, start, exec
 	@tests/samples/demo.sh --bench
 
-check-kernel: $(BUILDER) ## Merge the kernel's fragments and verify them, without compiling
-	@$(BUILDER) kernel check
+check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
+	@$(BUILDER) kernel check --all
 
 clean: ## Remove what was built here; the cache stays
 	rm -rf target out

@@ -1,5 +1,6 @@
 //! `image-builder kernel build|check`.
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use image_builder::digest::Digest;
 use image_builder::kernel;
@@ -13,8 +14,18 @@ use super::Global;
 pub(crate) enum Command {
     /// Merge the fragments, verify the configuration, compile, and install vmlinuz and vmlinux.
     Build(KernelArgs),
-    /// Merge the fragments and verify the configuration; takes seconds.
-    Check(SourceArgs),
+    /// Merge the fragments, verify the configuration, and show which requirements it meets; takes seconds.
+    Check(CheckArgs),
+}
+
+/// Which kernels to check.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Every profile there is.
+    #[arg(long, conflicts_with = "profile")]
+    all: bool,
 }
 
 /// Which kernel.
@@ -63,16 +74,22 @@ impl Command {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
         match self {
-            Self::Check(args) => {
-                let checked =
-                    kernel::check(&layout.kernel_config(), &args.options(), &cache, progress).await?;
-                global.print(&checked, || {
-                    let kernel::Checked { profile, version, fragments, requested, enabled } = &checked;
-                    format!(
-                        "profile {profile} on Linux {version}: {fragments} fragments ask for {requested} options; \
-                         all survived, nothing forbidden is set; {enabled} options are on"
-                    )
-                })
+            Self::Check(CheckArgs { source, all }) => {
+                let dir = layout.kernel_config();
+                let names =
+                    if all { kernel::profile::known_profiles(&dir) } else { vec![source.profile.clone()] };
+                let mut checked = Vec::new();
+                for profile in names {
+                    let args = SourceArgs { profile: profile.clone(), ..source.clone() };
+                    let result = kernel::check(&dir, &args.options(), &cache, progress).await;
+                    checked
+                        .push(result.with_context(|| format!("kernel profile {profile} is not in order"))?);
+                }
+                let text = || checked.iter().map(shown).collect::<Vec<_>>().join("\n\n");
+                match checked.as_slice() {
+                    [one] if !all => global.print(one, text),
+                    every => global.print(&every, text),
+                }
             }
             Self::Build(args) => {
                 let built = kernel::build(&layout.kernel_config(), &args.options(), &cache, progress).await?;
@@ -102,4 +119,23 @@ impl Command {
             }
         }
     }
+}
+
+/// A check's outcome for people: one sentence, and a table of requirements.
+fn shown(checked: &kernel::Checked) -> String {
+    let kernel::Checked { profile, version, fragments, requested, enabled, requirements } = checked;
+    let mut text = format!(
+        "profile {profile} on Linux {version}: {fragments} fragments ask for {requested} options; \
+         all survived, nothing forbidden is set; {enabled} options are on"
+    );
+    let width = requirements.iter().map(|list| list.name.len()).max().unwrap_or_default();
+    for list in requirements {
+        let state = match (list.missing.len(), list.promised) {
+            (0, true) => "met".to_string(),
+            (0, false) => "met, but not among what the profile promises".to_string(),
+            (missing, _) => format!("{missing} missing"),
+        };
+        text += &format!("\n  {:width$}  {:>3} options  {state}", list.name, list.options);
+    }
+    text
 }

@@ -177,7 +177,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Vec<Request>, FragmentError> {
     Ok(requests)
 }
 
-fn is_symbol(text: &str) -> bool {
+/// Whether a text is an option's name with its `CONFIG_` prefix.
+pub(super) fn is_symbol(text: &str) -> bool {
     text.strip_prefix("CONFIG_").is_some_and(|name| {
         // A few kernel options have lower-case letters (CONFIG_SERIO_I8042_x, CONFIG_MX3_IPU_...): allow them.
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -17,6 +17,7 @@ pub mod forbid;
 pub mod fragment;
 mod kconfig;
 pub mod profile;
+pub mod requirement;
 pub mod toolchain;
 
 use std::io;
@@ -35,6 +36,7 @@ use crate::source::{Location, Source, SourceError, Tarball};
 
 use config::{Config, Fault};
 use profile::{DataError, Profile};
+use requirement::{Missing, Standing};
 use toolchain::Toolchain;
 
 /// Why there is no kernel.
@@ -59,6 +61,17 @@ pub enum KernelError {
     /// The configuration is not what was asked for.
     #[error("the configuration is not what was asked for:\n{}", list(.0))]
     Faults(Vec<Fault>),
+    /// The configuration lacks what the profile promises to have.
+    #[error(
+        "profile/{profile}.toml says that it meets requirements which it does not; ask for these options in a fragment, or take the requirement out of its `meets`:\n{}",
+        list(.missing)
+    )]
+    Unmet {
+        /// The profile's name.
+        profile: String,
+        /// What is missing.
+        missing: Vec<Missing>,
+    },
     /// make or a tool of it failed.
     #[error("cannot {operation}")]
     Program {
@@ -112,8 +125,8 @@ impl KernelError {
     }
 }
 
-fn list(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(|item| format!("  {item}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The profile that is built when none is named.
@@ -147,6 +160,8 @@ pub struct Checked {
     pub requested: usize,
     /// How many options are `y` in the end.
     pub enabled: usize,
+    /// How it stands to each requirement there is, in order of name.
+    pub requirements: Vec<Standing>,
 }
 
 /// What is known about a built kernel; kept beside it.
@@ -191,7 +206,8 @@ const PRODUCTS: [&str; 4] = ["vmlinuz", "vmlinux", "config", "System.map"];
 /// Merges the fragments and verifies the outcome, without compiling the kernel.
 ///
 /// # Errors
-/// [`KernelError::Faults`] names every option that did not survive or must not be set; others as they come.
+/// [`KernelError::Faults`] names every option that did not survive or must not be set, [`KernelError::Unmet`] every one
+/// that is missing of a requirement the profile promises to meet; others as they come.
 pub async fn check(
     dir: &Path,
     options: &Options,
@@ -201,9 +217,12 @@ pub async fn check(
     let profile = Profile::load(dir, &options.profile)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
     let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
-    let enabled = Config::parse(&config).enabled();
+    let config = Config::parse(&config);
+    let standing = |list: &requirement::Requirement| list.standing(&config, &profile.meets);
+    let requirements = profile.requirements.iter().map(standing).collect();
     let Profile { name, fragments, requests, .. } = profile;
-    Ok(Checked { profile: name, version, fragments, requested: requests.len(), enabled })
+    let (requested, enabled) = (requests.len(), config.enabled());
+    Ok(Checked { profile: name, version, fragments, requested, enabled, requirements })
 }
 
 /// Builds the kernel, or finds it in the cache.
@@ -295,10 +314,19 @@ fn source(profile: &Profile, options: &Options) -> Result<Source, KernelError> {
     Ok(Source { location, sha256, hint })
 }
 
-/// Passes a configuration on if it is what the profile asks for.
+/// Passes a configuration on if it is what the profile asks for and promises.
 fn verified(profile: &Profile, config: &str) -> Result<(), KernelError> {
-    let faults = Config::parse(config).verify(&profile.requests, &profile.forbidden);
-    if faults.is_empty() { Ok(()) } else { Err(KernelError::Faults(faults)) }
+    let config = Config::parse(config);
+    let faults = config.verify(&profile.requests, &profile.forbidden);
+    if !faults.is_empty() {
+        return Err(KernelError::Faults(faults));
+    }
+    let missing: Vec<_> = profile.promised().flat_map(|list| list.missing(&config)).collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(KernelError::Unmet { profile: profile.name.clone(), missing })
+    }
 }
 
 fn read_record(dir: &Path) -> Result<Record, KernelError> {

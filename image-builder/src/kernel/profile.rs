@@ -1,4 +1,5 @@
-//! The data files of a kernel: `kernel.toml`, `profile/<name>.toml`, `forbid.toml` and the fragments they lead to.
+//! The data files of a kernel: `kernel.toml`, `profile/<name>.toml`, `forbid.toml`, the fragments they lead to and the
+//! requirements they meet.
 //!
 //! Promises that unknown keys are errors and that fragments come in a fixed order. Must never run anything.
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use super::forbid::Forbidden;
 use super::fragment::{self, FragmentError, Requests};
+use super::requirement::Requirement;
 
 /// What is wrong with a data file.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,24 @@ pub enum DataError {
         profile: PathBuf,
         /// The directory.
         fragments: PathBuf,
+    },
+    /// A list of requirements is wrong.
+    #[error("{path}: {reason}")]
+    Requirement {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A profile says that it meets a requirement that does not exist.
+    #[error("{path}: meets {name:?}, which is no file in requirement/; there are: {known}")]
+    NoRequirement {
+        /// The profile.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+        /// What there is.
+        known: String,
     },
     /// A fragment is wrong.
     #[error(transparent)]
@@ -145,6 +165,8 @@ struct ProfileFile {
     description: String,
     fragments: Vec<PathBuf>,
     #[serde(default)]
+    meets: Vec<String>,
+    #[serde(default)]
     allow: Vec<String>,
     budget: Option<Budget>,
 }
@@ -162,6 +184,10 @@ pub struct Profile {
     pub requests: Requests,
     /// What must not be set.
     pub forbidden: Forbidden,
+    /// All requirements there are.
+    pub requirements: Vec<Requirement>,
+    /// The names of those that this profile promises to meet.
+    pub meets: Vec<String>,
     /// How many fragments there are.
     pub fragments: usize,
     /// How many bytes the compressed kernel may have, if there is a bound.
@@ -185,6 +211,13 @@ impl Profile {
         let file: ProfileFile = read_toml(&path)?;
         let list = dir.join("forbid.toml");
         let forbidden = Forbidden::parse(&list, &read(&list)?)?.allowing(&path, &file.allow)?;
+        let requirements = Requirement::load_all(dir)?;
+        if let Some(name) =
+            file.meets.iter().find(|name| requirements.iter().all(|known| known.name != **name))
+        {
+            let known: Vec<_> = requirements.iter().map(|known| known.name.as_str()).collect();
+            return Err(DataError::NoRequirement { path, name: name.clone(), known: known.join(", ") });
+        }
         let mut requests = Vec::new();
         let mut fragments = 0;
         for relative in &file.fragments {
@@ -200,13 +233,20 @@ impl Profile {
             kernel,
             requests: Requests::merge(requests)?,
             forbidden,
+            requirements,
+            meets: file.meets,
             fragments,
             budget: file.budget.map(|budget| budget.vmlinuz),
         })
     }
+
+    /// The requirements that this profile promises to meet.
+    pub fn promised(&self) -> impl Iterator<Item = &Requirement> {
+        self.requirements.iter().filter(|requirement| self.meets.contains(&requirement.name))
+    }
 }
 
-fn read(path: &Path) -> Result<String, DataError> {
+pub(super) fn read(path: &Path) -> Result<String, DataError> {
     std::fs::read_to_string(path).map_err(DataError::read(path))
 }
 
@@ -307,6 +347,21 @@ mod tests {
         }
     }
 
+    /// What a profile's description promises, so that no requirement is dropped from `meets` to make a check pass.
+    #[test]
+    fn the_machines_that_profiles_are_for_are_among_what_they_meet() {
+        for (name, machines) in [
+            ("kata", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"][..]),
+            ("debug", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"]),
+            ("sandbox", &["qemu-microvm", "firecracker"]),
+        ] {
+            let meets = Profile::load(&shipped(), name).unwrap().meets;
+            for machine in machines {
+                assert!(meets.iter().any(|met| met == machine), "{name}: {machine}");
+            }
+        }
+    }
+
     #[test]
     fn an_unknown_profile_names_the_known_ones() {
         for name in ["nope", "", "../kernel", "a/b"] {
@@ -338,5 +393,15 @@ mod tests {
         let profile = Profile::load(dir.path(), "a").unwrap();
         let places: Vec<_> = profile.requests.iter().map(|request| request.place.to_string()).collect();
         assert_eq!(places, ["base/deep/b.conf:3"]);
+        write("requirement/vmm.toml", "description='d'\n[[require]]\noptions=['CONFIG_B']\nwhy='w'\n");
+        write("profile/a.toml", "description=''\nfragments=['base']\nmeets=['vmx']\n");
+        let error = Profile::load(dir.path(), "a").unwrap_err().to_string();
+        assert!(
+            error.ends_with("meets \"vmx\", which is no file in requirement/; there are: vmm"),
+            "{error}"
+        );
+        write("profile/a.toml", "description=''\nfragments=['base']\nmeets=['vmm']\n");
+        let profile = Profile::load(dir.path(), "a").unwrap();
+        assert_eq!(profile.promised().map(|list| list.name.as_str()).collect::<Vec<_>>(), ["vmm"]);
     }
 }
