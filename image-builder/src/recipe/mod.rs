@@ -15,7 +15,9 @@
 //! [[file]]
 //! path = "/init"
 //! mode = "0755"
-//! product = "agent"                   # or: text = "…"
+//! product = "agent"                   # or: text = "…", or: source = "path below rootfs/"
+//! owner = "www:www"                   # user and group by name or number; root where it is missing. Directories and
+//!                                     # devices have it too
 //! [[symlink]]
 //! path = "/bin/sh"
 //! target = "busybox"
@@ -26,6 +28,13 @@
 //! [[host]]                            # programs of this machine, with the libraries they need
 //! package = "busybox-static"          # the Debian package that has them
 //! files = ["/bin/busybox"]            # one `*` in the last part matches names
+//! [[user]]                            # a line of /etc/passwd and, for its group, of /etc/group
+//! name = "www"
+//! uid = 33
+//! gid = 33                            # the uid where it is missing
+//! group = "www"                       # the group's name; the user's where it is missing
+//! home = "/srv"                       # "/" where it is missing
+//! shell = "/bin/false"                # this where it is missing
 //! [[device]]
 //! path = "/dev/console"
 //! kind = "character"
@@ -37,16 +46,21 @@
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
 
+mod file;
+mod users;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use toml::Spanned;
 
 use crate::digest::Digest;
 use crate::host::{self, HostError};
 use crate::layout::Layout;
 use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
+use file::{Device, DeviceKind, Directory, File, Host, ProductName, Regular, Symlink, Symlinks};
+use users::{Owner, User};
 
 /// What is wrong with a recipe or with what it names.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +92,12 @@ pub enum RecipeError {
         source: Box<toml::de::Error>,
     },
     /// A file has no content, or two.
-    #[error("{recipe}: {path} needs exactly one of `product` and `text`")]
+    #[error("{recipe}:{line}: {path} needs exactly one of `product`, `text` and `source`")]
     Content {
         /// The recipe.
         recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
         /// The file in it.
         path: String,
     },
@@ -93,14 +109,40 @@ pub enum RecipeError {
         /// Which, and what to do.
         source: HostError,
     },
+    /// An owner is nobody.
+    #[error(
+        "{recipe}:{line}: {path} belongs to {owner:?}, but no `[[user]]` has that name; there are: {known}"
+    )]
+    Owner {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// The entry.
+        path: String,
+        /// The name.
+        owner: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// Users contradict each other.
+    #[error("{recipe}: {problem}")]
+    User {
+        /// The recipe.
+        recipe: PathBuf,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
     /// Flavours extend each other in a circle, or a chain that nobody can follow.
     #[error("{0}: `extends` leads through more than {DEPTH} flavours")]
     Depth(PathBuf),
     /// An entry cannot be in a tree.
-    #[error("{recipe}: an entry is wrong")]
+    #[error("{recipe}{}: an entry is wrong", line.map(|line| format!(":{line}")).unwrap_or_default())]
     Tree {
         /// The recipe.
         recipe: PathBuf,
+        /// Where in it, counted from 1; none for what an overlay or a library brings.
+        line: Option<usize>,
         /// Which and why.
         source: TreeError,
     },
@@ -116,122 +158,10 @@ pub struct Recipe {
     path: PathBuf,
     digest: Digest,
     file: File,
+    /// Where its lines begin.
+    lines: Vec<usize>,
     /// What it extends.
     base: Option<Box<Recipe>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    description: String,
-    extends: Option<String>,
-    #[serde(default)]
-    overlays: Vec<String>,
-    budget: Budget,
-    #[serde(default)]
-    agent: Agent,
-    #[serde(default)]
-    directory: Vec<Directory>,
-    #[serde(default)]
-    file: Vec<Regular>,
-    #[serde(default)]
-    symlink: Vec<Symlink>,
-    #[serde(default)]
-    symlinks: Vec<Symlinks>,
-    #[serde(default)]
-    host: Vec<Host>,
-    #[serde(default)]
-    device: Vec<Device>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Budget {
-    compressed: u64,
-    disk: Option<u64>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Agent {
-    features: BTreeSet<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Directory {
-    path: String,
-    mode: Mode,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Regular {
-    path: String,
-    mode: Mode,
-    product: Option<ProductName>,
-    text: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Symlink {
-    path: String,
-    target: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Symlinks {
-    directory: String,
-    target: String,
-    names: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Host {
-    package: String,
-    files: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Device {
-    path: String,
-    kind: DeviceKind,
-    major: u32,
-    minor: u32,
-    mode: Mode,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum DeviceKind {
-    Character,
-    Block,
-}
-
-/// A file that an earlier step put into the product directory.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ProductName {
-    Agent,
-}
-
-/// Permission bits, written in octal as text.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Mode(u32);
-
-impl TryFrom<String> for Mode {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-        let mode = u32::from_str_radix(&text, 8).ok().filter(|_| octal);
-        mode.map(Self).ok_or_else(|| format!("{text:?} is no mode: three or four octal digits are expected"))
-    }
 }
 
 impl Recipe {
@@ -269,12 +199,30 @@ impl Recipe {
     fn parse(name: &str, path: PathBuf, text: &str) -> Result<Self, RecipeError> {
         let file: File = toml::from_str(text)
             .map_err(|source| RecipeError::Toml { path: path.clone(), source: Box::new(source) })?;
-        for Regular { path: entry, product, text, .. } in &file.file {
-            if product.is_some() == text.is_some() {
-                return Err(RecipeError::Content { recipe: path, path: entry.clone() });
+        let lines: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let recipe = Self {
+            name: name.to_string(),
+            path,
+            digest: Digest::of(text.as_bytes()),
+            file,
+            lines,
+            base: None,
+        };
+        for Regular { path: entry, product, text, source, .. } in &recipe.file.file {
+            if [product.is_some(), text.is_some(), source.is_some()].iter().filter(|given| **given).count()
+                != 1
+            {
+                let (line, path) = (recipe.line(entry), entry.get_ref().clone());
+                return Err(RecipeError::Content { recipe: recipe.path, line, path });
             }
         }
-        Ok(Self { name: name.to_string(), path, digest: Digest::of(text.as_bytes()), file, base: None })
+        Ok(recipe)
+    }
+
+    /// The line of an entry, counted from 1.
+    fn line(&self, entry: &Spanned<String>) -> usize {
+        self.lines.partition_point(|begin| *begin <= entry.span().start)
     }
 
     /// The flavour's name.
@@ -314,55 +262,88 @@ impl Recipe {
     /// # Errors
     /// When a product or overlay is missing, or entries contradict each other.
     pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
-        self.tree_with(layout, &layout.agent_with(&self.features()))
+        let users = self.users()?;
+        let mut tree = self.tree_with(layout, &layout.agent_with(&self.features()), &users)?;
+        for (path, content) in users::files(&users) {
+            let node = Node::new(0o644, Kind::File(content.into_bytes()));
+            TreePath::parse(path)
+                .and_then(|path| tree.insert(path, node))
+                .map_err(|source| self.error(None, source))?;
+        }
+        Ok(tree)
     }
 
-    fn tree_with(&self, layout: &Layout, agent: &Path) -> Result<Tree, RecipeError> {
+    /// The users of what the recipe extends, then its own.
+    fn users(&self) -> Result<Vec<User>, RecipeError> {
+        let mut users = self.base.as_ref().map_or(Ok(Vec::new()), |base| base.users())?;
+        users.extend(self.file.user.iter().cloned());
+        match users::contradiction(&users) {
+            Some(problem) => Err(RecipeError::User { recipe: self.path.clone(), problem }),
+            None => Ok(users),
+        }
+    }
+
+    fn tree_with(&self, layout: &Layout, agent: &Path, users: &[User]) -> Result<Tree, RecipeError> {
         let mut tree = match &self.base {
-            Some(base) => base.tree_with(layout, agent)?,
+            Some(base) => base.tree_with(layout, agent, users)?,
             None => Tree::default(),
         };
-        let mut add = |path: &str, node| {
-            TreePath::parse(path).and_then(|path| tree.insert(path, node)).map_err(|error| self.error(error))
+        let mut add = |path: &str, line: Option<usize>, node| {
+            TreePath::parse(path)
+                .and_then(|path| tree.insert(path, node))
+                .map_err(|source| self.error(line, source))
         };
-        for Directory { path, mode } in &self.file.directory {
-            add(path, Node::new(mode.0, Kind::Directory))?;
+        let owned = |path: &Spanned<String>, owner: &Option<Owner>, node: Node| {
+            let Some(owner) = owner else { return Ok(node) };
+            let (uid, gid) = owner.resolve(users).map_err(|owner| RecipeError::Owner {
+                recipe: self.path.clone(),
+                line: self.line(path),
+                path: path.get_ref().clone(),
+                owner,
+                known: users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            Ok(Node { uid, gid, ..node })
+        };
+        for Directory { path, mode, owner } in &self.file.directory {
+            let node = owned(path, owner, Node::new(mode.0, Kind::Directory))?;
+            add(path.get_ref(), Some(self.line(path)), node)?;
         }
-        for Regular { path, mode, product, text } in &self.file.file {
-            let content = match (product, text) {
-                (Some(ProductName::Agent), _) => {
-                    let hint = "build it first: image-builder agent";
-                    std::fs::read(agent).map_err(|source| RecipeError::Read {
-                        path: agent.to_path_buf(),
-                        hint,
-                        source,
-                    })?
+        for Regular { path, mode, owner, product, text, source } in &self.file.file {
+            let content = match (product, source) {
+                (Some(ProductName::Agent), _) => read(agent, "build it first: image-builder agent")?,
+                (None, Some(source)) => {
+                    read(&layout.rootfs().join(source), "`source` in a recipe is a path below rootfs/")?
                 }
-                (None, text) => text.clone().unwrap_or_default().into_bytes(),
+                (None, None) => text.clone().unwrap_or_default().into_bytes(),
             };
-            add(path, Node::new(mode.0, Kind::File(content)))?;
+            let node = owned(path, owner, Node::new(mode.0, Kind::File(content)))?;
+            add(path.get_ref(), Some(self.line(path)), node)?;
         }
         for Symlink { path, target } in &self.file.symlink {
-            add(path, Node::new(0o777, Kind::Symlink(target.clone())))?;
+            let node = Node::new(0o777, Kind::Symlink(target.clone()));
+            add(path.get_ref(), Some(self.line(path)), node)?;
         }
         for Symlinks { directory, target, names } in &self.file.symlinks {
             for name in names {
-                add(&format!("{directory}/{name}"), Node::new(0o777, Kind::Symlink(target.clone())))?;
+                let node = Node::new(0o777, Kind::Symlink(target.clone()));
+                add(&format!("{directory}/{name}"), None, node)?;
             }
         }
-        for &Device { ref path, kind, major, minor, mode } in &self.file.device {
+        for Device { path, kind, major, minor, mode, owner } in &self.file.device {
+            let (major, minor) = (*major, *minor);
             let kind = match kind {
                 DeviceKind::Character => Kind::Character { major, minor },
                 DeviceKind::Block => Kind::Block { major, minor },
             };
-            add(path, Node::new(mode.0, kind))?;
+            let node = owned(path, owner, Node::new(mode.0, kind))?;
+            add(path.get_ref(), Some(self.line(path)), node)?;
         }
         for (path, node) in self.host_files()? {
-            add(&path, node)?;
+            add(&path, None, node)?;
         }
         for name in &self.file.overlays {
             let dir = layout.rootfs().join("overlay").join(name);
-            tree.overlay(&dir).map_err(|error| self.error(error))?;
+            tree.overlay(&dir).map_err(|source| self.error(None, source))?;
         }
         Ok(tree)
     }
@@ -390,9 +371,13 @@ impl Recipe {
         Ok(packages)
     }
 
-    fn error(&self, source: TreeError) -> RecipeError {
-        RecipeError::Tree { recipe: self.path.clone(), source }
+    fn error(&self, line: Option<usize>, source: TreeError) -> RecipeError {
+        RecipeError::Tree { recipe: self.path.clone(), line, source }
     }
+}
+
+fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, RecipeError> {
+    std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_path_buf(), hint, source })
 }
 
 /// The names of all flavours, sorted.
@@ -407,5 +392,4 @@ pub fn known(layout: &Layout) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "recipe_test.rs"]
 mod tests;

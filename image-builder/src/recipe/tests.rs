@@ -42,6 +42,81 @@ fn wrong_values_are_refused() {
 }
 
 #[test]
+fn a_wrong_entry_is_named_with_its_line() {
+    let error = parse(&format!("{MINIMAL}[[file]]\nmode='644'\npath='/a'\n")).unwrap_err().to_string();
+    assert_eq!(error, "t.toml:6: /a needs exactly one of `product`, `text` and `source`");
+    let layout = Layout::new("/nonexistent".into(), None);
+    let recipe = parse(&format!(
+        "{MINIMAL}[[directory]]\npath='/a'\nmode='755'\n[[directory]]\npath='/a'\nmode='755'\n"
+    ));
+    assert_eq!(recipe.unwrap().tree(&layout).unwrap_err().to_string(), "t.toml:8: an entry is wrong");
+}
+
+#[test]
+fn a_file_of_the_source_tree_comes_in_under_another_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    crate::cache::write_atomically(&layout.rootfs().join("files/motd"), b"hello").unwrap();
+    let recipe = |source: &str| {
+        parse(&format!("{MINIMAL}[[file]]\npath='/etc/motd'\nmode='0600'\nsource='{source}'\n")).unwrap()
+    };
+    let tree = recipe("files/motd").tree(&layout).unwrap();
+    let node = tree.get(&TreePath::parse("/etc/motd").unwrap()).unwrap();
+    assert_eq!((node.mode, &node.kind), (0o600, &Kind::File(b"hello".into())));
+    let error = recipe("files/gone").tree(&layout).unwrap_err().to_string();
+    assert!(error.contains("files/gone") && error.contains("below rootfs/"), "{error}");
+}
+
+#[test]
+fn users_are_in_the_files_and_own_entries() {
+    let layout = Layout::new("/nonexistent".into(), None);
+    let users = "[[user]]\nname='root'\nuid=0\nhome='/root'\nshell='/bin/sh'\n\
+                 [[user]]\nname='www'\nuid=33\ngroup='web'\n[[user]]\nname='ftp'\nuid=34\ngid=33\ngroup='web'\n";
+    let entry = |owner: &str| {
+        let text = format!("{MINIMAL}{users}[[directory]]\npath='/srv'\nmode='750'\nowner='{owner}'\n");
+        parse(&text).unwrap().tree(&layout)
+    };
+    for (owner, expected) in [("www:web", (33, 33)), ("5:web", (5, 33)), ("ftp:7", (34, 7))] {
+        let tree = entry(owner).unwrap();
+        let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).unwrap().clone();
+        assert_eq!((get("/srv").uid, get("/srv").gid), expected);
+        let text = |path: &str| match get(path).kind {
+            Kind::File(content) => String::from_utf8(content).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            text("/etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33:www:/:/bin/false\nftp:x:34:33:ftp:/:/bin/false\n"
+        );
+        assert_eq!(text("/etc/group"), "root:x:0:\nweb:x:33:\n");
+    }
+    let error = entry("nobody:web").unwrap_err().to_string();
+    assert!(
+        error.starts_with("t.toml:") && error.contains("nobody") && error.contains("root, www, ftp"),
+        "{error}"
+    );
+    assert!(
+        cause(&format!("{MINIMAL}[[directory]]\npath='/a'\nmode='755'\nowner='www'\n"))
+            .contains("USER:GROUP")
+    );
+}
+
+#[test]
+fn users_that_contradict_each_other_are_refused() {
+    let layout = Layout::new("/nonexistent".into(), None);
+    let user = |lines: &str| format!("[[user]]\n{lines}\n");
+    for (users, expected) in [
+        (user("name='a'\nuid=1") + &user("name='a'\nuid=2"), "twice"),
+        (user("name='a'\nuid=1\ngroup='g'") + &user("name='b'\nuid=2\ngroup='g'"), "the numbers 1 and 2"),
+        (user("name='a:b'\nuid=1"), "cannot hold"),
+        (user("name='a'\nuid=1\nhome=''"), "cannot hold"),
+    ] {
+        let error = parse(&format!("{MINIMAL}{users}")).unwrap().tree(&layout).unwrap_err().to_string();
+        assert!(error.starts_with("t.toml: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_tree_has_the_recipe_and_the_overlays_over_it() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path().into(), None);
