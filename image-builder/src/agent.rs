@@ -23,6 +23,9 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The cargo profile.
 pub const PROFILE: &str = "guest";
 
+/// Programs of the workspace that are products beside the agent.
+pub const PROGRAMS: [&str; 2] = ["jail", "probe"];
+
 const INSTALL: &str = "install Rust by rustup";
 
 /// Why there is no agent.

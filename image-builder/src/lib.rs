@@ -24,4 +24,5 @@ pub mod recipe;
 pub mod run;
 pub mod source;
 pub mod tree;
+pub mod verify;
 pub mod vm;

@@ -2,6 +2,7 @@
 
 mod disks;
 mod kernels;
+mod verify;
 
 use std::path::PathBuf;
 

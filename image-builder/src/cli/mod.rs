@@ -7,6 +7,7 @@ mod build;
 mod disk;
 mod kernel;
 mod run;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ enum Command {
     Disk(disk::DiskArgs),
     /// Build everything: kernel, agent and initrd.
     Build(build::BuildArgs),
+    /// Build the products of a directory again and compare them byte for byte; exit status 1 when one differs.
+    Verify(verify::VerifyArgs),
     #[command(flatten)]
     Pod(run::Command),
 }
@@ -73,6 +76,7 @@ impl Cli {
             Command::Initrd(args) => interruptible(args.execute(&global)).await,
             Command::Disk(args) => interruptible(args.execute(&global)).await,
             Command::Build(args) => interruptible(args.execute(&global)).await,
+            Command::Verify(args) => interruptible_with(args.execute(&global)).await,
             Command::Pod(command) => command.execute(&global).await,
         }
     }
@@ -120,12 +124,19 @@ impl Global {
 /// Runs `work` until it ends or a signal asks for the end; then `work` is dropped, which undoes it, and the exit
 /// status is the shell's for that signal.
 async fn interruptible(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    interruptible_with(async { work.await.map(|()| ExitCode::SUCCESS) }).await
+}
+
+/// As [`interruptible`], where the work decides the exit status.
+async fn interruptible_with(
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let number = tokio::select! {
-        result = work => return result.map(|()| ExitCode::SUCCESS),
+        result = work => return result,
         _ = interrupt.recv() => 2_u8,
         _ = terminate.recv() => 15,
         _ = hangup.recv() => 1,

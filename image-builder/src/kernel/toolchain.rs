@@ -3,6 +3,8 @@
 //! Their versions are part of a kernel's cache key: another compiler makes another kernel. Must never choose a
 //! compiler; that is make's business, and PATH's.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::program::{Program, ProgramError};
@@ -19,6 +21,12 @@ pub struct Toolchain {
     pub compiler: String,
     /// Of ld.
     pub linker: String,
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {}", self.compiler, self.linker)
+    }
 }
 
 /// What else the build runs; some of it only after minutes, so their absence is better found out before.
