@@ -1,7 +1,8 @@
 //! The per-user cache of things that are dear to make, addressed by the digest of all that went into them.
 //!
 //! Layout: `CACHE/<kind>/<key>/…`. An entry appears by a rename of a finished directory and is never changed after
-//! that, so a reader sees all of it or nothing, and two builders that race both succeed. Unfinished work lives in
+//! that, so a reader sees all of it or nothing, and two builders that race both succeed; only what was measured about an
+//! entry may be added later, as a file that is written at once. Unfinished work lives in
 //! `CACHE/work/` and is removed when its owner drops it. Must never hold what cannot be made again.
 
 use std::ffi::OsString;

@@ -1,4 +1,5 @@
-//! Just enough of ELF to see whether a `vmlinux` can be entered by PVH, and what a program needs to run.
+//! Just enough of ELF to see whether a `vmlinux` can be entered by PVH, what a program needs to run, and what an object
+//! file weighs.
 //!
 //! A VMM that loads the uncompressed kernel looks in its PT_NOTE segment for a note of owner `Xen` and type 18
 //! (XEN_ELFNOTE_PHYS32_ENTRY), whose content is the 32-bit physical entry address. Bounds-checked; never panics.
@@ -13,6 +14,12 @@ const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 /// Type of the note with the entry address.
 const PHYS32_ENTRY: u32 = 18;
+
+/// Type of a section that is zeroes, and not in the file.
+const SHT_NOBITS: u32 = 8;
+/// Flags of a section: it can be written, it is in memory at run time.
+const SHF_WRITE: u64 = 1;
+const SHF_ALLOC: u64 = 2;
 
 /// Tags of the dynamic section: its end, a library's name, the table of names.
 const DT_NULL: u64 = 0;
@@ -80,6 +87,32 @@ pub fn needed(file: &[u8]) -> Result<Vec<String>, ElfError> {
     names.collect()
 }
 
+/// How many bytes of an object file are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Code and constants.
+    pub text: u64,
+    /// Variables that have a value.
+    pub data: u64,
+}
+
+/// Adds up the sections of an object file that are in memory at run time; those of zeroes do not count.
+///
+/// # Errors
+/// When the file is no ELF file of the right kind.
+pub fn loaded(file: &[u8]) -> Result<Loaded, ElfError> {
+    let mut loaded = Loaded::default();
+    for section in table(file, 40, 58, 64)? {
+        let (kind, flags, size) = (u32_at(section, 4)?, u64_at(section, 8)?, u64_at(section, 32)?);
+        if flags & SHF_ALLOC == 0 || kind == SHT_NOBITS {
+            continue;
+        }
+        let sum = if flags & SHF_WRITE == 0 { &mut loaded.text } else { &mut loaded.data };
+        *sum = sum.checked_add(size).ok_or(ElfError::Truncated)?;
+    }
+    Ok(loaded)
+}
+
 /// What is loaded at an address, to the end of its segment.
 fn at_address(file: &[u8], address: u64) -> Result<&[u8], ElfError> {
     for header in headers(file, PT_LOAD)? {
@@ -100,18 +133,27 @@ fn segments(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
 
 /// The program headers of one type.
 fn headers(file: &[u8], wanted: u32) -> Result<Vec<&[u8]>, ElfError> {
+    let mut found = Vec::new();
+    for header in table(file, 32, 54, 56)? {
+        if u32_at(header, 0)? == wanted {
+            found.push(header);
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of one of the file's tables, by where the ELF header has its offset, and its entries' size and number,
+/// and by how large an entry is at least.
+fn table(file: &[u8], offset_at: usize, size_at: usize, least: u64) -> Result<Vec<&[u8]>, ElfError> {
     if file.get(..6) != Some(&[0x7f, b'E', b'L', b'F', 2, 1]) {
         return Err(ElfError::NotElf64);
     }
     let (offset, size, count) =
-        (u64_at(file, 32)?, u64::from(u16_at(file, 54)?), u64::from(u16_at(file, 56)?));
+        (u64_at(file, offset_at)?, u64::from(u16_at(file, size_at)?), u64::from(u16_at(file, size_at + 2)?));
     let mut found = Vec::new();
     for index in 0..count {
-        let header = offset.checked_add(index * size).ok_or(ElfError::Truncated)?;
-        let header = slice(file, header, size.max(56))?;
-        if u32_at(header, 0)? == wanted {
-            found.push(header);
-        }
+        let entry = offset.checked_add(index * size).ok_or(ElfError::Truncated)?;
+        found.push(slice(file, entry, size.max(least))?);
     }
     Ok(found)
 }
@@ -234,6 +276,29 @@ mod tests {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert!(needed(&own).unwrap().iter().any(|name| name.starts_with("libc.so")));
         assert_eq!(needed(&elf(&[])), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_loaded_of_an_object_is_added_up() {
+        let mut file = vec![0; 64 + 4 * 64];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[40..48].copy_from_slice(&64_u64.to_le_bytes());
+        file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+        file[60..62].copy_from_slice(&4_u16.to_le_bytes());
+        let sections = [(6_u64, 1_u32, 100_u64), (3, 1, 7), (3, SHT_NOBITS, 1000), (0, 1, 1000)];
+        for (index, (flags, kind, size)) in sections.into_iter().enumerate() {
+            let at = 64 + index * 64;
+            file[at + 4..at + 8].copy_from_slice(&kind.to_le_bytes());
+            file[at + 8..at + 16].copy_from_slice(&flags.to_le_bytes());
+            file[at + 32..at + 40].copy_from_slice(&size.to_le_bytes());
+        }
+        assert_eq!(loaded(&file), Ok(Loaded { text: 100, data: 7 }));
+        assert_eq!(loaded(&file[..300]), Err(ElfError::Truncated));
+        assert_eq!(loaded(b"BC"), Err(ElfError::NotElf64));
+        file[160..168].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(loaded(&file).is_ok_and(|loaded| loaded.data == u64::MAX));
+        file[136] = 6;
+        assert_eq!(loaded(&file), Err(ElfError::Truncated), "a sum that no file can have");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `image-builder kernel build|check`.
+//! `image-builder kernel build|check|size`.
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -16,6 +16,8 @@ pub(crate) enum Command {
     Build(KernelArgs),
     /// Merge the fragments, verify the configuration, and show which requirements it meets; takes seconds.
     Check(CheckArgs),
+    /// Show what the parts of a built kernel weigh, by subsystem and by fragment. Counts whole object files only.
+    Size(SourceArgs),
 }
 
 /// Which kernels to check.
@@ -91,6 +93,10 @@ impl Command {
                     every => global.print(&every, text),
                 }
             }
+            Self::Size(args) => {
+                let report = kernel::size(&layout.kernel_config(), &args.options(), &cache, progress).await?;
+                global.print(&report, || weighed(&report))
+            }
             Self::Build(args) => {
                 let built = kernel::build(&layout.kernel_config(), &args.options(), &cache, progress).await?;
                 built.install(&layout)?;
@@ -136,6 +142,36 @@ fn shown(checked: &kernel::Checked) -> String {
             (missing, _) => format!("{missing} missing"),
         };
         text += &format!("\n  {:width$}  {:>3} options  {state}", list.name, list.options);
+    }
+    text
+}
+
+/// A report on sizes for people: what was counted, and a table each for subsystems and fragments.
+fn weighed(report: &kernel::size::Report) -> String {
+    let kernel::size::Report { profile, release, total, subsystems, fragments } = report;
+    let mut text = format!(
+        "profile {profile}, Linux {release}: {} object files, {} of code and constants, {} of variables, before linking and \
+         compression.\nOnly whole objects are counted, each for the fragment that asks for the nearest option that brings it \
+         in;\nwhat an option adds inside of a file that is built anyway is counted for that file.",
+        total.objects,
+        bytes(total.text),
+        bytes(total.data)
+    );
+    for (title, rows) in [("subsystem", subsystems), ("fragment", fragments)] {
+        text += &format!("\n\n{:>10} {:>9} {:>7} objects  {title}", "text", "data", "%");
+        for row in rows {
+            // In thousandths.
+            let share = 1000 * row.bytes() / total.bytes().max(1);
+            text += &format!(
+                "\n{:>10} {:>9} {:>5}.{} {:>7}  {}",
+                row.text,
+                row.data,
+                share / 10,
+                share % 10,
+                row.objects,
+                row.name
+            );
+        }
     }
     text
 }

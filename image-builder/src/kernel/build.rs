@@ -1,4 +1,4 @@
-//! One compilation: unpack, configure, make, strip, inspect.
+//! One compilation: unpack, configure, make, strip, inspect, measure.
 //!
 //! Promises that the outcome is a directory with every product and its record, or an error; the environment that
 //! make sees is spelled out here. Must never decide whether to build.
@@ -11,7 +11,9 @@ use crate::program::Program;
 use crate::progress::{Progress, bytes};
 use crate::source::Tarball;
 
+use super::config::Config;
 use super::profile::Profile;
+use super::size::Sizes;
 use super::toolchain::{INSTALL, Toolchain};
 use super::{KernelError, Record};
 
@@ -72,6 +74,8 @@ impl Job<'_> {
             let from = tree.join(from);
             fs::copy(&from, product.join(to)).map_err(KernelError::io("copy", &from))?;
         }
+        let arch = self.profile.kernel.build.arch.directory();
+        Sizes::measure(&tree, arch, &Config::parse(&config))?.write(&product)?;
         let path = tree.join("include/config/kernel.release");
         let release = fs::read_to_string(&path).map_err(KernelError::io("read", &path))?.trim().to_string();
         let size = fs::metadata(product.join("vmlinuz")).map_err(KernelError::io("inspect", &product))?.len();

@@ -3,6 +3,7 @@
 //! ```text
 //! kernel-config/ ── Profile ─┐                    ┌─ Fault: lost or forbidden option, build never starts
 //! tarball ── Kconfig files ──┴─ allnoconfig ── .config ── full tree ── make ── PVH note? ── cache ── out/
+//!                                                 └ Requirement: promised, not met      └ sizes.json ── Report
 //! ```
 //!
 //! The base is the kernel's own `tinyconfig`: its fragments come first, ours after them, and every option that
@@ -15,9 +16,11 @@ mod build;
 pub mod config;
 pub mod forbid;
 pub mod fragment;
+mod kbuild;
 mod kconfig;
 pub mod profile;
 pub mod requirement;
+pub mod size;
 pub mod toolchain;
 
 use std::io;
@@ -36,7 +39,8 @@ use crate::source::{Location, Source, SourceError, Tarball};
 
 use config::{Config, Fault};
 use profile::{DataError, Profile};
-use requirement::{Missing, Standing};
+use requirement::{Missing, Requirement, Standing};
+use size::{Report, Sizes};
 use toolchain::Toolchain;
 
 /// Why there is no kernel.
@@ -63,7 +67,8 @@ pub enum KernelError {
     Faults(Vec<Fault>),
     /// The configuration lacks what the profile promises to have.
     #[error(
-        "profile/{profile}.toml says that it meets requirements which it does not; ask for these options in a fragment, or take the requirement out of its `meets`:\n{}",
+        "profile/{profile}.toml says that it meets requirements which it does not; ask for these options in a fragment, or \
+         take the requirement out of its `meets`:\n{}",
         list(.missing)
     )]
     Unmet {
@@ -83,6 +88,32 @@ pub enum KernelError {
     /// The result cannot be entered by PVH.
     #[error("the built vmlinux is of no use")]
     Elf(#[from] ElfError),
+    /// An object file of the build is not understood.
+    #[error("cannot measure {path}")]
+    Object {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ElfError,
+    },
+    /// What the build linked is not listed where it should be.
+    #[error("{0} is not a thin archive, as this kernel's build should have made; sizes cannot be measured")]
+    Archive(PathBuf),
+    /// The kernel to report on is not in the cache.
+    #[error(
+        "profile {0} has not been built with these options, source and tools; run: image-builder kernel build --profile {0}"
+    )]
+    NotBuilt(String),
+    /// The kernel in the cache was built when sizes were not kept.
+    #[error(
+        "there is no {path}: this kernel was built before sizes were kept; run: image-builder kernel build --profile {profile} --rebuild"
+    )]
+    NoSizes {
+        /// The file that is missing.
+        path: PathBuf,
+        /// The profile's name.
+        profile: String,
+    },
     /// The result is too large.
     #[error("vmlinuz has {size} bytes, {} over the budget of {budget} in profile/{profile}.toml", size - budget)]
     Budget {
@@ -218,7 +249,7 @@ pub async fn check(
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
     let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
     let config = Config::parse(&config);
-    let standing = |list: &requirement::Requirement| list.standing(&config, &profile.meets);
+    let standing = |list: &Requirement| list.standing(&config, &profile.meets);
     let requirements = profile.requirements.iter().map(standing).collect();
     let Profile { name, fragments, requests, .. } = profile;
     let (requested, enabled) = (requests.len(), config.enabled());
@@ -260,7 +291,33 @@ pub async fn build(
         same_products(&product, &dir)?;
     }
     let dir = cache.publish("kernel", &key, &product)?;
+    // Still there when the entry is an older one, of the same bytes: it may lack sizes, or have them as we knew less.
+    let sizes = product.join(size::FILE);
+    if sizes.is_file() {
+        cache::install(&sizes, &dir.join(size::FILE))?;
+    }
     Ok(Kernel { record: read_record(&dir)?, dir, cached: false, profile: name, budget })
+}
+
+/// Tells what the parts of a kernel weigh that was built before.
+///
+/// # Errors
+/// [`KernelError::NotBuilt`] when it is not in the cache, [`KernelError::NoSizes`] when it was not measured.
+pub async fn size(
+    dir: &Path,
+    options: &Options,
+    cache: &Cache,
+    progress: Progress,
+) -> Result<Report, KernelError> {
+    let profile = Profile::load(dir, &options.profile)?;
+    let tarball = source(&profile, options)?.fetch(cache, progress).await?;
+    let toolchain =
+        Toolchain::detect().await.map_err(KernelError::program("ask the compiler for its version"))?;
+    let key = key(&profile, &tarball, &toolchain);
+    let not_built = || KernelError::NotBuilt(profile.name.clone());
+    let dir = cache.entry("kernel", &key).ok_or_else(not_built)?;
+    let record = read_record(&dir)?;
+    Ok(Sizes::read(&dir, &profile.name)?.report(&profile.name, &record.release, &profile.requests))
 }
 
 /// Compares two builds of the same input.
