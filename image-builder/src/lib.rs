@@ -7,6 +7,7 @@
 //! Must never need root, a loop device or a container to make a product.
 
 pub mod agent;
+pub mod artifact;
 pub mod cache;
 pub mod digest;
 pub mod disk;

@@ -2,6 +2,7 @@
 
 mod disks;
 mod kernels;
+mod registry;
 mod verify;
 
 use std::path::PathBuf;

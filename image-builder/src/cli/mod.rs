@@ -1,8 +1,9 @@
 //! Command-line types and the dispatch from them to the library.
 //!
-//! One file per family: `kernel`, `agent`, `initrd` and `build` make products, `run` has everything that talks to a
-//! running pod. Must never decide anything that a library user would have to decide again.
+//! One file per family: `kernel`, `agent`, `initrd` and `build` make products, `artifact` moves them, `run`
+//! has everything that talks to a running pod. Must never decide anything that a library user would have to decide again.
 
+mod artifact;
 mod build;
 mod disk;
 mod kernel;
@@ -60,6 +61,12 @@ enum Command {
     Build(build::BuildArgs),
     /// Build the products of a directory again and compare them byte for byte; exit status 1 when one differs.
     Verify(verify::VerifyArgs),
+    /// Write everything that was built as an OCI image layout.
+    Artifact(artifact::ArtifactArgs),
+    /// Upload everything that was built to an OCI registry.
+    Push(artifact::PushArgs),
+    /// Fetch what was pushed into the product directory, verified by digest.
+    Pull(artifact::PullArgs),
     #[command(flatten)]
     Pod(run::Command),
 }
@@ -77,6 +84,9 @@ impl Cli {
             Command::Disk(args) => interruptible(args.execute(&global)).await,
             Command::Build(args) => interruptible(args.execute(&global)).await,
             Command::Verify(args) => interruptible_with(args.execute(&global)).await,
+            Command::Artifact(args) => interruptible(args.execute(&global)).await,
+            Command::Push(args) => interruptible(args.execute(&global)).await,
+            Command::Pull(args) => interruptible(args.execute(&global)).await,
             Command::Pod(command) => command.execute(&global).await,
         }
     }

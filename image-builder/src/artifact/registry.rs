@@ -1,0 +1,335 @@
+//! A repository of a registry, by OCI's distribution spec: blobs and manifests over HTTP.
+//!
+//! Promises http only where it was allowed, and one answer to a 401: what is found in docker's configuration. Must
+//! never send what authorises it to another origin than the registry's, but to the https realm that it names.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::{Request, Response};
+use ureq::{Agent, Body, SendBody};
+
+use super::credential::{Challenge, Credential};
+use super::{ArtifactError, Reference};
+use crate::digest::Digest;
+
+/// A manifest larger than this is none; registries hold to the same.
+const MAX_MANIFEST: u64 = 4 << 20;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// One repository.
+pub(super) struct Repository {
+    agent: Agent,
+    /// `http://host` or `https://host`.
+    origin: String,
+    name: String,
+    credential: Credential,
+    authorization: Option<String>,
+}
+
+/// What a request carries; a second try after a 401 begins it anew.
+#[derive(Clone, Copy)]
+enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    File(&'a Path),
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Repository {
+    /// The repository of `reference`; nothing is asked yet.
+    pub(super) fn new(reference: &Reference, plain_http: bool) -> Self {
+        let plain = plain_http || reference.is_loopback();
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(!plain)
+            // A redirect could lead from this host to another one, where http was not allowed.
+            .max_redirects(if plain { 0 } else { 5 })
+            .user_agent(concat!("image-builder/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(Duration::from_secs(30)))
+            // A registry digests a large blob before it answers.
+            .timeout_recv_response(Some(Duration::from_secs(300)));
+        if reference.is_loopback() {
+            config = config.proxy(None);
+        }
+        Self {
+            agent: config.build().into(),
+            origin: format!("{}://{}", if plain { "http" } else { "https" }, reference.registry()),
+            name: reference.name().to_string(),
+            credential: Credential::find(reference.registry(), |name| std::env::var_os(name)),
+            authorization: None,
+        }
+    }
+
+    /// The URL of a blob.
+    pub(super) fn blob_url(&self, digest: Digest) -> String {
+        format!("{}/v2/{}/blobs/sha256:{digest}", self.origin, self.name)
+    }
+
+    /// The URL of a manifest by tag or digest.
+    pub(super) fn manifest_url(&self, version: &str) -> String {
+        format!("{}/v2/{}/manifests/{version}", self.origin, self.name)
+    }
+
+    /// Whether the registry has the blob.
+    pub(super) fn has(&mut self, digest: Digest) -> Result<bool, ArtifactError> {
+        let url = self.blob_url(digest);
+        let response = self.send("HEAD", &url, &[], Payload::None)?;
+        match response.status().as_u16() {
+            200 => Ok(true),
+            404 => Ok(false),
+            _ => Err(refused("HEAD", &url, response)),
+        }
+    }
+
+    /// Uploads `bytes` as a blob.
+    pub(super) fn upload_bytes(&mut self, bytes: &[u8]) -> Result<(), ArtifactError> {
+        self.upload(Digest::of(bytes), bytes.len() as u64, Payload::Bytes(bytes))
+    }
+
+    /// Uploads the file at `path` as the blob it is known to be; the registry verifies it.
+    pub(super) fn upload_file(
+        &mut self,
+        path: &Path,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), ArtifactError> {
+        self.upload(digest, size, Payload::File(path))
+    }
+
+    fn upload(&mut self, digest: Digest, size: u64, payload: Payload<'_>) -> Result<(), ArtifactError> {
+        let url = format!("{}/v2/{}/blobs/uploads/", self.origin, self.name);
+        let response = self.send("POST", &url, &[], Payload::Bytes(&[]))?;
+        if response.status().as_u16() != 202 {
+            return Err(refused("POST", &url, response));
+        }
+        let location = header(&response, "location").unwrap_or_default();
+        let url = upload_url(&self.origin, &location, digest).ok_or_else(|| ArtifactError::Status {
+            operation: "POST",
+            url,
+            status: 202,
+            hint: format!("it wants the upload at {location:?}, which is elsewhere; that is not done"),
+        })?;
+        let size = size.to_string();
+        let headers = [("content-type", "application/octet-stream"), ("content-length", size.as_str())];
+        let response = self.send("PUT", &url, &headers, payload)?;
+        match response.status().as_u16() {
+            201 => Ok(()),
+            _ => Err(refused("PUT", &url, response)),
+        }
+    }
+
+    /// Stores the manifest under `tag`.
+    pub(super) fn put_manifest(&mut self, tag: &str, manifest: &[u8]) -> Result<(), ArtifactError> {
+        let url = self.manifest_url(tag);
+        let response = self.send("PUT", &url, &[("content-type", MANIFEST)], Payload::Bytes(manifest))?;
+        match response.status().as_u16() {
+            201 => Ok(()),
+            _ => Err(refused("PUT", &url, response)),
+        }
+    }
+
+    /// The bytes of a manifest, unverified.
+    pub(super) fn manifest(&mut self, version: &str) -> Result<Vec<u8>, ArtifactError> {
+        let url = self.manifest_url(version);
+        let mut response = self.send("GET", &url, &[("accept", MANIFEST)], Payload::None)?;
+        if response.status().as_u16() != 200 {
+            return Err(refused("GET", &url, response));
+        }
+        let read = response.body_mut().with_config().limit(MAX_MANIFEST).read_to_vec();
+        read.map_err(|source| ArtifactError::Http { operation: "GET", url, source: Box::new(source) })
+    }
+
+    /// Writes the blob to the new file `path`: at most one byte more than `size`, unverified.
+    pub(super) fn download(&mut self, digest: Digest, size: u64, path: &Path) -> Result<(), ArtifactError> {
+        let url = self.blob_url(digest);
+        let response = self.send("GET", &url, &[], Payload::None)?;
+        if response.status().as_u16() != 200 {
+            return Err(refused("GET", &url, response));
+        }
+        let mut file = File::create_new(path).map_err(ArtifactError::io("create", path))?;
+        let mut content = response.into_body().into_reader().take(size.saturating_add(1));
+        io::copy(&mut content, &mut file).map_err(|source| ArtifactError::Fetch {
+            url,
+            path: path.into(),
+            source,
+        })?;
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        method: &'static str,
+        url: &str,
+        headers: &[(&str, &str)],
+        payload: Payload<'_>,
+    ) -> Result<Response<Body>, ArtifactError> {
+        let response = self.send_once(method, url, headers, payload)?;
+        if response.status().as_u16() != 401 {
+            return Ok(response);
+        }
+        let challenge = header(&response, "www-authenticate").unwrap_or_default();
+        self.authorization = Some(self.authorize(url, &challenge)?);
+        let response = self.send_once(method, url, headers, payload)?;
+        match response.status().as_u16() {
+            401 => Err(ArtifactError::Unauthorized { url: url.into(), problem: self.denied() }),
+            _ => Ok(response),
+        }
+    }
+
+    fn send_once(
+        &self,
+        method: &'static str,
+        url: &str,
+        headers: &[(&str, &str)],
+        payload: Payload<'_>,
+    ) -> Result<Response<Body>, ArtifactError> {
+        let body = match payload {
+            Payload::None => SendBody::none(),
+            Payload::Bytes(bytes) => return self.run(method, url, headers, bytes),
+            Payload::File(path) => {
+                let file = File::open(path).map_err(ArtifactError::io("open", path))?;
+                SendBody::from_owned_reader(file)
+            }
+        };
+        self.run(method, url, headers, body)
+    }
+
+    fn run(
+        &self,
+        method: &'static str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl ureq::AsSendBody,
+    ) -> Result<Response<Body>, ArtifactError> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let failed =
+            |source| ArtifactError::Http { operation: method, url: url.into(), source: Box::new(source) };
+        let request = request.body(body).map_err(|error| failed(error.into()))?;
+        self.agent.run(request).map_err(failed)
+    }
+
+    /// The `Authorization` that `challenge` asks for.
+    fn authorize(&self, url: &str, challenge: &str) -> Result<String, ArtifactError> {
+        let unauthorized = |problem| ArtifactError::Unauthorized { url: url.into(), problem };
+        let (realm, service, scope) = match Challenge::parse(challenge) {
+            Some(Challenge::Basic) => {
+                return match &self.credential {
+                    Credential::Basic(auth) => Ok(format!("Basic {auth}")),
+                    Credential::Missing(problem) => Err(unauthorized(problem.clone())),
+                };
+            }
+            Some(Challenge::Bearer { realm, service, scope }) => (realm, service, scope),
+            None => {
+                return Err(unauthorized(format!(
+                    "it asks for {challenge:?}; only Basic and Bearer are known"
+                )));
+            }
+        };
+        if !realm.starts_with("https://") && !within(&self.origin, &realm) {
+            return Err(unauthorized(format!("its tokens are at {realm}, which is not https")));
+        }
+        let mut request = self.agent.get(&realm);
+        if let Some(service) = service {
+            request = request.query("service", service);
+        }
+        if let Some(scope) = scope {
+            request = request.query("scope", scope);
+        }
+        if let Credential::Basic(auth) = &self.credential {
+            request = request.header("authorization", format!("Basic {auth}"));
+        }
+        let failed =
+            |source| ArtifactError::Http { operation: "GET", url: realm.clone(), source: Box::new(source) };
+        let mut response = request.call().map_err(failed)?;
+        if response.status().as_u16() != 200 {
+            return Err(unauthorized(self.denied()));
+        }
+        let text = response.body_mut().with_config().limit(1 << 20).read_to_vec().map_err(failed)?;
+        let token: Token = serde_json::from_slice(&text).map_err(ArtifactError::json(&realm))?;
+        let token = token.token.or(token.access_token);
+        token
+            .map(|token| format!("Bearer {token}"))
+            .ok_or_else(|| unauthorized(format!("{realm} gave no token")))
+    }
+
+    /// Why a second 401 came.
+    fn denied(&self) -> String {
+        match &self.credential {
+            Credential::Basic(_) => "the login in docker's config.json is refused; log in again".into(),
+            Credential::Missing(problem) => problem.clone(),
+        }
+    }
+}
+
+fn header(response: &Response<Body>, name: &str) -> Option<String> {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string)
+}
+
+/// Whether `url` is below `origin`.
+fn within(origin: &str, url: &str) -> bool {
+    url.strip_prefix(origin).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Where the content of an upload goes, if that is at the registry.
+fn upload_url(origin: &str, location: &str, digest: Digest) -> Option<String> {
+    let url = match location.starts_with('/') && !location.starts_with("//") {
+        true => format!("{origin}{location}"),
+        false => location.to_string(),
+    };
+    let separator = if url.contains('?') { '&' } else { '?' };
+    within(origin, &url).then(|| format!("{url}{separator}digest=sha256:{digest}"))
+}
+
+/// An answer that was not hoped for, with the beginning of what the registry says about it.
+fn refused(operation: &'static str, url: &str, mut response: Response<Body>) -> ArtifactError {
+    let status = response.status().as_u16();
+    let mut said = Vec::new();
+    let read = response.body_mut().as_reader().take(300).read_to_end(&mut said);
+    let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).collect();
+    let hint = match status {
+        _ if read.is_ok() && !said.is_empty() => format!("the registry says {said}"),
+        404 => "no such thing is there; check the reference".into(),
+        300..=399 => "it redirects, which over http is not followed; name the other place".into(),
+        _ => "check the reference and what the registry allows".into(),
+    };
+    ArtifactError::Status { operation, url: url.into(), status, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_go_to_the_registry_and_nowhere_else() {
+        let digest = Digest::of(b"");
+        let at = |location| upload_url("https://r.io", location, digest);
+        assert_eq!(at("/v2/u?a=b"), Some(format!("https://r.io/v2/u?a=b&digest=sha256:{digest}")));
+        assert_eq!(at("https://r.io/u"), Some(format!("https://r.io/u?digest=sha256:{digest}")));
+        for elsewhere in ["http://r.io/u", "https://r.io.evil/u", "//evil/u", "https://r.io@evil/u", ""] {
+            assert_eq!(at(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn http_is_for_this_host_or_on_demand() {
+        let origin = |text: &str, plain| Repository::new(&text.parse().unwrap(), plain).origin;
+        assert_eq!(origin("localhost:1/a:1", false), "http://localhost:1");
+        assert_eq!(origin("r.io/a:1", false), "https://r.io");
+        assert_eq!(origin("r.io/a:1", true), "http://r.io");
+    }
+}

@@ -1,0 +1,95 @@
+//! `image-builder artifact`, `push` and `pull`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use image_builder::artifact::{self, Guest, Reference};
+use image_builder::layout::Layout;
+use image_builder::progress::bytes;
+
+use super::Global;
+
+/// `image-builder artifact`.
+#[derive(Debug, Args)]
+pub(crate) struct ArtifactArgs {
+    /// Where the layout goes; an empty directory, or none yet.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// `image-builder push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Where to, as host[:port]/path:tag.
+    #[arg(value_name = "REF")]
+    reference: Reference,
+    #[command(flatten)]
+    transport: Transport,
+}
+
+/// `image-builder pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// What, as host[:port]/path@sha256:…, or by a tag.
+    #[arg(value_name = "REF")]
+    reference: Reference,
+    #[command(flatten)]
+    transport: Transport,
+}
+
+/// How to speak to the registry.
+#[derive(Debug, Clone, Copy, Args)]
+struct Transport {
+    /// Speak http, without TLS, to a registry that is not on this host.
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl ArtifactArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = products(global)?;
+        let guest = Guest::pack(&layout)?;
+        guest.write_layout(&layout, &self.dir)?;
+        report(global, &guest, &self.dir.display().to_string())
+    }
+}
+
+impl PushArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = products(global)?;
+        let _step = global.progress().step(&format!("push {}", self.reference), None);
+        let pushed = artifact::push(&layout, &self.reference, self.transport.plain_http).await?;
+        global.print(&pushed, || {
+            let (uploaded, present) = (pushed.uploaded, pushed.present);
+            format!("{}: {uploaded} blobs uploaded, {present} were there", pushed.reference)
+        })
+    }
+}
+
+impl PullArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = products(global)?;
+        let _step = global.progress().step(&format!("pull {}", self.reference), None);
+        let guest = artifact::pull(&self.reference, layout.out(), self.transport.plain_http).await?;
+        report(global, &guest, &layout.out().display().to_string())
+    }
+}
+
+/// The product directory. One that is named needs no source tree around it.
+fn products(global: &Global) -> anyhow::Result<Layout> {
+    match &global.out {
+        Some(out) => Ok(Layout::new(out.clone(), Some(out.clone()))),
+        None => global.layout().context("no product directory: name one with --out"),
+    }
+}
+
+fn report(global: &Global, guest: &Guest, place: &str) -> anyhow::Result<()> {
+    let size: u64 = guest.files().iter().map(|file| file.size).sum();
+    let digest = format!("sha256:{}", guest.digest());
+    let value = serde_json::json!({"digest": digest, "files": guest.files().len(), "size": size});
+    global.print(&value, || format!("{digest}: {} files, {} in {place}", guest.files().len(), bytes(size)))
+}
