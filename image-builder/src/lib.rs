@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod artifact;
 pub mod cache;
+pub mod deploy;
 pub mod digest;
 pub mod disk;
 pub mod elf;

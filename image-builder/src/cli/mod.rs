@@ -5,6 +5,7 @@
 
 mod artifact;
 mod build;
+mod deploy;
 mod disk;
 mod kernel;
 mod run;
@@ -67,6 +68,10 @@ enum Command {
     Push(artifact::PushArgs),
     /// Fetch what was pushed into the product directory, verified by digest.
     Pull(artifact::PullArgs),
+    /// Install the guest for the shims of Kata Containers, beside their own.
+    Install(deploy::InstallArgs),
+    /// Print how Firecracker or Cloud Hypervisor boots what was built.
+    VmConfig(deploy::VmConfigArgs),
     #[command(flatten)]
     Pod(run::Command),
 }
@@ -87,6 +92,8 @@ impl Cli {
             Command::Artifact(args) => interruptible(args.execute(&global)).await,
             Command::Push(args) => interruptible(args.execute(&global)).await,
             Command::Pull(args) => interruptible(args.execute(&global)).await,
+            Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
+            Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Pod(command) => command.execute(&global).await,
         }
     }
