@@ -24,6 +24,7 @@ pub mod program;
 pub mod progress;
 pub mod recipe;
 pub mod run;
+pub mod sbom;
 pub mod source;
 pub mod tree;
 pub mod verify;

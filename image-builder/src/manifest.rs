@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::format::verity;
 use crate::kernel::toolchain::Toolchain;
 use crate::layout::Layout;
+use crate::sbom;
 
 /// Why the manifest could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,9 @@ pub struct Manifest {
     /// The ingredients of disks, by product.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disks: BTreeMap<String, DiskPart>,
+    /// What the list of ingredients was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<SbomPart>,
     /// Files in the product directory, by name.
     #[serde(default)]
     pub products: BTreeMap<String, Product>,
@@ -137,6 +141,14 @@ pub struct InitrdPart {
     pub packages: BTreeMap<String, String>,
     /// Everything in the archive.
     pub entries: Vec<EntryPart>,
+}
+
+/// What the list of ingredients was made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SbomPart {
+    /// When it was made, as far as it says, in seconds since 1970.
+    pub source_date_epoch: u32,
 }
 
 /// What a disk was made of, and how it is used.
@@ -229,6 +241,7 @@ impl Manifest {
         manifest.products.retain(|name, _| out.join(name).is_file());
         manifest.agents.retain(|name, _| out.join(name).is_file());
         manifest.kernels.retain(|name, _| layout.kernel_file("vmlinuz", name).is_file());
+        manifest.sbom = manifest.sbom.filter(|_| out.join(sbom::PRODUCT).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
         let mut text = serde_json::to_vec_pretty(&manifest)

@@ -21,6 +21,7 @@ use crate::kernel::{self, KernelError};
 use crate::layout::Layout;
 use crate::manifest::{EntryPart, InitrdPart, Manifest};
 use crate::progress::Progress;
+use crate::sbom::{self, SbomError};
 
 /// Why products could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,9 @@ pub enum VerifyError {
     /// An initrd could not be packed again.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
+    /// The list of ingredients could not be made again.
+    #[error(transparent)]
+    Sbom(#[from] SbomError),
     /// A disk could not be packed again.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -217,6 +221,10 @@ async fn rebuild(
         let form = Form::from_str(&part.form, false).map_err(|_| unknown(name, "form", &part.form))?;
         let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
         disk::pack(fresh, &disk::Options { flavour, form, epoch, twice: false })?.install(fresh, form)?;
+    }
+    if let Some(part) = &manifest.sbom {
+        let document = sbom::list(fresh, part.source_date_epoch).await?;
+        sbom::install(fresh, &document)?;
     }
     Ok(())
 }

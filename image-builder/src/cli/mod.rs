@@ -9,6 +9,7 @@ mod deploy;
 mod disk;
 mod kernel;
 mod run;
+mod sbom;
 mod verify;
 
 use std::io::Write;
@@ -68,6 +69,8 @@ enum Command {
     Push(artifact::PushArgs),
     /// Fetch what was pushed into the product directory, verified by digest.
     Pull(artifact::PullArgs),
+    /// List what everything that was built is made of (SPDX), in out/sbom.spdx.json.
+    Sbom(sbom::SbomArgs),
     /// Install the guest for the shims of Kata Containers, beside their own.
     Install(deploy::InstallArgs),
     /// Print how Firecracker or Cloud Hypervisor boots what was built.
@@ -92,6 +95,7 @@ impl Cli {
             Command::Artifact(args) => interruptible(args.execute(&global)).await,
             Command::Push(args) => interruptible(args.execute(&global)).await,
             Command::Pull(args) => interruptible(args.execute(&global)).await,
+            Command::Sbom(args) => interruptible(args.execute(&global)).await,
             Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Pod(command) => command.execute(&global).await,
