@@ -10,6 +10,7 @@ mod disk;
 mod kernel;
 mod run;
 mod sbom;
+mod shell;
 mod verify;
 
 use std::io::Write;
@@ -77,6 +78,10 @@ enum Command {
     VmConfig(deploy::VmConfigArgs),
     #[command(flatten)]
     Pod(run::Command),
+    /// Print the script that completes commands and options in a shell.
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one for each command.
+    Man(shell::ManArgs),
 }
 
 impl Cli {
@@ -98,6 +103,8 @@ impl Cli {
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
             Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
+            Command::Completions(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
+            Command::Man(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Pod(command) => command.execute(&global).await,
         }
     }
