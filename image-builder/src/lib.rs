@@ -17,6 +17,7 @@ pub mod format;
 pub mod host;
 pub mod image;
 pub mod initrd;
+pub mod inspect;
 pub mod kernel;
 pub mod layout;
 pub mod manifest;

@@ -7,6 +7,7 @@ mod artifact;
 mod build;
 mod deploy;
 mod disk;
+mod inspect;
 mod kernel;
 mod run;
 mod sbom;
@@ -70,6 +71,8 @@ enum Command {
     Push(artifact::PushArgs),
     /// Fetch what was pushed into the product directory, verified by digest.
     Pull(artifact::PullArgs),
+    /// Show what is in an initrd or a disk, with sizes.
+    Inspect(inspect::InspectArgs),
     /// List what everything that was built is made of (SPDX), in out/sbom.spdx.json.
     Sbom(sbom::SbomArgs),
     /// Install the guest for the shims of Kata Containers, beside their own.
@@ -101,6 +104,7 @@ impl Cli {
             Command::Push(args) => interruptible(args.execute(&global)).await,
             Command::Pull(args) => interruptible(args.execute(&global)).await,
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
+            Command::Inspect(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Completions(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),

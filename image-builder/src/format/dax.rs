@@ -38,6 +38,11 @@ pub fn prefix(disk: u64) -> Vec<u8> {
     prefix
 }
 
+/// Whether a disk begins with such a prefix.
+pub fn is(disk: &[u8]) -> bool {
+    disk.get(BLOCK..).is_some_and(|rest| rest.starts_with(SIGNATURE))
+}
+
 /// Fletcher's, over words of 32 bits, with the place of the sum itself as zeros.
 fn checksum(block: &[u8]) -> u64 {
     let words = block.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));

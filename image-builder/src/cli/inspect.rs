@@ -1,0 +1,27 @@
+//! `image-builder inspect`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use image_builder::inspect;
+
+use super::Global;
+
+/// `image-builder inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// An initrd in any compression, a disk with an MBR or a GPT, or an EROFS file system.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Show so many levels of directories only.
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+}
+
+impl InspectArgs {
+    /// Runs the command.
+    pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let inspection = inspect::inspect(&self.file)?;
+        global.print(&inspection, || inspect::tree(&inspection, self.depth))
+    }
+}

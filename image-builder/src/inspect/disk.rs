@@ -1,0 +1,76 @@
+//! Disks with an MBR or a GPT, with a DAX prefix or without.
+
+use std::io::Cursor;
+
+use gpt::GptConfig;
+use gpt::disk::LogicalBlockSize;
+use gpt::mbr::ProtectiveMBR;
+
+use super::{Damage, Inspection, Partition, erofs};
+use crate::format::dax;
+use crate::format::label::SECTOR;
+
+/// What an MBR calls a partition that a GPT describes.
+const GUARD: u8 = 0xee;
+
+/// Reads a disk; nothing when there is no table on it.
+pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
+    let Some(mbr) =
+        bytes.get(..512).and_then(|sector| ProtectiveMBR::from_bytes(sector, LogicalBlockSize::Lb512).ok())
+    else {
+        return Ok(None);
+    };
+    let records: Vec<_> = (0..4)
+        .filter_map(|index| Some((index, mbr.partition(index)?)))
+        .filter(|(_, p)| p.lb_size > 0)
+        .collect();
+    if records.is_empty() {
+        return Ok(None);
+    }
+    let (mut kind, mut partitions) = if records.iter().any(|(_, record)| record.os_type == GUARD) {
+        let table = GptConfig::new().open_from_device(Cursor::new(bytes.to_vec()));
+        let table = table.map_err(|_| Damage { what: "the GPT", offset: SECTOR })?;
+        let partition = |(number, entry): (&u32, &gpt::partition::Partition)| Partition {
+            number: *number,
+            start: entry.first_lba * SECTOR,
+            size: (entry.last_lba + 1).saturating_sub(entry.first_lba) * SECTOR,
+            name: entry.name.clone(),
+            content: String::new(),
+        };
+        ("disk with a GPT".to_owned(), table.partitions().iter().map(partition).collect::<Vec<_>>())
+    } else {
+        let partition = |(index, record): &(usize, gpt::mbr::PartRecord)| Partition {
+            number: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            start: u64::from(record.lb_start) * SECTOR,
+            size: u64::from(record.lb_size) * SECTOR,
+            name: format!("type 0x{:02x}", record.os_type),
+            content: String::new(),
+        };
+        ("disk with an MBR".to_owned(), records.iter().map(partition).collect())
+    };
+    if dax::is(bytes) {
+        kind += " behind a DAX prefix";
+    }
+    let mut entries = Vec::new();
+    for partition in &mut partitions {
+        let (Ok(start), Ok(size)) = (usize::try_from(partition.start), usize::try_from(partition.size))
+        else {
+            continue;
+        };
+        let end = start.saturating_add(size).min(bytes.len());
+        let content = bytes.get(start..end).unwrap_or_default();
+        partition.content = if erofs::is(content) {
+            let found = erofs::read(content)
+                .map_err(|Damage { what, offset }| Damage { what, offset: offset + partition.start })?;
+            if entries.is_empty() {
+                entries = found;
+            }
+            "EROFS".to_owned()
+        } else if content.is_empty() {
+            "beyond the end of the disk".to_owned()
+        } else {
+            "data of another kind (hashes have no mark)".to_owned()
+        };
+    }
+    Ok(Some(Inspection { kind, size: bytes.len() as u64, unpacked: None, partitions, entries }))
+}

@@ -1,0 +1,245 @@
+//! What is in an image, read from the image itself and not from what its manifest says.
+//!
+//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS. Promises that
+//! damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
+//! anything.
+
+mod disk;
+mod erofs;
+mod initrd;
+mod show;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use show::tree;
+
+/// Why an image cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is of no kind that is known.
+    #[error(
+        "{0} is neither a cpio archive, compressed or not, nor a disk with partitions, nor an EROFS file system"
+    )]
+    Unknown(PathBuf),
+    /// It is damaged.
+    #[error("{path}: {what} at byte {offset} is not what it should be")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+        /// Where, in what was unpacked.
+        offset: u64,
+    },
+    /// It cannot be unpacked.
+    #[error("cannot unpack {path}, which looks like {format}")]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// The compression.
+        format: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Something is wrong at an offset; what file it is about is added above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Damage {
+    what: &'static str,
+    offset: u64,
+}
+
+/// What an image is, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// What it is, in a few words.
+    pub kind: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Bytes of what it unpacks to, where that is not the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<u64>,
+    /// Partitions of a disk.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<Partition>,
+    /// The entries of the root file system, sorted by path.
+    pub entries: Vec<Entry>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Partition {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its first byte.
+    pub start: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its name in the table, or its type.
+    pub name: String,
+    /// What is on it, as far as that can be told.
+    pub content: String,
+}
+
+/// An entry of a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its absolute path.
+    pub path: String,
+    /// Type and permission bits, as `stat` has them.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of a file.
+    pub size: u64,
+    /// Where a symbolic link points, or a device's `major:minor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// The kinds of entries, by the bits of their mode.
+const TYPE: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
+const SYMLINK: u32 = 0o120_000;
+const CHARACTER: u32 = 0o020_000;
+const BLOCK: u32 = 0o060_000;
+
+/// Reads an image.
+///
+/// # Errors
+/// When it cannot be read, is of no known kind, or is damaged.
+pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
+    let damaged = |Damage { what, offset }| InspectError::Damaged { path: path.to_path_buf(), what, offset };
+    let size = bytes.len() as u64;
+    if erofs::is(&bytes) {
+        let entries = erofs::read(&bytes).map_err(damaged)?;
+        return Ok(Inspection {
+            kind: "EROFS".into(),
+            size,
+            unpacked: None,
+            partitions: Vec::new(),
+            entries,
+        });
+    }
+    if let Some(found) = disk::read(&bytes).map_err(damaged)? {
+        return Ok(found);
+    }
+    let (format, archive) = initrd::unpack(&bytes).map_err(|(format, source)| InspectError::Unpack {
+        path: path.to_path_buf(),
+        format,
+        source,
+    })?;
+    if !initrd::is(&archive) {
+        return Err(InspectError::Unknown(path.to_path_buf()));
+    }
+    let entries = initrd::read(&archive).map_err(damaged)?;
+    let unpacked = (format != "none").then_some(archive.len() as u64);
+    let kind = match unpacked {
+        Some(_) => format!("initrd ({format})"),
+        None => "initrd (not compressed)".to_owned(),
+    };
+    Ok(Inspection { kind, size, unpacked, partitions: Vec::new(), entries })
+}
+
+/// A little-endian number, if the bytes reach that far.
+fn number<const N: usize>(bytes: &[u8], at: u64) -> Option<u64> {
+    let at = usize::try_from(at).ok()?;
+    let field = bytes.get(at..at.checked_add(N)?)?;
+    Some(field.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::compress::{Compression, compress};
+    use crate::format::cpio::{self, tests::sample};
+    use crate::image::root_file_system;
+
+    /// What a reader must see of the sample tree.
+    fn expected() -> Vec<(String, u32, u64, Option<String>)> {
+        let seen = cpio::tests::read(&cpio::archive(&sample(), 0).unwrap());
+        seen.into_iter()
+            .map(|entry| {
+                let target = match entry.mode & TYPE {
+                    SYMLINK => Some(String::from_utf8(entry.content.clone()).unwrap()),
+                    CHARACTER | BLOCK => Some(format!("{}:{}", entry.device.0, entry.device.1)),
+                    _ => None,
+                };
+                let size = if entry.mode & TYPE == REGULAR { entry.content.len() as u64 } else { 0 };
+                (format!("/{}", entry.name), entry.mode, size, target)
+            })
+            .collect()
+    }
+
+    fn brief(inspection: &Inspection) -> Vec<(String, u32, u64, Option<String>)> {
+        let entries = inspection.entries.iter();
+        entries.map(|e| (e.path.clone(), e.mode, e.size, e.target.clone())).collect()
+    }
+
+    fn written(bytes: &[u8]) -> Result<Inspection, InspectError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        inspect(file.path())
+    }
+
+    #[test]
+    fn an_initrd_shows_its_tree_however_it_is_compressed() {
+        let archive = cpio::archive(&sample(), 0).unwrap();
+        for compression in
+            [Compression::None, Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::Xz]
+        {
+            let found = written(&compress(&archive, compression).unwrap()).unwrap();
+            assert_eq!(brief(&found), expected(), "{compression}");
+            let whole = (compression != Compression::None).then_some(archive.len() as u64);
+            assert_eq!(found.unpacked, whole);
+        }
+    }
+
+    #[test]
+    fn a_file_system_shows_the_same_tree() {
+        let found = written(&root_file_system(&sample(), 0, [1; 16]).unwrap()).unwrap();
+        assert_eq!(brief(&found), expected());
+    }
+
+    #[test]
+    fn what_is_something_else_is_refused() {
+        for bytes in [&b""[..], b"hello", &[0; 8192]] {
+            assert!(matches!(written(bytes), Err(InspectError::Unknown(_))));
+        }
+        assert!(matches!(
+            written(b"\x28\xb5\x2f\xfdnonsense"),
+            Err(InspectError::Unpack { format: "zstd", .. })
+        ));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// A byte anywhere may be anything: the reader answers, and stays within the image.
+        #[test]
+        fn damage_is_survived(at in 0usize..40_000, value: u8) {
+            for mut bytes in [root_file_system(&sample(), 0, [1; 16]).unwrap(), cpio::archive(&sample(), 0).unwrap()] {
+                let at = at % bytes.len();
+                bytes[at] = value;
+                let _answer = written(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! An inspection as a tree for people.
+
+use std::collections::BTreeMap;
+
+use super::{DIRECTORY, Entry, Inspection, TYPE};
+use crate::progress::bytes;
+
+/// Draws the image: what it is, its partitions, then every entry with mode, owner and size; a directory has the size of all
+/// that is in it. `depth` cuts the tree off below so many levels.
+pub fn tree(inspection: &Inspection, depth: Option<usize>) -> String {
+    let mut text = format!("{}, {}", inspection.kind, bytes(inspection.size));
+    if let Some(unpacked) = inspection.unpacked {
+        text += &format!(", {} unpacked", bytes(unpacked));
+    }
+    for partition in &inspection.partitions {
+        text += &format!(
+            "\npartition {}: {} at byte {}, {}, {}",
+            partition.number,
+            partition.name,
+            partition.start,
+            bytes(partition.size),
+            partition.content
+        );
+    }
+    let sizes = sizes(&inspection.entries);
+    let mut entries: Vec<&Entry> = inspection.entries.iter().collect();
+    // By parts, so that what is in `a` comes before `a-b`.
+    entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
+    for entry in entries {
+        let level = entry.path.matches('/').count();
+        if depth.is_some_and(|depth| level > depth) {
+            continue;
+        }
+        let name = entry.path.rsplit('/').next().unwrap_or_default();
+        let size = sizes.get(entry.path.as_str()).map_or(entry.size, |size| *size);
+        let slash = if entry.mode & TYPE == DIRECTORY { "/" } else { "" };
+        let target = entry.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
+        let owner = format!("{}:{}", entry.uid, entry.gid);
+        text += &format!(
+            "\n{:04o} {owner:>9} {:>10}  {}{name}{slash}{target}",
+            entry.mode & 0o7777,
+            bytes(size),
+            "  ".repeat(level - 1)
+        );
+    }
+    text
+}
+
+/// What all files below each directory have together.
+fn sizes(entries: &[Entry]) -> BTreeMap<&str, u64> {
+    let mut sizes = BTreeMap::new();
+    for entry in entries {
+        if entry.mode & TYPE == DIRECTORY {
+            sizes.entry(entry.path.as_str()).or_insert(0);
+        }
+        let mut above = entry.path.rfind('/').map(|slash| &entry.path[..slash]);
+        while let Some(path) = above.filter(|path| !path.is_empty()) {
+            *sizes.entry(path).or_insert(0) += entry.size;
+            above = path.rfind('/').map(|slash| &path[..slash]);
+        }
+    }
+    sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_have_what_is_below_them() {
+        let entry = |path: &str, mode: u32, size: u64| Entry {
+            path: path.into(),
+            mode,
+            uid: 0,
+            gid: 7,
+            size,
+            target: None,
+        };
+        let inspection = Inspection {
+            kind: "initrd (zstd)".into(),
+            size: 10,
+            unpacked: Some(2000),
+            partitions: Vec::new(),
+            entries: vec![
+                entry("/a", 0o040_755, 0),
+                entry("/a/b", 0o040_700, 0),
+                entry("/a/b/c", 0o100_644, 1500),
+                entry("/a-b", 0o100_644, 1),
+                entry("/a/d", 0o104_755, 5),
+            ],
+        };
+        let whole = tree(&inspection, None);
+        assert_eq!(
+            whole.lines().collect::<Vec<_>>(),
+            [
+                "initrd (zstd), 10 B, 2.0 kB unpacked",
+                "0755       0:7     1.5 kB  a/",
+                "0700       0:7     1.5 kB    b/",
+                "0644       0:7     1.5 kB      c",
+                "4755       0:7        5 B    d",
+                "0644       0:7        1 B  a-b",
+            ]
+        );
+        assert_eq!(tree(&inspection, Some(1)).lines().count(), 3);
+    }
+}
