@@ -158,8 +158,11 @@ async fn compile(
     mut advance: impl FnMut(Option<&str>),
 ) -> Result<Compiled, AgentError> {
     let program = |operation| move |source| AgentError::Program { operation, source };
+    // However the tree is named, the flags must be the same: they are part of what cargo keeps, and of the bytes.
+    let root = layout.root();
+    let root = root.canonicalize().map_err(|source| AgentError::Read { path: root.to_path_buf(), source })?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
-    let cargo = || Program::new(&cargo, INSTALL).current_dir(layout.root());
+    let cargo = || Program::new(&cargo, INSTALL).current_dir(&root);
     let metadata = cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
     let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
     let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
@@ -173,7 +176,7 @@ async fn compile(
     cargo()
         .args(["build", "--package", name, "--bin", name, "--profile", PROFILE, "--target", TARGET])
         .args(["--features", &listed])
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(layout.root(), cargo_home().as_deref()))
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&root, cargo_home().as_deref()))
         .env_remove("RUSTFLAGS")
         .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
         .await

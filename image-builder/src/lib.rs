@@ -26,6 +26,7 @@ pub mod progress;
 pub mod recipe;
 pub mod run;
 pub mod sbom;
+pub mod size;
 pub mod source;
 pub mod tree;
 pub mod verify;

@@ -1,11 +1,13 @@
 //! `image-builder kernel build|check|size`.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use image_builder::digest::Digest;
-use image_builder::kernel;
 use image_builder::manifest::Manifest;
 use image_builder::progress::bytes;
+use image_builder::{kernel, size};
 
 use super::Global;
 
@@ -17,7 +19,17 @@ pub(crate) enum Command {
     /// Merge the fragments, verify the configuration, and show which requirements it meets; takes seconds.
     Check(CheckArgs),
     /// Show what the parts of a built kernel weigh, by subsystem and by fragment. Counts whole object files only.
-    Size(SourceArgs),
+    Size(SizeArgs),
+}
+
+/// Of which kernel to show the parts, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SizeArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Draw a treemap of the subsystems into FILE.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 /// Which kernels to check.
@@ -94,7 +106,14 @@ impl Command {
                 }
             }
             Self::Size(args) => {
-                let report = kernel::size(&layout.kernel_config(), &args.options(), &cache, progress).await?;
+                let options = args.source.options();
+                let report = kernel::size(&layout.kernel_config(), &options, &cache, progress).await?;
+                if let Some(path) = &args.svg {
+                    let title =
+                        format!("Linux {}, object files of the profile {}", report.release, report.profile);
+                    let svg = size::draw(&title, &size::of_kernel(&report));
+                    std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+                }
                 global.print(&report, || weighed(&report))
             }
             Self::Build(args) => {

@@ -12,6 +12,7 @@ mod kernel;
 mod run;
 mod sbom;
 mod shell;
+mod size;
 mod verify;
 
 use std::io::Write;
@@ -73,6 +74,8 @@ enum Command {
     Pull(artifact::PullArgs),
     /// Show what is in an initrd or a disk, with sizes.
     Inspect(inspect::InspectArgs),
+    /// Show what takes the room in an initrd or a disk, also as a treemap.
+    Size(size::SizeArgs),
     /// List what everything that was built is made of (SPDX), in out/sbom.spdx.json.
     Sbom(sbom::SbomArgs),
     /// Install the guest for the shims of Kata Containers, beside their own.
@@ -105,6 +108,7 @@ impl Cli {
             Command::Pull(args) => interruptible(args.execute(&global)).await,
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
             Command::Inspect(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
+            Command::Size(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Completions(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
