@@ -96,7 +96,14 @@ async fn cve_2021_30465_a_swapped_directory_sends_no_mount_out_of_the_root() -> 
         .run()
         .await?;
     let times = async || -> Result<u64> {
-        Ok(inspector.sh(&format!("cat /guest{volume}/times 2>/dev/null || echo 0")).await?.trim().parse()?)
+        let read = format!("cat /guest{volume}/times 2>/dev/null || echo 0");
+        loop {
+            // Empty for the moment between the racer's emptying it and writing it.
+            let text = inspector.sh(&read).await?;
+            if !text.trim().is_empty() {
+                return Ok(text.trim().parse()?);
+            }
+        }
     };
     while times().await? == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
