@@ -77,8 +77,9 @@ oracle: flavours programs ## The same OCI bundles through jail, crun and runc in
 soak: build samples ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
 	$(CARGO) nextest run --locked -p tests -P load
 
-bench: build samples ## Measure the guest: size, boot, create, start, exec
+bench: images programs samples ## Measure the guest: size, boot, create, start, exec; and boots against Debian's kernel
 	@tests/samples/demo.sh --bench
+	@$(CARGO) run --quiet --locked -p tests --bin bench-boot
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all

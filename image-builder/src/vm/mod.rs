@@ -40,6 +40,7 @@ pub use error::VmError;
 pub use machine::{Disk, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use share::Share;
+pub use tsc::host_khz as host_tsc_khz;
 
 use crate::cache::Cache;
 use accel::{Engine, Memory};

@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_micros(2);
 const TRIES: u32 = 1000;
 
 /// The counter's frequency in kHz, or nothing when it is not constant or could not be measured.
-pub(super) fn host_khz() -> Option<u64> {
+pub fn host_khz() -> Option<u64> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     if !is_constant(&cpuinfo) {
         return None;
