@@ -32,6 +32,7 @@ flavours: build ## Pack the initrd of every flavour
 images: flavours ## Build all that a VM can boot: both kernels that ship, every flavour as initrd and as disks
 	@$(BUILDER) kernel build --profile sandbox
 	@$(BUILDER) disk --all
+	@$(BUILDER) uki --all
 	@$(BUILDER) sbom
 
 samples: setup $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images

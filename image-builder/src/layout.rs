@@ -128,6 +128,11 @@ impl Layout {
         self.out.join(format!("disk-{name}-{form}.img"))
     }
 
+    /// The unified kernel image with the initrd of the flavour called `name`.
+    pub fn uki(&self, name: &str) -> PathBuf {
+        self.out.join(format!("uki-{name}.efi"))
+    }
+
     /// What went into the products.
     pub fn manifest(&self) -> PathBuf {
         self.out.join("manifest.json")

@@ -29,5 +29,6 @@ pub mod sbom;
 pub mod size;
 pub mod source;
 pub mod tree;
+pub mod uki;
 pub mod verify;
 pub mod vm;

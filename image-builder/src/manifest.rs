@@ -69,6 +69,9 @@ pub struct Manifest {
     /// The ingredients of disks, by product.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disks: BTreeMap<String, DiskPart>,
+    /// The ingredients of unified kernel images, by product.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ukis: BTreeMap<String, UkiPart>,
     /// What the list of ingredients was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sbom: Option<SbomPart>,
@@ -182,6 +185,25 @@ pub struct DiskPart {
     pub entries: Vec<EntryPart>,
 }
 
+/// What a unified kernel image was made of beside kernel and initrd, and how it is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UkiPart {
+    /// The flavour whose initrd is in it.
+    pub flavour: String,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// The stub's digest.
+    pub stub_sha256: Digest,
+    /// The Debian package that the stub came from, and its version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, String>,
+    /// The digest that firmware takes of it (Authenticode): TPM PCR 4, and Secure Boot's lists.
+    pub authenticode_sha256: Digest,
+    /// TPM PCR 11 after the stub's measurements.
+    pub pcr11_sha256: Digest,
+}
+
 /// A partition of a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +264,7 @@ impl Manifest {
         manifest.agents.retain(|name, _| out.join(name).is_file());
         manifest.kernels.retain(|name, _| layout.kernel_file("vmlinuz", name).is_file());
         manifest.sbom = manifest.sbom.filter(|_| out.join(sbom::PRODUCT).is_file());
+        manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
         let mut text = serde_json::to_vec_pretty(&manifest)

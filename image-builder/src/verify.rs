@@ -22,6 +22,7 @@ use crate::layout::Layout;
 use crate::manifest::{EntryPart, InitrdPart, Manifest};
 use crate::progress::Progress;
 use crate::sbom::{self, SbomError};
+use crate::uki::{self, UkiError};
 
 /// Why products could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,9 @@ pub enum VerifyError {
     /// An initrd could not be packed again.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
+    /// A unified kernel image could not be put together again.
+    #[error(transparent)]
+    Uki(#[from] UkiError),
     /// The list of ingredients could not be made again.
     #[error(transparent)]
     Sbom(#[from] SbomError),
@@ -221,6 +225,11 @@ async fn rebuild(
         let form = Form::from_str(&part.form, false).map_err(|_| unknown(name, "form", &part.form))?;
         let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
         disk::pack(fresh, &disk::Options { flavour, form, epoch, twice: false })?.install(fresh, form)?;
+    }
+    for part in manifest.ukis.values() {
+        let options =
+            uki::Options { flavour: part.flavour.clone(), cmdline: part.cmdline.clone(), stub: None };
+        uki::pack(fresh, &options)?.install(fresh)?;
     }
     if let Some(part) = &manifest.sbom {
         let document = sbom::list(fresh, part.source_date_epoch).await?;

@@ -36,6 +36,7 @@ pub struct GuestBuilder {
     disks: Vec<PathBuf>,
     flavour: Option<String>,
     kernel: Option<String>,
+    image: Option<PathBuf>,
     root: Option<Root>,
     shares: Vec<Share>,
     files: Tree,
@@ -121,6 +122,13 @@ impl GuestBuilder {
         self
     }
 
+    /// With any kernel, or a unified image.
+    #[must_use]
+    pub fn image(mut self, path: &Path) -> GuestBuilder {
+        self.image = Some(path.to_owned());
+        self
+    }
+
     /// With the kernel of another profile than `kata`: `out/vmlinux-NAME`.
     #[must_use]
     pub fn kernel(mut self, profile: &str) -> GuestBuilder {
@@ -171,9 +179,10 @@ impl GuestBuilder {
             None => product("initrd.img")?,
         };
         let initrd = self.with_files(initrd, directory.path())?;
-        let kernel = match &self.kernel {
-            Some(profile) => product(&format!("vmlinux-{profile}"))?,
-            None => product("vmlinux")?,
+        let kernel = match (self.image, &self.kernel) {
+            (Some(path), _) => path,
+            (None, Some(profile)) => product(&format!("vmlinux-{profile}"))?,
+            (None, None) => product("vmlinux")?,
         };
         let mut config = VmConfig::new(kernel, initrd, directory.path());
         config.root = self.root.unwrap_or(config.root);

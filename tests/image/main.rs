@@ -3,6 +3,7 @@
 mod disks;
 mod kernels;
 mod registry;
+mod uki;
 mod verify;
 
 use std::path::PathBuf;

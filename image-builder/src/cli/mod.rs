@@ -13,6 +13,7 @@ mod run;
 mod sbom;
 mod shell;
 mod size;
+mod uki;
 mod verify;
 
 use std::io::Write;
@@ -62,6 +63,8 @@ enum Command {
     Initrd(build::InitrdArgs),
     /// Pack a flavour into a disk, with hashes that the guest checks (dm-verity).
     Disk(disk::DiskArgs),
+    /// Put kernel, command line and initrd into one program that EFI firmware starts.
+    Uki(uki::UkiArgs),
     /// Build everything: kernel, agent and initrd.
     Build(build::BuildArgs),
     /// Build the products of a directory again and compare them byte for byte; exit status 1 when one differs.
@@ -101,6 +104,7 @@ impl Cli {
             Command::Program(args) => interruptible(args.execute(&global)).await,
             Command::Initrd(args) => interruptible(args.execute(&global)).await,
             Command::Disk(args) => interruptible(args.execute(&global)).await,
+            Command::Uki(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Build(args) => interruptible(args.execute(&global)).await,
             Command::Verify(args) => interruptible_with(args.execute(&global)).await,
             Command::Artifact(args) => interruptible(args.execute(&global)).await,

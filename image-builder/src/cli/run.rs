@@ -100,6 +100,12 @@ pub(crate) struct RunArgs {
     /// A disk made by `image-builder disk` in place of an initrd; its .cmdline file lies beside it.
     #[arg(long, value_name = "FILE", conflicts_with = "initrd")]
     disk: Option<PathBuf>,
+    /// A unified kernel image made by `image-builder uki`, started by firmware, in place of kernel and initrd.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["initrd", "kernel", "disk", "append", "debug_console"])]
+    uki: Option<PathBuf>,
+    /// Firmware for it.
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/ovmf/OVMF.fd", requires = "uki")]
+    firmware: PathBuf,
     /// How that disk is attached.
     #[arg(long, value_enum, default_value_t, requires = "disk")]
     disk_as: Attachment,
@@ -176,10 +182,19 @@ impl RunArgs {
             (None, Ok(layout)) => Ok(pick(layout)),
             (None, Err(error)) => Err(anyhow::anyhow!("{error:#}; or name files with --kernel and --initrd")),
         };
-        let kernel = product(&self.kernel, |layout| layout.vmlinux())?;
-        let root = match &self.disk {
-            Some(disk) => Root::disk(disk, self.disk_as)?,
-            None => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
+        let kernel =
+            product(self.uki.as_ref().map_or(&self.kernel, |_| &self.uki), |layout| layout.vmlinux())?;
+        let root = match (&self.disk, &self.uki) {
+            (_, Some(_)) => {
+                anyhow::ensure!(
+                    self.firmware.is_file(),
+                    "there is no {}; install the Debian package ovmf, or name firmware with --firmware",
+                    self.firmware.display()
+                );
+                Root::Unified { firmware: self.firmware.clone() }
+            }
+            (Some(disk), None) => Root::disk(disk, self.disk_as)?,
+            (None, None) => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
         };
         for path in [kernel.as_path(), root.path()] {
             anyhow::ensure!(path.is_file(), "there is no {}; `image-builder build` makes it", path.display());
@@ -201,7 +216,7 @@ impl RunArgs {
         Ok(RunOptions {
             kernel,
             root,
-            machine: self.machine,
+            machine: if self.uki.is_some() { self.machine.or(Some(Machine::Q35)) } else { self.machine },
             accel: self.accel,
             memory_mib: self.memory,
             cpus: self.cpus,

@@ -7,4 +7,5 @@ pub mod compress;
 pub mod cpio;
 pub mod dax;
 pub mod label;
+pub mod pe;
 pub mod verity;

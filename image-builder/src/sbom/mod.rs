@@ -16,7 +16,7 @@ pub use document::{Document, Package, Relationship};
 use crate::agent;
 use crate::cache::{self, CacheError};
 use crate::host;
-use crate::layout::Layout;
+use crate::layout::{Layout, SHIPPED};
 use crate::manifest::{AgentPart, KernelPart, Manifest, ManifestError, SbomPart};
 use crate::program::ProgramError;
 use crates::Crate;
@@ -128,9 +128,8 @@ fn describe(
         }
     }
     let agent = |part: Option<&AgentPart>| part.is_some();
-    let initrds = manifest.initrd.iter().map(|part| ("initrd.img".to_owned(), &part.packages));
-    let flavours =
-        manifest.flavours.iter().map(|(name, part)| (format!("initrd-{name}.img"), &part.packages));
+    let initrds = manifest.initrd.iter().map(|part| (initrd_name(SHIPPED), &part.packages));
+    let flavours = manifest.flavours.iter().map(|(name, part)| (initrd_name(name), &part.packages));
     let disks = manifest.disks.iter().map(|(name, part)| (name.clone(), &part.packages));
     for (product, packages) in initrds.chain(flavours).chain(disks) {
         for (package, version) in packages {
@@ -147,7 +146,22 @@ fn describe(
             document.relate_product(&product, Relationship::Contains, &Document::product_id(name));
         }
     }
+    for (product, part) in &manifest.ukis {
+        for name in ["vmlinuz".to_owned(), initrd_name(&part.flavour)] {
+            if manifest.products.contains_key(&name) {
+                document.relate_product(product, Relationship::Contains, &Document::product_id(&name));
+            }
+        }
+        for (package, version) in &part.packages {
+            let package = document.debian(package, version);
+            document.relate_product(product, Relationship::Contains, &package);
+        }
+    }
     document
+}
+
+fn initrd_name(flavour: &str) -> String {
+    if flavour == SHIPPED { "initrd.img".to_owned() } else { format!("initrd-{flavour}.img") }
 }
 
 fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &KernelPart) {

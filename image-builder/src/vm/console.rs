@@ -34,7 +34,7 @@ pub struct Ready {
 impl Ready {
     /// Reads `agent ready: <N> ms since kernel start (init at <M> ms), version <V>`.
     pub fn parse(line: &str) -> Option<Self> {
-        let rest = line.trim().strip_prefix("agent ready: ")?;
+        let rest = without_controls(line).trim().strip_prefix("agent ready: ")?;
         let (kernel_ms, rest) = rest.split_once(" ms since kernel start (init at ")?;
         let (init_ms, version) = rest.split_once(" ms), version ")?;
         Some(Self {
@@ -43,6 +43,17 @@ impl Ready {
             version: version.to_owned(),
         })
     }
+}
+
+/// Firmware clears its screen and leaves the cursor where it is, so a line may begin with control sequences (ECMA-48: ESC,
+/// `[`, and all up to a letter or the like).
+fn without_controls(mut line: &str) -> &str {
+    while let Some(rest) = line.strip_prefix("\x1b[")
+        && let Some(end) = rest.find(|c: char| ('@'..='~').contains(&c))
+    {
+        line = &rest[end + 1..];
+    }
+    line
 }
 
 /// How far the guest has come.
@@ -195,6 +206,8 @@ mod tests {
     fn the_ready_line_is_read() {
         assert_eq!(Ready::parse(LINE), Some(ready()));
         assert_eq!(Ready::parse(&format!("{LINE}\r")), Some(ready()));
+        assert_eq!(Ready::parse(&format!("\x1b[2J\x1b[01;01H\x1b[=3h{LINE}")), Some(ready()));
+        assert_eq!(Ready::parse("\x1b["), None);
     }
 
     #[test]

@@ -126,6 +126,16 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
     if nvdimm && config.machine != Machine::Q35 {
         return Err(VmError::Config("an NVDIMM as root needs the machine q35".to_owned()));
     }
+    let unified = matches!(config.root, Root::Unified { .. });
+    if unified && config.machine != Machine::Q35 {
+        return Err(VmError::Config("firmware for a unified kernel image needs the machine q35".to_owned()));
+    }
+    if unified && !config.cmdline.is_empty() {
+        return Err(VmError::Config(
+            "the command line of a unified kernel image is in it; give words to `image-builder uki --append`"
+                .to_owned(),
+        ));
+    }
     if config.cpus == 0 || config.memory_mib == 0 {
         return Err(VmError::Config("a machine needs at least one CPU and some memory".to_owned()));
     }
@@ -181,10 +191,15 @@ pub(super) fn arguments(
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
     args.pair("-kernel", config.kernel.as_os_str());
-    if let Root::Initrd(path) = &config.root {
-        args.pair("-initrd", path.as_os_str());
+    match &config.root {
+        Root::Initrd(path) => args.pair("-initrd", path.as_os_str()),
+        Root::Unified { firmware } => args.pair("-bios", firmware.as_os_str()),
+        Root::Disk { .. } => {}
     }
-    args.pair("-append", kernel_cmdline(config, engine, tsc_khz));
+    // What is said here would take the place of what a unified image has in it.
+    if !matches!(config.root, Root::Unified { .. }) {
+        args.pair("-append", kernel_cmdline(config, engine, tsc_khz));
+    }
     let suffix = match config.machine.transport() {
         Transport::Pci => "pci",
         Transport::Mmio => "device",

@@ -109,6 +109,11 @@ pub enum Root {
         /// How it is attached.
         attachment: Attachment,
     },
+    /// In the kernel, which is a unified image that firmware starts; its command line is in it, too. Wants a q35.
+    Unified {
+        /// Firmware with EFI, such as OVMF's.
+        firmware: PathBuf,
+    },
 }
 
 impl Root {
@@ -127,7 +132,7 @@ impl Root {
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Initrd(path) | Self::Disk { image: path, .. } => path,
+            Self::Initrd(path) | Self::Disk { image: path, .. } | Self::Unified { firmware: path } => path,
         }
     }
 }
@@ -221,7 +226,11 @@ impl Vm {
     /// A missing tool or file, a QEMU that ends early, or no ready line before the deadline; the error carries the
     /// end of the guest's console.
     pub async fn boot(config: VmConfig) -> Result<Self, VmError> {
-        let what = if matches!(config.root, Root::Initrd(_)) { "initrd" } else { "root disk" };
+        let what = match config.root {
+            Root::Initrd(_) => "initrd",
+            Root::Disk { .. } => "root disk",
+            Root::Unified { .. } => "firmware",
+        };
         for (what, path) in [("kernel", config.kernel.as_path()), (what, config.root.path())] {
             fs::metadata(path)
                 .map_err(|source| VmError::io("read", format!("the {what} {}", path.display()), source))?;

@@ -1,0 +1,59 @@
+//! `image-builder uki`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use image_builder::layout::SHIPPED;
+use image_builder::manifest::Manifest;
+use image_builder::progress::bytes;
+use image_builder::{recipe, uki};
+
+use super::Global;
+use super::build::products;
+
+/// `image-builder uki`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiArgs {
+    /// The flavour whose initrd is in it; becomes out/uki-NAME.efi.
+    #[arg(long, default_value = SHIPPED, value_name = "NAME")]
+    flavour: String,
+    /// All of the kernel's command line.
+    #[arg(long, default_value = uki::CMDLINE, value_name = "TEXT")]
+    cmdline: String,
+    /// A word added to it; can be given more than once.
+    #[arg(long, value_name = "WORD")]
+    append: Vec<String>,
+    /// Another stub than systemd's.
+    #[arg(long, value_name = "FILE")]
+    stub: Option<PathBuf>,
+    /// Write it to FILE, not into the product directory.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
+    output: Option<PathBuf>,
+    /// One for every flavour.
+    #[arg(long, conflicts_with = "flavour")]
+    all: bool,
+}
+
+impl UkiArgs {
+    /// Runs the command.
+    pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = global.layout()?;
+        let words = std::iter::once(self.cmdline).chain(self.append).collect::<Vec<_>>();
+        let flavours = if self.all { recipe::known(&layout) } else { vec![self.flavour] };
+        let (mut names, mut parts) = (Vec::new(), Vec::new());
+        for flavour in flavours {
+            let options = uki::Options { flavour, cmdline: words.join(" "), stub: self.stub.clone() };
+            let made = uki::pack(&layout, &options)?;
+            parts.push(made.part().clone());
+            if let Some(path) = &self.output {
+                made.write(path)?;
+                let size = bytes(made.image().len() as u64);
+                return global.print(made.part(), || format!("{} {size}", path.display()));
+            }
+            names.push(made.install(&layout)?);
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = || products(&Manifest::read(&layout), &names);
+        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+    }
+}
