@@ -204,6 +204,23 @@ impl Tree {
         Ok(())
     }
 
+    /// Lays another tree under this one: of it comes what is not here yet. What lies below something here that is no
+    /// directory does not.
+    ///
+    /// # Errors
+    /// None that a tree can have; they are those of adding an entry.
+    pub fn underlay(&mut self, other: Self) -> Result<(), TreeError> {
+        for (path, node) in other.0 {
+            let mut above = std::iter::successors(path.parent(), TreePath::parent);
+            let hidden =
+                above.any(|parent| self.0.get(&parent).is_some_and(|node| node.kind != Kind::Directory));
+            if !hidden && !self.0.contains_key(&path) {
+                self.put(path, node)?;
+            }
+        }
+        Ok(())
+    }
+
     /// All entries, sorted by path; a directory comes before what is in it.
     pub fn iter(&self) -> impl Iterator<Item = (&TreePath, &Node)> {
         self.0.iter()
@@ -321,6 +338,36 @@ mod tests {
         assert_eq!(tree.get(&path("/etc/a")), Some(&Node::new(0o755, Kind::File("new".into()))));
         assert_eq!(tree.get(&path("/etc/b")), Some(&file("kept")));
         assert_eq!(tree.get(&path("/etc/deep/l")).unwrap().kind, Kind::Symlink("../x".into()));
+    }
+
+    #[test]
+    fn an_underlay_only_fills_gaps() {
+        let mut tree = Tree::default();
+        for (name, node) in [
+            ("/etc/own", file("own")),
+            ("/lib", Node::new(0o777, Kind::Symlink("usr/lib".into()))),
+            ("/sbin", Node::new(0o755, Kind::Directory)),
+        ] {
+            tree.insert(path(name), node).unwrap();
+        }
+        let mut below = Tree::default();
+        for (name, node) in [
+            ("/etc/own", file("other")),
+            ("/etc/more", file("more")),
+            ("/lib/hidden", file("hidden")),
+            ("/sbin", Node::new(0o777, Kind::Symlink("usr/sbin".into()))),
+            ("/usr/lib/x", file("x")),
+        ] {
+            below.insert(path(name), node).unwrap();
+        }
+        tree.underlay(below).unwrap();
+        let names: Vec<_> = tree.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(
+            names,
+            ["/etc", "/etc/more", "/etc/own", "/lib", "/sbin", "/usr", "/usr/lib", "/usr/lib/x"]
+        );
+        assert_eq!(tree.get(&path("/etc/own")), Some(&file("own")));
+        assert_eq!(tree.get(&path("/sbin")).unwrap().kind, Kind::Directory);
     }
 
     #[test]

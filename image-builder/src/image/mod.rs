@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Account, ImageConfig, UserError};
 pub use error::ImageError;
-pub use rootfs::root_file_system;
+pub use rootfs::{contents, root_file_system};
 
 use crate::cache::Cache;
 use crate::digest::Digest;

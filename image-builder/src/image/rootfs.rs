@@ -1,13 +1,15 @@
-//! The guest's own root as an EROFS file system.
+//! The guest's own root: as an EROFS file system, and from images.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use super::erofs;
 use super::error::ImageError;
+use super::source::Opened;
 use super::spool::Spool;
-use super::tree::{Inode, Kind, Meta, Tree};
+use super::tree::{Inode, InodeId, Kind, Meta, Tree};
+use super::{directory, erofs, source};
+use crate::cache::Cache;
 use crate::tree;
 
 /// Makes an EROFS file system of a recipe's tree, every entry with the modification time `mtime` (seconds since 1970).
@@ -41,6 +43,70 @@ pub fn root_file_system(tree: &tree::Tree, mtime: u32, uuid: [u8; 16]) -> Result
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(scratch)?;
     Ok(bytes)
+}
+
+/// The files of the image at `reference` (as [`super::prepare`] takes it), layers applied, as a recipe's tree. A file of two
+/// names becomes two files; extended attributes, which an initrd cannot hold, are left out.
+///
+/// # Errors
+/// As [`super::prepare`]; and when a name is not UTF-8, or an entry is a socket.
+pub fn contents(reference: &str) -> Result<tree::Tree, ImageError> {
+    let temporary = std::env::temp_dir();
+    let scratch = |error| ImageError::io("create a directory in", &temporary, error);
+    let work = tempfile::tempdir_in(&temporary).map_err(scratch)?;
+    // Archives are unpacked into the cache's workspace, which need not outlive this.
+    let cache = Cache::new(work.path().to_path_buf());
+    let (mut packed, mut spool) = (Tree::new(), Spool::new(work.path()).map_err(scratch)?);
+    match source::open(reference, &cache)? {
+        Opened::Image(image) => image.apply_layers(&mut packed, &mut spool)?,
+        Opened::Directory(path) => directory::fill(&path, &mut packed, &mut spool)?,
+    }
+    let mut found = tree::Tree::default();
+    let reader = Reader { reference, tree: &packed, spool: &spool };
+    reader.list(InodeId::ROOT, "", &mut found)?;
+    Ok(found)
+}
+
+struct Reader<'a> {
+    reference: &'a str,
+    tree: &'a Tree,
+    spool: &'a Spool,
+}
+
+impl Reader<'_> {
+    fn list(&self, id: InodeId, path: &str, found: &mut tree::Tree) -> Result<(), ImageError> {
+        let wrong = |problem: String| ImageError::source(Path::new(self.reference), problem);
+        for (name, child) in self.tree.names(id) {
+            let name = std::str::from_utf8(name).map_err(|_| {
+                wrong(format!("a name in {path}/ is not UTF-8: {}", String::from_utf8_lossy(name)))
+            })?;
+            let path = format!("{path}/{name}");
+            let Inode { meta, kind } = self.tree.inode(child);
+            let kind = match kind {
+                Kind::Directory(_) => tree::Kind::Directory,
+                Kind::File(extent) => tree::Kind::File(
+                    self.spool.read(*extent).map_err(|error| ImageError::io("read", &path, error))?,
+                ),
+                Kind::Symlink(target) => tree::Kind::Symlink(
+                    String::from_utf8(target.clone())
+                        .map_err(|_| wrong(format!("the target of {path} is not UTF-8")))?,
+                ),
+                &Kind::Char { major, minor } => tree::Kind::Character { major, minor },
+                &Kind::Block { major, minor } => tree::Kind::Block { major, minor },
+                Kind::Fifo => tree::Kind::Fifo,
+                Kind::Socket => return Err(wrong(format!("{path} is a socket"))),
+            };
+            let is_directory = kind == tree::Kind::Directory;
+            let node = tree::Node { mode: meta.mode.into(), uid: meta.uid, gid: meta.gid, kind };
+            tree::TreePath::parse(&path)
+                .and_then(|path| found.insert(path, node))
+                .map_err(|error| wrong(error.to_string()))?;
+            if is_directory {
+                self.list(child, &path, found)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn put(tree: &mut Tree, path: &str, inode: Inode) -> Result<(), ImageError> {

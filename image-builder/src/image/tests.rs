@@ -127,6 +127,19 @@ fn a_layout_becomes_a_disk_once() {
 }
 
 #[test]
+fn a_recipe_gets_the_files_of_an_image() {
+    let place = Place::new();
+    let reference = place.write(&layout());
+    let tree = contents(&format!("{reference}:latest")).unwrap();
+    let names: Vec<_> = tree.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(names, ["/etc", "/etc/passwd", "/new"]);
+    let new = tree.get(&crate::tree::TreePath::parse("/new").unwrap()).unwrap();
+    assert_eq!((new.mode, &new.kind), (0o644, &crate::tree::Kind::File(b"content".into())));
+    let error = contents("/nonexistent/image").unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/image"), "{error}");
+}
+
+#[test]
 fn archives_give_the_same_disk() {
     let place = Place::new();
     let layout = layout();

@@ -28,6 +28,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) host: Vec<Host>,
     #[serde(default)]
+    pub(super) image: Vec<Image>,
+    #[serde(default)]
     pub(super) device: Vec<Device>,
     #[serde(default)]
     pub(super) user: Vec<User>,
@@ -125,4 +127,11 @@ impl TryFrom<String> for Mode {
         let mode = u32::from_str_radix(&text, 8).ok().filter(|_| octal);
         mode.map(Self).ok_or_else(|| format!("{text:?} is no mode: three or four octal digits are expected"))
     }
+}
+
+/// A container image.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Image {
+    pub(super) path: Spanned<String>,
 }

@@ -35,6 +35,8 @@
 //! group = "www"                       # the group's name; the user's where it is missing
 //! home = "/srv"                       # "/" where it is missing
 //! shell = "/bin/false"                # this where it is missing
+//! [[image]]                           # all that a container image has and nothing else here says: an OCI layout, a saved
+//! path = "images/base:latest"         # image, or a directory, below rootfs/ unless absolute
 //! [[device]]
 //! path = "/dev/console"
 //! kind = "character"
@@ -57,9 +59,10 @@ use toml::Spanned;
 
 use crate::digest::Digest;
 use crate::host::{self, HostError};
+use crate::image::{self, ImageError};
 use crate::layout::Layout;
 use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
-use file::{Device, DeviceKind, Directory, File, Host, ProductName, Regular, Symlink, Symlinks};
+use file::{Device, DeviceKind, Directory, File, Host, Image, ProductName, Regular, Symlink, Symlinks};
 use users::{Owner, User};
 
 /// What is wrong with a recipe or with what it names.
@@ -124,6 +127,16 @@ pub enum RecipeError {
         owner: String,
         /// The names that there are.
         known: String,
+    },
+    /// A container image cannot be taken in.
+    #[error("{recipe}:{line}: an image cannot be taken in")]
+    Image {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// Which, and what is wrong with it.
+        source: Box<ImageError>,
     },
     /// Users contradict each other.
     #[error("{recipe}: {problem}")]
@@ -344,6 +357,17 @@ impl Recipe {
         for name in &self.file.overlays {
             let dir = layout.rootfs().join("overlay").join(name);
             tree.overlay(&dir).map_err(|source| self.error(None, source))?;
+        }
+        for Image { path } in &self.file.image {
+            // An absolute path stays as it is.
+            let reference = layout.rootfs().join(path.get_ref());
+            let below =
+                image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
+                    recipe: self.path.clone(),
+                    line: self.line(path),
+                    source: Box::new(source),
+                })?;
+            tree.underlay(below).map_err(|source| self.error(Some(self.line(path)), source))?;
         }
         Ok(tree)
     }

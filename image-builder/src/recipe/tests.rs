@@ -68,6 +68,34 @@ fn a_file_of_the_source_tree_comes_in_under_another_name() {
 }
 
 #[test]
+fn an_image_fills_what_the_recipe_leaves_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    for (path, text) in [("etc/motd", "image"), ("etc/more", "image"), ("bin/sh", "image")] {
+        crate::cache::write_atomically(&layout.rootfs().join("images/base").join(path), text.as_bytes())
+            .unwrap();
+    }
+    let recipe = |image: &str| {
+        parse(&format!(
+            "{MINIMAL}[[file]]\npath='/etc/motd'\nmode='0600'\ntext='recipe'\n[[image]]\npath='{image}'\n"
+        ))
+        .unwrap()
+    };
+    let tree = recipe("images/base").tree(&layout).unwrap();
+    let text = |path: &str| match &tree.get(&TreePath::parse(path).unwrap()).unwrap().kind {
+        Kind::File(content) => String::from_utf8(content.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (text("/etc/motd"), text("/etc/more"), text("/bin/sh")),
+        ("recipe".into(), "image".into(), "image".into())
+    );
+    let error = recipe("images/gone").tree(&layout).unwrap_err();
+    assert_eq!(error.to_string(), "t.toml:9: an image cannot be taken in");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("images/gone"));
+}
+
+#[test]
 fn users_are_in_the_files_and_own_entries() {
     let layout = Layout::new("/nonexistent".into(), None);
     let users = "[[user]]\nname='root'\nuid=0\nhome='/root'\nshell='/bin/sh'\n\

@@ -7,7 +7,7 @@
 mod crates;
 mod document;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -80,12 +80,9 @@ pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
         other => manifest.agents.get(other).map(|part| part.features.clone()),
     };
     for name in manifest.products.keys() {
-        let (package, features) = match features(name) {
-            Some(features) => ("agent", features),
-            None if agent::PROGRAMS.contains(&name.as_str()) => (name.as_str(), BTreeSet::new()),
-            None => continue,
-        };
-        linked.insert(name.clone(), crates::linked(layout.root(), package, &features).await?);
+        if let Some(features) = features(name) {
+            linked.insert(name.clone(), crates::linked(layout.root(), "agent", &features).await?);
+        }
     }
     Ok(describe(&manifest, &linked, &host::packages(std::iter::once(C_LIBRARY)), epoch))
 }
@@ -109,7 +106,9 @@ fn describe(
     epoch: u32,
 ) -> Document {
     let mut document = Document::new(epoch);
-    for (name, product) in manifest.products.iter().filter(|(name, _)| *name != PRODUCT) {
+    // Other programs are for those who develop; no guest has them.
+    let in_guests = |name: &str| name != PRODUCT && !agent::PROGRAMS.contains(&name);
+    for (name, product) in manifest.products.iter().filter(|(name, _)| in_guests(name)) {
         document.product(name, product.sha256);
     }
     let kernels = manifest.kernel.iter().map(|part| (crate::kernel::SHIPPED, part));
@@ -180,6 +179,8 @@ fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &Ke
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::digest::Digest;
     use crate::manifest::{InitrdPart, Product};
@@ -213,9 +214,17 @@ mod tests {
                 ("standard".to_owned(), initrd("standard", &[("libc6", "2.36")])),
             ]
             .into(),
-            products: ["agent", "agent-policy", "initrd.img", "initrd-policy.img", "initrd-standard.img"]
-                .map(product)
-                .into(),
+            products: [
+                "agent",
+                "agent-policy",
+                "initrd.img",
+                "initrd-policy.img",
+                "initrd-standard.img",
+                "jail",
+                PRODUCT,
+            ]
+            .map(product)
+            .into(),
             ..Manifest::default()
         }
     }
