@@ -248,8 +248,12 @@ const NICENESS: i32 = -10;
 
 /// Milliseconds since the kernel started to count time.
 fn kernel_milliseconds() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    u64::try_from(init::since_boot().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Notes when a part of the start was done: what `image-builder bootchart` draws.
+fn milestone(step: &str, ended: Duration) {
+    tracing::debug!(step, microseconds = u64::try_from(ended.as_micros()).unwrap_or(u64::MAX), "boot step");
 }
 
 /// Runs the agent. As PID 1 it never returns while the machine runs.
@@ -269,6 +273,10 @@ pub(crate) fn run() -> ExitCode {
     // Another agent of this process may have set logging up; without a log the agent works all the same.
     let log = log::init(config.log, config.log_vport).ok();
     log::log_panics();
+    for ran in boot.iter().flat_map(|report| &report.steps) {
+        milestone(&ran.step, ran.ended);
+    }
+    milestone("read the options, start the log", init::since_boot());
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
     }
@@ -315,6 +323,7 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     let reaper = Arc::new(Reaper::default());
     // Before the runtime and its threads.
     let launcher = Arc::new(Launcher::new(Path::new("/proc/self/exe"), Arc::clone(&reaper))?);
+    milestone("start the forker", init::since_boot());
     if init::is_pid1() {
         // What containers do must not hold up answers about them. The forker has left before, and starts programs as ever.
         if let Err(errno) = rustix::process::setpriority_process(None, NICENESS) {
@@ -332,6 +341,7 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
+    milestone("start the runtime", init::since_boot());
     runtime.block_on(async {
         if let Some(Err(error)) = log.map(Log::serve) {
             tracing::error!(%error, "the log is not served");
@@ -352,6 +362,7 @@ async fn serve(
 ) -> Result<(), RunError> {
     let address = config.server_addr.clone();
     let agent = Agent::new(config, launcher).map_err(RunError::Watch)?;
+    milestone("start watching devices and memory", init::since_boot());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     tokio::spawn(async move {
@@ -364,6 +375,7 @@ async fn serve(
     {
         tracing::error!(error = %chain(&error), "the loopback interface is down");
     }
+    milestone("set up the loopback link", init::since_boot());
     // Before the ready line, after which somebody may call.
     if agent.config.debug_console
         && let Err(error) = console::start(Arc::clone(&agent))
@@ -380,6 +392,7 @@ async fn serve(
         move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
     });
     let mut server = rpc::serve(&agent, &address).await?;
+    milestone("listen for calls", init::since_boot());
     announce();
     let mut shutdown = agent.shutdown.subscribe();
     tokio::select! {

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod artifact;
+pub mod bootchart;
 pub mod cache;
 pub mod deploy;
 pub mod digest;

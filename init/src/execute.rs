@@ -6,11 +6,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::step::{Entry, Mount, Need, Node, Step, TABLE};
@@ -43,14 +45,25 @@ pub enum Outcome {
 /// What a boot did, step by step.
 #[derive(Debug, Default)]
 pub struct BootReport {
-    /// Each step, printed, with its outcome, in the order of [`TABLE`].
-    pub steps: Vec<(String, Outcome)>,
+    /// Each step in the order of [`TABLE`].
+    pub steps: Vec<Ran>,
+}
+
+/// A step that has run.
+#[derive(Debug)]
+pub struct Ran {
+    /// The step, printed.
+    pub step: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it ended, on the kernel's clock since its start (`CLOCK_BOOTTIME`).
+    pub ended: Duration,
 }
 
 impl BootReport {
     /// The failures pods can live with.
     pub fn warnings(&self) -> impl Iterator<Item = &StepError> {
-        self.steps.iter().filter_map(|(_, outcome)| match outcome {
+        self.steps.iter().filter_map(|ran| match &ran.outcome {
             Outcome::Warning(error) => Some(error),
             _ => None,
         })
@@ -58,7 +71,7 @@ impl BootReport {
 
     /// The failures that leave the guest unfit.
     pub fn failures(&self) -> impl Iterator<Item = &StepError> {
-        self.steps.iter().filter_map(|(_, outcome)| match outcome {
+        self.steps.iter().filter_map(|ran| match &ran.outcome {
             Outcome::Failed(error) => Some(error),
             _ => None,
         })
@@ -85,9 +98,14 @@ fn run(table: &[Entry], root: &Path) -> BootReport {
                 }
             }
         };
-        report.steps.push((printed, outcome));
+        report.steps.push(Ran { step: printed, outcome, ended: since_boot() });
     }
     report
+}
+
+/// The time since the kernel's start; zero where the clock cannot be read.
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 fn execute(step: &Step, root: &Path) -> io::Result<Outcome> {
@@ -221,7 +239,7 @@ mod tests {
     }
 
     fn tidy(report: &BootReport) -> Vec<String> {
-        report.steps.iter().map(|(_, outcome)| format!("{outcome:?}").chars().take(7).collect()).collect()
+        report.steps.iter().map(|ran| format!("{:?}", ran.outcome).chars().take(7).collect()).collect()
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod mountinfo;
 mod power;
 mod step;
 
-pub use execute::{BootReport, Outcome, StepError, boot};
+pub use execute::{BootReport, Outcome, Ran, StepError, boot, since_boot};
 pub use hostname::{HostnameError, set_hostname};
 pub use power::{PowerError, power_off, reboot};
 pub use step::{Entry, Mount, Need, Node, Step, TABLE};

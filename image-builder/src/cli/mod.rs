@@ -4,6 +4,7 @@
 //! has everything that talks to a running pod. Must never decide anything that a library user would have to decide again.
 
 mod artifact;
+mod bootchart;
 mod build;
 mod deploy;
 mod disk;
@@ -79,6 +80,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Show what takes the room in an initrd or a disk, also as a treemap.
     Size(size::SizeArgs),
+    /// Boot a guest and show where the time goes, also as a picture.
+    Bootchart(bootchart::BootchartArgs),
     /// List what everything that was built is made of (SPDX), in out/sbom.spdx.json.
     Sbom(sbom::SbomArgs),
     /// Install the guest for the shims of Kata Containers, beside their own.
@@ -110,6 +113,7 @@ impl Cli {
             Command::Artifact(args) => interruptible(args.execute(&global)).await,
             Command::Push(args) => interruptible(args.execute(&global)).await,
             Command::Pull(args) => interruptible(args.execute(&global)).await,
+            Command::Bootchart(args) => interruptible(args.execute(&global)).await,
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
             Command::Inspect(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Size(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),

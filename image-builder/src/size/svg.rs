@@ -89,7 +89,7 @@ fn shortened(name: &str, room: usize) -> String {
 }
 
 /// Text as XML takes it.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

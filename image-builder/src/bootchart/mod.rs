@@ -1,0 +1,219 @@
+//! Where the time of a boot goes, from power-on to the ready line, by a real boot.
+//!
+//! Owns reading what a guest says of itself: the kernel's initcalls (`initcall_debug`), the steps of `/init` and of the agent
+//! (`agent.log=debug`). Promises one axis for all, whose zero is power-on. Must never guess: what nobody reported is drawn as
+//! what it is, time between two reports.
+
+mod kernel_log;
+mod svg;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+pub use svg::draw;
+
+use crate::vm::{CONSOLE_PORT, Vm, VmConfig, VmError};
+use kernel_log::Symbols;
+
+/// Words that make a guest report. The kernel's ring must hold every initcall.
+const WORDS: [&str; 5] = [
+    "initcall_debug",
+    "log_buf_len=4M",
+    "agent.log=debug",
+    "agent.debug_console",
+    "agent.debug_console_vport=1026",
+];
+/// How long the debug console may be silent.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Ends the kernel's log on the console. The command has it in two pieces, so that its echo is not taken for it.
+const MARK: &str = "pith-end-of-log";
+
+/// Why there is no chart.
+#[derive(Debug, thiserror::Error)]
+pub enum BootchartError {
+    /// The guest did not boot.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// The debug console did not answer.
+    #[error(
+        "the guest's debug console did not show the kernel's log; the flavour needs a shell with dmesg, such as `debug`"
+    )]
+    Console(#[source] io::Error),
+    /// A file cannot be read.
+    #[error("cannot read {path}; `image-builder build` makes it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Who spent a piece of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Who {
+    /// The VMM and its firmware, before the kernel counts.
+    Machine,
+    /// The kernel outside of initcalls.
+    Kernel,
+    /// An initcall of the kernel.
+    Initcall,
+    /// A step of `/init`.
+    Init,
+    /// A step of the agent.
+    Agent,
+}
+
+/// A piece of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Who.
+    pub who: Who,
+    /// What.
+    pub name: String,
+    /// Microseconds from power-on to its beginning.
+    pub start_us: u64,
+    /// Its length in microseconds.
+    pub length_us: u64,
+}
+
+/// A boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Chart {
+    /// The accelerator.
+    pub accel: String,
+    /// Microseconds from power-on to the ready line.
+    pub ready_us: u64,
+    /// The pieces, in order of their beginning.
+    pub spans: Vec<Span>,
+}
+
+/// Boots `config`, whose root must have a shell, and reads when everything happened. `symbols` is the kernel's System.map.
+///
+/// # Errors
+/// When the guest does not boot, or has no debug console with a shell.
+pub async fn record(mut config: VmConfig, symbols: &Path) -> Result<Chart, BootchartError> {
+    let map = std::fs::read_to_string(symbols)
+        .map_err(|source| BootchartError::Read { path: symbols.to_path_buf(), source })?;
+    config.cmdline.extend(WORDS.map(str::to_owned));
+    let vm = Vm::boot(config).await?;
+    let log = kernel_log(&vm).await?;
+    let timing = vm.boot_timing();
+    let (accel, console) = (vm.accel().to_owned(), vm.console_log());
+    vm.stop().await?;
+    Ok(assemble(
+        accel,
+        timing.power_on_to_kernel(),
+        timing.power_on_to_ready,
+        timing.kernel_to_init,
+        &kernel_log::initcalls(&log, &Symbols::parse(&map)),
+        &agent_steps(&console),
+    ))
+}
+
+async fn kernel_log(vm: &Vm) -> Result<String, BootchartError> {
+    let mut stream = vm.dial(CONSOLE_PORT).await?;
+    let talk = async {
+        let (first, second) = MARK.split_at(5);
+        stream.write_all(format!("dmesg; echo {first}\"\"{second}\n").as_bytes()).await?;
+        let (mut log, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while !log.windows(MARK.len()).any(|window| window == MARK.as_bytes()) {
+            let count = tokio::time::timeout(SILENCE, stream.read(&mut buffer)).await??;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            log.extend_from_slice(&buffer[..count]);
+        }
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    };
+    talk.await.map_err(BootchartError::Console)
+}
+
+/// The agent's reports: what ended, and when on the kernel's clock.
+fn agent_steps(console: &str) -> Vec<(String, Duration)> {
+    let step = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line.trim()).ok()?;
+        (record["msg"] == "boot step").then_some(())?;
+        let microseconds = &record["microseconds"];
+        let ended = microseconds.as_u64().or_else(|| microseconds.as_str()?.parse().ok())?;
+        Some((record["step"].as_str()?.to_owned(), Duration::from_micros(ended)))
+    };
+    console.lines().filter_map(step).collect()
+}
+
+/// Puts all reports on one axis.
+fn assemble(
+    accel: String,
+    to_kernel: Duration,
+    to_ready: Duration,
+    kernel_to_init: Duration,
+    initcalls: &[kernel_log::Initcall],
+    steps: &[(String, Duration)],
+) -> Chart {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let span = |who, name: &str, start: Duration, end: Duration| Span {
+        who,
+        name: name.to_owned(),
+        start_us: us(start),
+        length_us: us(end.saturating_sub(start)),
+    };
+    let mut spans = vec![span(Who::Machine, "VMM and firmware", Duration::ZERO, to_kernel)];
+    spans.push(span(Who::Kernel, "kernel", to_kernel, to_kernel + kernel_to_init));
+    for call in initcalls {
+        let start = to_kernel + call.began;
+        spans.push(span(Who::Initcall, &call.name, start, start + call.took));
+    }
+    let mut began = kernel_to_init;
+    for (name, ended) in steps {
+        // The table of `/init` prints what it does; the agent's own steps come after it has read its options.
+        let agent = spans.iter().any(|span| span.who == Who::Agent) || name.starts_with("read the options");
+        let who = if agent { Who::Agent } else { Who::Init };
+        spans.push(span(who, name, to_kernel + began, to_kernel + *ended));
+        began = *ended;
+    }
+    spans.sort_by_key(|span| (span.start_us, span.who));
+    Chart { accel, ready_us: us(to_ready), spans }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reports_are_on_one_axis() {
+        let call = kernel_log::Initcall {
+            name: "ext4_init_fs".into(),
+            began: Duration::from_millis(30),
+            took: Duration::from_millis(5),
+        };
+        let console = "noise\n\
+            {\"msg\":\"boot step\",\"step\":\"make directory /proc (0555)\",\"microseconds\":101000}\n\
+            {\"msg\":\"other\",\"step\":\"x\",\"microseconds\":1}\n\
+            {\"msg\":\"boot step\",\"step\":\"read the options, start the log\",\"microseconds\":\"103000\"}\n\
+            {\"msg\":\"boot step\",\"step\":\"listen for calls\",\"microseconds\":110000}\n";
+        let ms = Duration::from_millis;
+        let chart = assemble("tcg".into(), ms(200), ms(312), ms(100), &[call], &agent_steps(console));
+        let brief: Vec<_> = chart
+            .spans
+            .iter()
+            .map(|s| (s.who, s.name.as_str(), s.start_us / 1000, s.length_us / 1000))
+            .collect();
+        assert_eq!(
+            brief,
+            [
+                (Who::Machine, "VMM and firmware", 0, 200),
+                (Who::Kernel, "kernel", 200, 100),
+                (Who::Initcall, "ext4_init_fs", 230, 5),
+                (Who::Init, "make directory /proc (0555)", 300, 1),
+                (Who::Agent, "read the options, start the log", 301, 2),
+                (Who::Agent, "listen for calls", 303, 7),
+            ]
+        );
+        assert_eq!(chart.ready_us, 312_000);
+    }
+}

@@ -1,0 +1,64 @@
+//! `image-builder bootchart`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use image_builder::bootchart::{self, Who};
+use image_builder::kernel;
+use image_builder::vm::{Accel, Machine, VmConfig};
+
+use super::Global;
+
+/// `image-builder bootchart`.
+#[derive(Debug, Args)]
+pub(crate) struct BootchartArgs {
+    /// The kernel's profile.
+    #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
+    profile: String,
+    /// The flavour; it must have a shell.
+    #[arg(long, default_value = "debug", value_name = "NAME")]
+    flavour: String,
+    /// Which machine.
+    #[arg(long, value_enum, default_value_t)]
+    machine: Machine,
+    /// Which accelerator.
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accel,
+    /// Draw the boot into FILE.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// How many of the longest pieces are listed.
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    longest: usize,
+}
+
+impl BootchartArgs {
+    /// Runs the command.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let layout = global.layout()?;
+        let directory = tempfile::tempdir().context("cannot make a directory for the machine")?;
+        let kernel = layout.kernel_file("vmlinux", &self.profile);
+        let initrd = layout.flavour_initrd(&self.flavour);
+        let mut config = VmConfig::new(kernel, initrd, directory.path());
+        (config.machine, config.accel) = (self.machine, self.accel);
+        let step = global.progress().step("boot a guest", None);
+        let chart = bootchart::record(config, &layout.kernel_file("System.map", &self.profile)).await?;
+        step.done(&format!("ready after {} ms", chart.ready_us / 1000));
+        if let Some(path) = &self.svg {
+            let title = format!("{} kernel, {} flavour", self.profile, self.flavour);
+            std::fs::write(path, bootchart::draw(&title, &chart))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        global.print(&chart, || {
+            let mut spans: Vec<_> = chart.spans.iter().filter(|span| span.who != Who::Kernel).collect();
+            spans.sort_by_key(|span| std::cmp::Reverse(span.length_us));
+            let mut text = format!("ready after {} ms ({})", chart.ready_us / 1000, chart.accel);
+            for span in spans.into_iter().take(self.longest) {
+                let (start, length) = (span.start_us as f64 / 1e3, span.length_us as f64 / 1e3);
+                text += &format!("\n{length:>8.1} ms at {start:>8.1}  {}", span.name);
+            }
+            text
+        })
+    }
+}
