@@ -105,7 +105,6 @@ pub(crate) const KNOWN: &[Known] = &[
     known("relative-cwd", "crun", "refused", "crun takes it from the root; the runtime spec asks for an absolute path"),
     known("namespace-twice", "crun", "refused", "crun takes the last one; the runtime spec asks for an error"),
     known("unknown-propagation", "crun", "refused", "crun passes over a word that it does not know"),
-    known("selinux-without-selinux", "crun", "refused", "crun passes over a label that the kernel does not know; the runtime spec asks for an error"),
     known("cache-allocation-without-it", "crun", "refused", "crun passes over what it does not know here"),
     known("user*", "crun", "keyring", "crun makes the keyring before it becomes the namespace's root, so it is nobody's there"),
     known("user*", "crun", "devices/null", "crun gives the guest's null device to the root of the namespace; with us it stays the guest's"),
