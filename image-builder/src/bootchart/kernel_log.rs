@@ -39,14 +39,26 @@ pub(super) fn initcalls(log: &str, symbols: &Symbols) -> Vec<Initcall> {
     log.lines().filter_map(|line| initcall(line, symbols)).collect()
 }
 
+/// When the kernel began to unpack the initramfs, and when it had.
+pub(super) fn initramfs(log: &str) -> Option<(Duration, Duration)> {
+    let stamp = |text: &str| log.lines().find(|line| line.contains(text)).and_then(moment);
+    Some((stamp("] Unpacking initramfs")?, stamp("] Freeing initrd memory")?))
+}
+
+/// The stamp at a line's head.
+fn moment(line: &str) -> Option<Duration> {
+    let (stamp, _) = line.trim().strip_prefix('[')?.split_once(']')?;
+    Duration::try_from_secs_f64(stamp.trim().parse().ok()?).ok()
+}
+
 /// `[    0.210677] initcall 0xffffffff81b36a15 returned 0 after 22942 usecs`, or with the name in place of the address.
 fn initcall(line: &str, symbols: &Symbols) -> Option<Initcall> {
-    let (stamp, rest) = line.trim().strip_prefix('[')?.split_once("] initcall ")?;
+    let (_, rest) = line.split_once("] initcall ")?;
     let mut words = rest.split(' ');
     let what = words.next()?;
     let rest = rest.split_once(" after ")?.1;
     let took = Duration::from_micros(rest.split(' ').next()?.parse().ok()?);
-    let ended = Duration::try_from_secs_f64(stamp.trim().parse().ok()?).ok()?;
+    let ended = moment(line)?;
     let address = what.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let name = match address {
         Some(address) => symbols.name(address).unwrap_or(what),
@@ -59,6 +71,14 @@ fn initcall(line: &str, symbols: &Symbols) -> Option<Initcall> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_initramfs_has_two_lines() {
+        let log = "[    0.727004] Unpacking initramfs...\r\n[    0.996656] Freeing initrd memory: 1876K\r\n";
+        let micros = initramfs(log).map(|(began, ended)| (began.as_micros(), ended.as_micros()));
+        assert_eq!(micros, Some((727_004, 996_656)));
+        assert_eq!(initramfs("[    0.727004] Unpacking initramfs...\n"), None);
+    }
 
     #[test]
     fn initcalls_get_their_names_and_times() {

@@ -112,6 +112,7 @@ pub async fn record(mut config: VmConfig, symbols: &Path) -> Result<Chart, Bootc
         timing.power_on_to_ready,
         timing.kernel_to_init,
         &kernel_log::initcalls(&log, &Symbols::parse(&map)),
+        kernel_log::initramfs(&log),
         &agent_steps(&console),
     ))
 }
@@ -153,6 +154,7 @@ fn assemble(
     to_ready: Duration,
     kernel_to_init: Duration,
     initcalls: &[kernel_log::Initcall],
+    initramfs: Option<(Duration, Duration)>,
     steps: &[(String, Duration)],
 ) -> Chart {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -163,7 +165,19 @@ fn assemble(
         length_us: us(end.saturating_sub(start)),
     };
     let mut spans = vec![span(Who::Machine, "VMM and firmware", Duration::ZERO, to_kernel)];
-    spans.push(span(Who::Kernel, "kernel", to_kernel, to_kernel + kernel_to_init));
+    let ends = initcalls.iter().map(|call| call.began + call.took);
+    let first = initcalls.iter().map(|call| call.began).min().unwrap_or(kernel_to_init);
+    let last = ends.max().unwrap_or(kernel_to_init);
+    for (name, from, to) in [
+        ("kernel, before initcalls", Duration::ZERO, first),
+        ("kernel, initcalls", first, last),
+        ("kernel, after initcalls", last, kernel_to_init),
+    ] {
+        spans.push(span(Who::Kernel, name, to_kernel + from, to_kernel + to));
+    }
+    if let Some((began, ended)) = initramfs {
+        spans.push(span(Who::Kernel, "kernel, unpack the initramfs", to_kernel + began, to_kernel + ended));
+    }
     for call in initcalls {
         let start = to_kernel + call.began;
         spans.push(span(Who::Initcall, &call.name, start, start + call.took));
@@ -197,7 +211,15 @@ mod tests {
             {\"msg\":\"boot step\",\"step\":\"read the options, start the log\",\"microseconds\":\"103000\"}\n\
             {\"msg\":\"boot step\",\"step\":\"listen for calls\",\"microseconds\":110000}\n";
         let ms = Duration::from_millis;
-        let chart = assemble("tcg".into(), ms(200), ms(312), ms(100), &[call], &agent_steps(console));
+        let chart = assemble(
+            "tcg".into(),
+            ms(200),
+            ms(312),
+            ms(100),
+            &[call],
+            Some((ms(20), ms(70))),
+            &agent_steps(console),
+        );
         let brief: Vec<_> = chart
             .spans
             .iter()
@@ -207,8 +229,11 @@ mod tests {
             brief,
             [
                 (Who::Machine, "VMM and firmware", 0, 200),
-                (Who::Kernel, "kernel", 200, 100),
+                (Who::Kernel, "kernel, before initcalls", 200, 30),
+                (Who::Kernel, "kernel, unpack the initramfs", 220, 50),
+                (Who::Kernel, "kernel, initcalls", 230, 5),
                 (Who::Initcall, "ext4_init_fs", 230, 5),
+                (Who::Kernel, "kernel, after initcalls", 235, 65),
                 (Who::Init, "make directory /proc (0555)", 300, 1),
                 (Who::Agent, "read the options, start the log", 301, 2),
                 (Who::Agent, "listen for calls", 303, 7),

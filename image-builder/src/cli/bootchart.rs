@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use image_builder::bootchart::{self, Who};
+use image_builder::bootchart;
 use image_builder::kernel;
 use image_builder::vm::{Accel, Machine, VmConfig};
 
@@ -51,7 +51,7 @@ impl BootchartArgs {
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         global.print(&chart, || {
-            let mut spans: Vec<_> = chart.spans.iter().filter(|span| span.who != Who::Kernel).collect();
+            let mut spans: Vec<_> = chart.spans.iter().collect();
             spans.sort_by_key(|span| std::cmp::Reverse(span.length_us));
             let mut text = format!("ready after {} ms ({})", chart.ready_us / 1000, chart.accel);
             for span in spans.into_iter().take(self.longest) {

@@ -20,7 +20,7 @@ pub enum Machine {
     /// No PCI, no ACPI: virtio-mmio devices named on the kernel's command line. Boots fastest.
     #[default]
     Microvm,
-    /// As `Microvm`, with ACPI tables that name the devices.
+    /// As `microvm`, with ACPI tables that name the devices.
     MicrovmAcpi,
 }
 
