@@ -29,8 +29,11 @@ const WORDS: [&str; 5] = [
 ];
 /// How long the debug console may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Ends the kernel's log on the console. The command has it in two pieces, so that its echo is not taken for it.
-const MARK: &str = "pith-end-of-log";
+/// What is asked on the debug console: the kernel's log, then a command that nobody has, whose refusal marks the log's end.
+/// It is quoted in the middle, so that an echo of it is not taken for the refusal.
+const QUESTION: &str = "dmesg\nend-of''-log\n";
+/// How a shell refuses it, and how the agent does, which answers itself where there is no shell.
+const REFUSALS: [&str; 2] = ["end-of-log", "unknown command \"end-of''-log\""];
 
 /// Why there is no chart.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +42,7 @@ pub enum BootchartError {
     #[error(transparent)]
     Vm(#[from] VmError),
     /// The debug console did not answer.
-    #[error(
-        "the guest's debug console did not show the kernel's log; the flavour needs a shell with dmesg, such as `debug`"
-    )]
+    #[error("the guest's debug console did not show the kernel's log")]
     Console(#[source] io::Error),
     /// A file cannot be read.
     #[error("cannot read {path}; `image-builder build` makes it")]
@@ -93,10 +94,10 @@ pub struct Chart {
     pub spans: Vec<Span>,
 }
 
-/// Boots `config`, whose root must have a shell, and reads when everything happened. `symbols` is the kernel's System.map.
+/// Boots `config` and reads when everything happened. `symbols` is the kernel's System.map.
 ///
 /// # Errors
-/// When the guest does not boot, or has no debug console with a shell.
+/// When the guest does not boot, or its debug console does not answer.
 pub async fn record(mut config: VmConfig, symbols: &Path) -> Result<Chart, BootchartError> {
     let map = std::fs::read_to_string(symbols)
         .map_err(|source| BootchartError::Read { path: symbols.to_path_buf(), source })?;
@@ -120,10 +121,9 @@ pub async fn record(mut config: VmConfig, symbols: &Path) -> Result<Chart, Bootc
 async fn kernel_log(vm: &Vm) -> Result<String, BootchartError> {
     let mut stream = vm.dial(CONSOLE_PORT).await?;
     let talk = async {
-        let (first, second) = MARK.split_at(5);
-        stream.write_all(format!("dmesg; echo {first}\"\"{second}\n").as_bytes()).await?;
+        stream.write_all(QUESTION.as_bytes()).await?;
         let (mut log, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-        while !log.windows(MARK.len()).any(|window| window == MARK.as_bytes()) {
+        while !is_whole(&log) {
             let count = tokio::time::timeout(SILENCE, stream.read(&mut buffer)).await??;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -133,6 +133,12 @@ async fn kernel_log(vm: &Vm) -> Result<String, BootchartError> {
         Ok(String::from_utf8_lossy(&log).into_owned())
     };
     talk.await.map_err(BootchartError::Console)
+}
+
+/// Whether a refusal is at the log's end, or before the prompt behind it.
+fn is_whole(log: &[u8]) -> bool {
+    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(400)..]);
+    REFUSALS.iter().any(|refusal| tail.contains(refusal))
 }
 
 /// The agent's reports: what ended, and when on the kernel's clock.
@@ -197,6 +203,13 @@ fn assemble(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_ends_with_a_refusal_and_not_with_an_echo() {
+        assert!(!is_whole(b"/ # dmesg\r\n[ 0.1] x\r\n/ # end-of''-log\r\n"));
+        assert!(is_whole(b"[ 0.1] x\r\n/ # end-of''-log\r\nsh: end-of-log: not found\r\n/ # "));
+        assert!(is_whole(b"[ 0.1] x\nunknown command \"end-of''-log\"; `help` lists the commands\n"));
+    }
 
     #[test]
     fn all_reports_are_on_one_axis() {

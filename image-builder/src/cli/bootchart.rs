@@ -16,8 +16,8 @@ pub(crate) struct BootchartArgs {
     /// The kernel's profile.
     #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     profile: String,
-    /// The flavour; it must have a shell.
-    #[arg(long, default_value = "debug", value_name = "NAME")]
+    /// The flavour.
+    #[arg(long, default_value = image_builder::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
     /// Which machine.
     #[arg(long, value_enum, default_value_t)]
