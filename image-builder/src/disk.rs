@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
+use crate::ext4::{self, Ext4Error};
 use crate::format::label::{self, ALIGNMENT, Extent, LabelError, Role};
 use crate::format::{dax, verity};
 use crate::image::{self, ImageError};
@@ -31,7 +32,10 @@ pub enum DiskError {
     Recipe(#[from] RecipeError),
     /// The file system cannot be made.
     #[error("cannot make the root file system")]
-    FileSystem(#[from] ImageError),
+    Erofs(#[from] ImageError),
+    /// The file system cannot be made.
+    #[error("cannot make the root file system")]
+    Ext4(#[from] Ext4Error),
     /// The partition table cannot be made.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -96,6 +100,34 @@ impl fmt::Display for Form {
     }
 }
 
+/// What the root is formatted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, clap::ValueEnum)]
+pub enum FileSystem {
+    /// EROFS, which every kernel of ours mounts and image-builder writes itself.
+    #[default]
+    Erofs,
+    /// ext4, for kernels with CONFIG_EXT4_FS (of ours: the profile `kata`, not `sandbox`); needs e2fsprogs.
+    Ext4,
+}
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Erofs => "erofs",
+            Self::Ext4 => "ext4",
+        })
+    }
+}
+
+/// What `disk --all` makes of every flavour: each form, and of the one for shims the other file system, too.
+pub const MADE: [(Form, FileSystem); 5] = [
+    (Form::Kata, FileSystem::Erofs),
+    (Form::KataDax, FileSystem::Erofs),
+    (Form::Gpt, FileSystem::Erofs),
+    (Form::Plain, FileSystem::Erofs),
+    (Form::Kata, FileSystem::Ext4),
+];
+
 /// What to pack and how.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -103,6 +135,8 @@ pub struct Options {
     pub flavour: String,
     /// The disk's look.
     pub form: Form,
+    /// What its root is formatted as.
+    pub root_fs: FileSystem,
     /// The time of every entry.
     pub epoch: u32,
     /// Pack twice and compare.
@@ -114,41 +148,51 @@ pub struct Options {
 pub struct Disk {
     image: Vec<u8>,
     part: DiskPart,
+    form: Form,
+    root_fs: FileSystem,
 }
 
 /// Packs a disk.
 ///
 /// # Errors
 /// As they come; [`DiskError::Budget`] names the largest files.
-pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, DiskError> {
+pub async fn pack(layout: &Layout, options: &Options) -> Result<Disk, DiskError> {
     let recipe = Recipe::load(layout, &options.flavour)?;
-    let first = pack_recipe(layout, &recipe, options)?;
-    if options.twice && pack_recipe(layout, &recipe, options)?.image != first.image {
+    let first = pack_recipe(layout, &recipe, options).await?;
+    if options.twice && pack_recipe(layout, &recipe, options).await?.image != first.image {
         return Err(DiskError::Irreproducible);
     }
     Ok(first)
 }
 
-fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Disk, DiskError> {
+async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Disk, DiskError> {
+    let Options { form, root_fs, epoch, .. } = *options;
     let tree = recipe.tree(layout)?;
     let entries = initrd::entries(&tree);
     // The file system's name and the salt are of what is in it, so that no two contents share one.
     let listed = serde_json::to_vec(&entries).unwrap_or_default();
-    let identity = Digest::of_parts([("entries", &listed[..]), ("epoch", &options.epoch.to_le_bytes())]);
-    let root = image::root_file_system(&tree, options.epoch, identity.uuid())?;
+    let mut parts = vec![("entries", listed), ("epoch", epoch.to_le_bytes().to_vec())];
+    if root_fs != FileSystem::default() {
+        parts.push(("file system", root_fs.to_string().into_bytes()));
+    }
+    let identity = Digest::of_parts(parts.iter().map(|(name, value)| (*name, &value[..])));
+    let root = match root_fs {
+        FileSystem::Erofs => image::root_file_system(&tree, epoch, identity.uuid())?,
+        FileSystem::Ext4 => ext4::root_file_system(&tree, epoch, identity.uuid()).await?,
+    };
     let (size, budget) = (root.len() as u64, recipe.disk_budget());
     if let Some(budget) = budget.filter(|budget| size > *budget) {
         let culprits = initrd::culprits(&tree);
         return Err(DiskError::Budget { flavour: recipe.name().to_string(), size, budget, culprits });
     }
-    let hashed = options.form.is_verified().then(|| verity::hash(&root, identity));
-    let Assembled { image, partitions, cmdline } = assemble(options.form, identity, root, hashed.as_ref())?;
+    let hashed = form.is_verified().then(|| verity::hash(&root, identity));
+    let Assembled { image, partitions, cmdline } = assemble(form, root_fs, identity, root, hashed.as_ref())?;
     let part = DiskPart {
         flavour: recipe.name().to_string(),
         recipe_sha256: recipe.digest(),
-        form: options.form.to_string(),
-        file_system: "erofs".to_string(),
-        source_date_epoch: options.epoch,
+        form: form.to_string(),
+        file_system: root_fs.to_string(),
+        source_date_epoch: epoch,
         partitions,
         verity: hashed.as_ref().map(|(parameters, _)| parameters.clone()),
         kernel_verity_params: hashed.as_ref().map(|(parameters, _)| parameters.to_string()),
@@ -156,7 +200,7 @@ fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Di
         packages: recipe.packages()?,
         entries,
     };
-    Ok(Disk { image, part })
+    Ok(Disk { image, part, form, root_fs })
 }
 
 struct Assembled {
@@ -168,6 +212,7 @@ struct Assembled {
 /// Puts the partitions and their table together, and says what a kernel must be told to use them.
 fn assemble(
     form: Form,
+    root_fs: FileSystem,
     identity: Digest,
     root: Vec<u8>,
     hashed: Option<&(verity::Parameters, Vec<u8>)>,
@@ -233,9 +278,9 @@ fn assemble(
     }
     let cmdline = match hashed {
         Some((parameters, _)) => {
-            format!("{} root=/dev/dm-0 rootfstype=erofs ro", parameters.boot_table(&names[0], &names[1]))
+            format!("{} root=/dev/dm-0 rootfstype={root_fs} ro", parameters.boot_table(&names[0], &names[1]))
         }
-        None => format!("root={} rootfstype=erofs ro rootwait", names[0]),
+        None => format!("root={} rootfstype={root_fs} ro rootwait", names[0]),
     };
     let partitions = partitions
         .into_iter()
@@ -264,8 +309,8 @@ impl Disk {
     ///
     /// # Errors
     /// When any cannot be written.
-    pub fn install(&self, layout: &Layout, form: Form) -> Result<String, DiskError> {
-        let path = layout.disk(&self.part.flavour, form);
+    pub fn install(&self, layout: &Layout) -> Result<String, DiskError> {
+        let path = layout.disk(&self.part.flavour, self.form, self.root_fs);
         let names = self.write(&path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Manifest::update(layout, |manifest| {
@@ -302,7 +347,7 @@ mod tests {
 
     fn assembled(form: Form, root: &[u8]) -> Assembled {
         let hashed = form.is_verified().then(|| verity::hash(root, Digest::of(b"id")));
-        assemble(form, Digest::of(b"id"), root.to_vec(), hashed.as_ref()).unwrap()
+        assemble(form, FileSystem::Erofs, Digest::of(b"id"), root.to_vec(), hashed.as_ref()).unwrap()
     }
 
     fn content(blocks: usize) -> Vec<u8> {
@@ -349,6 +394,16 @@ mod tests {
         let halves: Vec<_> =
             cmdline.split("PARTUUID=").skip(1).map(|rest| rest[..36].replace('-', "")).collect();
         assert_eq!(halves.concat(), hash.to_string());
+    }
+
+    #[test]
+    fn the_kernel_is_told_what_the_root_is_formatted_as() {
+        let root = content(2);
+        let hashed = verity::hash(&root, Digest::of(b"id"));
+        for (form, hashed) in [(Form::Plain, None), (Form::Gpt, Some(&hashed))] {
+            let made = assemble(form, FileSystem::Ext4, Digest::of(b"id"), root.clone(), hashed).unwrap();
+            assert!(made.cmdline.contains(" rootfstype=ext4 ro"), "{}", made.cmdline);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::disk::Form;
+use crate::disk::{FileSystem, Form};
 use crate::kernel;
 
 /// The flavour that ships.
@@ -123,9 +123,13 @@ impl Layout {
         }
     }
 
-    /// The disk of the flavour called `name` in this form.
-    pub fn disk(&self, name: &str, form: Form) -> PathBuf {
-        self.out.join(format!("disk-{name}-{form}.img"))
+    /// The disk of the flavour called `name` in this form: `disk-<name>-<form>.img` with the usual file system,
+    /// `disk-<name>-<form>-<file system>.img` with others.
+    pub fn disk(&self, name: &str, form: Form, root_fs: FileSystem) -> PathBuf {
+        match root_fs {
+            FileSystem::Erofs => self.out.join(format!("disk-{name}-{form}.img")),
+            other => self.out.join(format!("disk-{name}-{form}-{other}.img")),
+        }
     }
 
     /// The unified kernel image with the initrd of the flavour called `name`.
@@ -162,5 +166,8 @@ mod tests {
             Layout::new("/r".into(), None).flavour_initrd("debug"),
             Path::new("/r/out/initrd-debug.img")
         );
+        let disk = |root_fs| Layout::new("/r".into(), None).disk("debug", Form::KataDax, root_fs);
+        assert_eq!(disk(FileSystem::Erofs), Path::new("/r/out/disk-debug-kata-dax.img"));
+        assert_eq!(disk(FileSystem::Ext4), Path::new("/r/out/disk-debug-kata-dax-ext4.img"));
     }
 }

@@ -14,6 +14,7 @@ pub mod deploy;
 pub mod digest;
 pub mod disk;
 pub mod elf;
+pub mod ext4;
 pub mod format;
 pub mod host;
 pub mod image;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::agent::{self, AgentError};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::disk::{self, DiskError, Form};
+use crate::disk::{self, DiskError, FileSystem, Form};
 use crate::format::compress::Compression;
 use crate::initrd::{self, InitrdError};
 use crate::kernel::{self, KernelError};
@@ -223,8 +223,11 @@ async fn rebuild(
     }
     for (name, part) in &manifest.disks {
         let form = Form::from_str(&part.form, false).map_err(|_| unknown(name, "form", &part.form))?;
+        let root_fs = FileSystem::from_str(&part.file_system, false)
+            .map_err(|_| unknown(name, "file system", &part.file_system))?;
         let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
-        disk::pack(fresh, &disk::Options { flavour, form, epoch, twice: false })?.install(fresh, form)?;
+        let options = disk::Options { flavour, form, root_fs, epoch, twice: false };
+        disk::pack(fresh, &options).await?.install(fresh)?;
     }
     for part in manifest.ukis.values() {
         let options =

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::disk::{self, Form, Options};
+use image_builder::disk::{self, FileSystem, Form, MADE, Options};
 use image_builder::manifest::{DiskPart, Manifest};
 use image_builder::recipe;
 use image_builder::vm::{AgentClient, Attachment, Machine, Root, Vm, VmConfig};
@@ -13,18 +13,20 @@ use tests::Guest;
 
 use crate::layout;
 
-fn options(flavour: &str, form: Form) -> Options {
-    Options { flavour: flavour.into(), form, epoch: 0, twice: true }
-}
+/// A disk in the form for shims, with the usual file system.
+const KATA: Kind = (Form::Kata, FileSystem::Erofs);
 
-fn made(flavour: &str, form: Form) -> Result<PathBuf> {
-    let path = layout().disk(flavour, form);
+/// What a disk looks like, and what its root is formatted as.
+type Kind = (Form, FileSystem);
+
+fn made(flavour: &str, (form, root_fs): Kind) -> Result<PathBuf> {
+    let path = layout().disk(flavour, form, root_fs);
     ensure!(path.is_file(), "{} is missing: run `make images`", path.display());
     Ok(path)
 }
 
-fn part(flavour: &str, form: Form) -> Result<DiskPart> {
-    let name = made(flavour, form)?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+fn part(flavour: &str, kind: Kind) -> Result<DiskPart> {
+    let name = made(flavour, kind)?.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Manifest::read(&layout()).disks.remove(&name).with_context(|| format!("{name} is not in the manifest"))
 }
 
@@ -44,18 +46,19 @@ async fn boot(root: Root, machine: Machine) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_disk_of_every_flavour_and_form_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
+#[tokio::test]
+async fn a_disk_of_every_flavour_and_form_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
     for flavour in recipe::known(&layout()) {
-        for form in Form::ALL {
-            let again = disk::pack(&layout(), &options(&flavour, form))?;
-            let path = made(&flavour, form)?;
+        for kind @ (form, root_fs) in MADE {
+            let options = Options { flavour: flavour.clone(), form, root_fs, epoch: 0, twice: true };
+            let again = disk::pack(&layout(), &options).await?;
+            let path = made(&flavour, kind)?;
             ensure!(
                 again.image() == std::fs::read(&path)?,
                 "{} has other bytes than its recipe",
                 path.display()
             );
-            assert_eq!(*again.part(), part(&flavour, form)?);
+            assert_eq!(*again.part(), part(&flavour, kind)?);
             println!("{}: {} bytes", path.display(), again.image().len());
         }
     }
@@ -64,11 +67,11 @@ fn a_disk_of_every_flavour_and_form_packed_twice_is_the_same_and_is_the_one_in_o
 
 #[tokio::test]
 async fn a_pod_runs_on_a_root_of_every_form() -> Result<()> {
-    for form in Form::ALL {
+    for kind @ (form, root_fs) in MADE {
         let (machine, attachment) = place(form);
-        let root = Root::disk(&made("minimal", form)?, attachment)?;
-        let guest =
-            Guest::builder().root(root).machine(machine).boot().await.with_context(|| form.to_string())?;
+        let root = Root::disk(&made("minimal", kind)?, attachment)?;
+        let boot = Guest::builder().root(root).machine(machine).boot();
+        let guest = boot.await.with_context(|| format!("{form}, {root_fs}"))?;
         let request = CreateSandboxRequest {
             sandbox_id: "pod".into(),
             dns: vec!["nameserver 10.9.8.7".into()],
@@ -78,6 +81,8 @@ async fn a_pod_runs_on_a_root_of_every_form() -> Result<()> {
         // The guest's own file is on the disk, so the pod's lines cannot be written into it.
         let container = guest.container("c1").mount("/guest", "bind", "/etc", &["rbind", "ro"]).run().await?;
         assert_eq!(container.sh("cat /guest/resolv.conf").await?, "nameserver 10.9.8.7");
+        let mounted = container.sh("grep ' /guest ' /proc/mounts").await?;
+        assert!(mounted.contains(&format!(" {root_fs} ro")), "{mounted}");
         let refused = container.sh("touch /guest/x 2>&1; echo; ls /guest/x 2>/dev/null | wc -l").await?;
         assert!(refused.ends_with('0'), "{refused}");
         container.remove().await?;
@@ -89,7 +94,7 @@ async fn a_pod_runs_on_a_root_of_every_form() -> Result<()> {
 #[tokio::test]
 async fn every_flavour_boots_from_a_checked_disk() -> Result<()> {
     for flavour in recipe::known(&layout()) {
-        let root = Root::disk(&made(&flavour, Form::Kata)?, Attachment::Blk)?;
+        let root = Root::disk(&made(&flavour, KATA)?, Attachment::Blk)?;
         boot(root, Machine::Microvm).await.with_context(|| flavour)?;
     }
     Ok(())
@@ -98,7 +103,7 @@ async fn every_flavour_boots_from_a_checked_disk() -> Result<()> {
 /// What Kata's shims make of `kernel_verity_params`, with the device's name as they know it.
 #[tokio::test]
 async fn the_line_for_shims_boots_as_they_write_it() -> Result<()> {
-    let part = part("minimal", Form::Kata)?;
+    let part = part("minimal", KATA)?;
     let line = part.kernel_verity_params.context("a checked disk has parameters")?;
     let value = |key: &str| {
         let field = line.split(',').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
@@ -114,7 +119,7 @@ async fn the_line_for_shims_boots_as_they_write_it() -> Result<()> {
         value("salt")?
     );
     for machine in [Machine::Microvm, Machine::Q35] {
-        let image = made("minimal", Form::Kata)?;
+        let image = made("minimal", KATA)?;
         let root = Root::Disk { image, cmdline: cmdline.clone(), attachment: Attachment::Blk };
         boot(root, machine).await?;
     }
@@ -141,18 +146,21 @@ fn unused_byte(disk: &Path) -> Result<usize> {
 #[tokio::test]
 async fn a_disk_with_one_bit_flipped_is_refused() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    for form in Form::ALL.into_iter().filter(|form| form.is_verified()) {
+    for kind @ (form, root_fs) in MADE.into_iter().filter(|(form, _)| form.is_verified()) {
         let (machine, attachment) = place(form);
-        let disk = made("minimal", form)?;
-        let hashes = usize::try_from(part("minimal", form)?.partitions[1].start)?;
+        let disk = made("minimal", kind)?;
+        let hashes = usize::try_from(part("minimal", kind)?.partitions[1].start)?;
         for (what, at) in [("data", unused_byte(&disk)?), ("hashes", hashes)] {
             let root = Root::disk(&flipped(&disk, at, directory.path())?, attachment)?;
             let error = format!("{:#}", boot(root, machine).await.expect_err("a changed disk boots"));
-            assert!(error.contains("verity") && error.contains("corrupted"), "{form}, {what}: {error}");
+            assert!(
+                error.contains("verity") && error.contains("corrupted"),
+                "{form}, {root_fs}, {what}: {error}"
+            );
         }
     }
     // Without hashes nobody notices: it is they that refuse, not the program that was changed.
-    let plain = made("minimal", Form::Plain)?;
+    let plain = made("minimal", (Form::Plain, FileSystem::Erofs))?;
     let root = Root::disk(&flipped(&plain, unused_byte(&plain)?, directory.path())?, Attachment::Blk)?;
     boot(root, Machine::Microvm).await
 }

@@ -20,9 +20,15 @@ async fn every_product_is_what_the_source_tree_makes() -> Result<()> {
     let report = report(layout().out()).await?;
     let wrong: Vec<_> = report.iter().filter(|(_, outcome)| *outcome != Outcome::Same).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for name in
-        ["vmlinuz", "vmlinuz-sandbox", "agent", "initrd.img", "disk-minimal-kata.img", "sbom.spdx.json"]
-    {
+    for name in [
+        "vmlinuz",
+        "vmlinuz-sandbox",
+        "agent",
+        "initrd.img",
+        "disk-minimal-kata.img",
+        "disk-minimal-kata-ext4.img",
+        "sbom.spdx.json",
+    ] {
         assert!(report.iter().any(|(product, _)| product == name), "{name} is not in the manifest");
     }
     Ok(())

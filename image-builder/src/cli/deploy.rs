@@ -6,6 +6,7 @@ use clap::Args;
 use image_builder::deploy::kata::{self, Hypervisor};
 use image_builder::deploy::vmm::{self, Vmm};
 use image_builder::deploy::{Products, RootKind};
+use image_builder::disk::FileSystem;
 use image_builder::kernel;
 use image_builder::layout::SHIPPED;
 
@@ -26,6 +27,9 @@ pub(crate) struct InstallArgs {
     /// What the guest's root is in.
     #[arg(long, value_enum, default_value_t)]
     root_as: RootKind,
+    /// What a disk's root is formatted as.
+    #[arg(long, value_enum, default_value_t)]
+    root_fs: FileSystem,
     /// A word for the kernel's command line, such as agent.log=debug; can be given more than once.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
@@ -62,6 +66,7 @@ impl InstallArgs {
             hypervisor: self.hypervisor,
             flavour: self.flavour,
             root: self.root_as,
+            root_fs: self.root_fs,
             kernel_params: self.append,
             prefix: self.prefix,
             config: self.config,
@@ -110,6 +115,9 @@ pub(crate) struct VmConfigArgs {
     /// What the guest's root is in.
     #[arg(long, value_enum, default_value_t)]
     root_as: RootKind,
+    /// What a disk's root is formatted as.
+    #[arg(long, value_enum, default_value_t)]
+    root_fs: FileSystem,
     /// Guest memory in MiB.
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
@@ -133,6 +141,7 @@ impl VmConfigArgs {
             profile: self.profile,
             flavour: self.flavour,
             root: self.root_as,
+            root_fs: self.root_fs,
             memory_mib: self.memory,
             cpus: self.cpus,
             vsock: self.vsock,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::disk::{self, Form};
+use image_builder::disk::{self, FileSystem, Form};
 use image_builder::manifest::Manifest;
 use image_builder::{initrd, recipe};
 
@@ -13,20 +13,23 @@ use super::build::{build_agent, products};
 /// `image-builder disk`.
 #[derive(Debug, Args)]
 pub(crate) struct DiskArgs {
-    /// The recipe in rootfs/flavour; becomes out/disk-NAME-FORM.img.
+    /// The recipe in rootfs/flavour; becomes out/disk-NAME-FORM.img, or out/disk-NAME-FORM-ext4.img.
     #[arg(long, default_value = image_builder::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
     /// What it looks like.
     #[arg(long, value_enum, default_value_t)]
     form: Form,
+    /// What its root is formatted as.
+    #[arg(long, value_enum, default_value_t)]
+    root_fs: FileSystem,
     /// Pack it twice and fail if the two differ.
     #[arg(long)]
     check: bool,
     /// Write it to FILE, and its words for the kernel's command line beside it, not into the product directory.
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
-    /// Pack every flavour in every form.
-    #[arg(long, conflicts_with_all = ["flavour", "form"])]
+    /// Pack every flavour in every form, and in Kata's form with ext4, too.
+    #[arg(long, conflicts_with_all = ["flavour", "form", "root_fs"])]
     all: bool,
 }
 
@@ -36,19 +39,20 @@ impl DiskArgs {
         let layout = global.layout()?;
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let (flavours, forms) = match self.all {
-            true => (recipe::known(&layout), Form::ALL.to_vec()),
-            false => (vec![self.flavour.clone()], vec![self.form]),
+            true => (recipe::known(&layout), disk::MADE.to_vec()),
+            false => (vec![self.flavour.clone()], vec![(self.form, self.root_fs)]),
         };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
         for flavour in flavours {
             build_agent(&layout, &flavour, global.progress()).await?;
-            for &form in &forms {
+            for &(form, root_fs) in &forms {
                 let flavour = flavour.clone();
-                let disk = disk::pack(&layout, &disk::Options { flavour, form, epoch, twice: self.check })?;
+                let options = disk::Options { flavour, form, root_fs, epoch, twice: self.check };
+                let disk = disk::pack(&layout, &options).await?;
                 parts.push(disk.part().clone());
                 match &self.output {
                     Some(path) => names.extend(disk.write(path)?.map(|path| path.display().to_string())),
-                    None => names.push(disk.install(&layout, form)?),
+                    None => names.push(disk.install(&layout)?),
                 }
             }
         }

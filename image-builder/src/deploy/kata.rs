@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{DeployError, Plan, Products, RootKind};
-use crate::disk::Form;
+use crate::disk::{FileSystem, Form};
 
 /// Where distributions and Kata's own releases put their configuration, the first that is there counts.
 const BASES: [&str; 3] = [
@@ -67,6 +67,8 @@ pub struct Options {
     pub flavour: String,
     /// What the root is in.
     pub root: RootKind,
+    /// What a disk's root is formatted as.
+    pub root_fs: FileSystem,
     /// Words for the kernel's command line.
     pub kernel_params: Vec<String>,
     /// Where the products go.
@@ -92,6 +94,7 @@ pub fn plan(products: &Products<'_>, options: &Options) -> Result<Plan, DeployEr
             "Kata's shims boot Firecracker from an image only; add --root-as disk",
         ));
     }
+    options.root.admits(options.root_fs)?;
     let staged = |path: &Path| match &options.staging {
         Some(staging) => staging.join(path.strip_prefix("/").unwrap_or(path)),
         None => path.to_path_buf(),
@@ -112,7 +115,7 @@ pub fn plan(products: &Products<'_>, options: &Options) -> Result<Plan, DeployEr
             table.insert("kernel_verity_params".into(), "".into());
         }
         RootKind::Disk => {
-            let (disk, part) = products.disk(flavour, Form::Kata)?;
+            let (disk, part) = products.disk(flavour, Form::Kata, options.root_fs)?;
             take(&mut plan, "image", disk);
             table.insert("initrd".into(), "".into());
             table.insert("rootfs_type".into(), part.file_system.clone().into());
@@ -174,7 +177,8 @@ mod tests {
 
     fn layout(dir: &Path) -> Layout {
         let layout = Layout::new(dir.into(), None);
-        let names = ["vmlinuz", "vmlinux", "initrd.img", "disk-minimal-kata.img"];
+        let names =
+            ["vmlinuz", "vmlinux", "initrd.img", "disk-minimal-kata.img", "disk-minimal-kata-ext4.img"];
         for name in names {
             write_atomically(&layout.out().join(name), name.as_bytes()).unwrap();
         }
@@ -193,6 +197,8 @@ mod tests {
             entries: Vec::new(),
         };
         Manifest::update(&layout, |manifest| {
+            let ext4 = DiskPart { file_system: "ext4".into(), ..part.clone() };
+            manifest.disks.insert("disk-minimal-kata-ext4.img".into(), ext4);
             manifest.disks.insert("disk-minimal-kata.img".into(), part);
             names.iter().try_for_each(|name| manifest.add_product(&layout, name))
         })
@@ -207,6 +213,7 @@ mod tests {
             hypervisor,
             flavour: "minimal".into(),
             root,
+            root_fs: FileSystem::Erofs,
             kernel_params: vec!["agent.log=debug".into()],
             prefix: "/opt/pith".into(),
             config: "/etc/kata-containers/pith".into(),
@@ -265,6 +272,10 @@ mod tests {
         assert_eq!(table["image"].as_str(), Some("/opt/pith/disk-minimal-kata.img"));
         assert!(table["kernel_verity_params"].as_str().unwrap().starts_with("root_hash="));
         assert_eq!((table["rootfs_type"].as_str(), table["initrd"].as_str()), (Some("erofs"), Some("")));
+        let ext4 = Options { root_fs: FileSystem::Ext4, ..options };
+        let table = fragment(&plan(&Products::of(&layout), &ext4).unwrap(), "firecracker");
+        assert_eq!(table["image"].as_str(), Some("/opt/pith/disk-minimal-kata-ext4.img"));
+        assert_eq!(table["rootfs_type"].as_str(), Some("ext4"));
     }
 
     #[test]
@@ -275,6 +286,7 @@ mod tests {
         let options = options(dir.path(), Hypervisor::Firecracker, RootKind::Initrd);
         assert!(refused(&options).contains("--root-as disk"));
         let qemu = Options { hypervisor: Hypervisor::Qemu, ..options };
+        assert!(refused(&Options { root_fs: FileSystem::Ext4, ..qemu.clone() }).contains("--root-as disk"));
         let other = Options { flavour: "debug".into(), ..qemu.clone() };
         assert!(refused(&other).ends_with("image-builder initrd --flavour debug"), "{}", refused(&other));
         std::fs::write(layout.vmlinuz(), "changed").unwrap();

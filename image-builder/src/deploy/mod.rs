@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
+use crate::disk::{FileSystem, Form};
 use crate::layout::Layout;
 use crate::manifest::{DiskPart, Manifest};
 
@@ -83,6 +84,18 @@ pub enum RootKind {
     Initrd,
     /// A disk whose blocks the guest checks.
     Disk,
+}
+
+impl RootKind {
+    /// Refuses a file system for what has none.
+    fn admits(self, root_fs: FileSystem) -> Result<(), DeployError> {
+        if self == Self::Initrd && root_fs != FileSystem::default() {
+            return Err(DeployError::Impossible(
+                "an initrd has no file system to choose; add --root-as disk",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// One file to be written.
@@ -202,9 +215,17 @@ impl<'a> Products<'a> {
         self.get(self.layout.flavour_initrd(flavour), &command)
     }
 
-    fn disk(&self, flavour: &str, form: crate::disk::Form) -> Result<(PathBuf, &DiskPart), DeployError> {
-        let command = format!("image-builder disk --flavour {flavour} --form {form}");
-        let path = self.get(self.layout.disk(flavour, form), &command)?;
+    fn disk(
+        &self,
+        flavour: &str,
+        form: Form,
+        root_fs: FileSystem,
+    ) -> Result<(PathBuf, &DiskPart), DeployError> {
+        let mut command = format!("image-builder disk --flavour {flavour} --form {form}");
+        if root_fs != FileSystem::default() {
+            command += &format!(" --root-fs {root_fs}");
+        }
+        let path = self.get(self.layout.disk(flavour, form, root_fs), &command)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let part = self.manifest.disks.get(name.as_ref());
         let part = part.ok_or_else(|| DeployError::Missing { path: path.clone(), command })?;

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{DeployError, Products, RootKind};
-use crate::disk::Form;
+use crate::disk::{FileSystem, Form};
 use crate::kernel;
 
 /// Which VMM.
@@ -26,6 +26,8 @@ pub struct Options {
     pub flavour: String,
     /// What the root is in.
     pub root: RootKind,
+    /// What a disk's root is formatted as.
+    pub root_fs: FileSystem,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// Guest CPUs.
@@ -44,6 +46,7 @@ struct Files {
 }
 
 fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<Files, DeployError> {
+    options.root.admits(options.root_fs)?;
     // A VMM is seldom started from the directory that this command was.
     let absolute = |path: std::path::PathBuf| {
         let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
@@ -60,7 +63,7 @@ fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<F
             ));
         }
         RootKind::Disk => {
-            let (path, part) = products.disk(&options.flavour, Form::Gpt)?;
+            let (path, part) = products.disk(&options.flavour, Form::Gpt, options.root_fs)?;
             disk = Some(absolute(path)?);
             cmdline.push(part.cmdline.clone());
         }
@@ -141,6 +144,7 @@ mod tests {
             profile: profile.into(),
             flavour: "minimal".into(),
             root,
+            root_fs: FileSystem::Erofs,
             memory_mib: 256,
             cpus: 2,
             vsock: "/run/it's/vsock".into(),
@@ -186,5 +190,8 @@ mod tests {
         assert!(
             missing.unwrap_err().to_string().ends_with("image-builder disk --flavour minimal --form gpt")
         );
+        let ext4 = Options { root_fs: FileSystem::Ext4, ..options("kata", RootKind::Disk) };
+        let missing = firecracker(&Products::of(&layout), &ext4).unwrap_err().to_string();
+        assert!(missing.ends_with("--form gpt --root-fs ext4"), "{missing}");
     }
 }

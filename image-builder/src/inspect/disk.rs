@@ -13,6 +13,9 @@ use crate::format::label::SECTOR;
 /// What an MBR calls a partition that a GPT describes.
 const GUARD: u8 = 0xee;
 
+/// Where a superblock of ext4 has its mark.
+const EXT4_MARK: std::ops::Range<usize> = 1080..1082;
+
 /// Reads a disk; nothing when there is no table on it.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
     let Some(mbr) =
@@ -66,6 +69,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
                 entries = found;
             }
             "EROFS".to_owned()
+        } else if content.get(EXT4_MARK).is_some_and(|mark| mark == [0x53, 0xef]) {
+            "ext4 (its files are not listed)".to_owned()
         } else if content.is_empty() {
             "beyond the end of the disk".to_owned()
         } else {
