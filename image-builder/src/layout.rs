@@ -76,7 +76,8 @@ impl Layout {
         &self.out
     }
 
-    /// One file of the kernel of a profile: `vmlinuz` of the one that ships, `vmlinuz-<profile>` of others.
+    /// One file of the kernel of a profile: `vmlinuz` of the one that ships, `vmlinuz-<profile>` of others; `Image` in
+    /// place of `vmlinuz` where VMMs boot that.
     pub fn kernel_file(&self, file: &str, profile: &str) -> PathBuf {
         match profile {
             kernel::SHIPPED => self.out.join(file),

@@ -262,7 +262,7 @@ impl Manifest {
         change(&mut manifest)?;
         manifest.products.retain(|name, _| out.join(name).is_file());
         manifest.agents.retain(|name, _| out.join(name).is_file());
-        manifest.kernels.retain(|name, _| layout.kernel_file("vmlinuz", name).is_file());
+        manifest.kernels.retain(|name, _| layout.kernel_file("vmlinux", name).is_file());
         manifest.sbom = manifest.sbom.filter(|_| out.join(sbom::PRODUCT).is_file());
         manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());

@@ -14,7 +14,7 @@ use super::Global;
 /// What to do about the kernel.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Merge the fragments, verify the configuration, compile, and install vmlinuz and vmlinux.
+    /// Merge the fragments, verify the configuration, compile, and install vmlinuz (Image for aarch64) and vmlinux.
     Build(KernelArgs),
     /// Merge the fragments, verify the configuration, and show which requirements it meets; takes seconds.
     Check(CheckArgs),
@@ -133,10 +133,11 @@ impl Command {
                 });
                 global.print(&value, || {
                     format!(
-                        "Linux {}{}: vmlinuz {}, vmlinux {} in {}",
+                        "Linux {}{}: {} {}, vmlinux {} in {}",
                         built.record.release,
                         if built.cached { " from the cache" } else { "" },
-                        bytes(size("vmlinuz")),
+                        built.image(),
+                        bytes(size(built.image())),
                         bytes(size("vmlinux")),
                         layout.out().display()
                     )

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{DeployError, Products, RootKind};
 use crate::disk::{FileSystem, Form};
-use crate::kernel;
+use crate::kernel::{self, profile::Arch};
 
 /// Which VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +52,12 @@ fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<F
         let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
         Ok::<_, DeployError>(path.display().to_string())
     };
+    let of_arm = format!("{}-{}", Arch::Aarch64.image(), options.profile);
+    if products.manifest.products.contains_key(&of_arm) {
+        return Err(DeployError::Impossible(
+            "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",
+        ));
+    }
     let kernel = absolute(products.kernel("vmlinux", &options.profile)?)?;
     let mut cmdline: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let (mut initrd, mut disk) = (None, None);
@@ -128,7 +134,7 @@ mod tests {
 
     fn layout(dir: &std::path::Path) -> Layout {
         let layout = Layout::new(dir.into(), None);
-        let names = ["vmlinux", "vmlinux-sandbox", "initrd.img"];
+        let names = ["vmlinux", "vmlinux-sandbox", "vmlinux-aarch64", "Image-aarch64", "initrd.img"];
         for name in names {
             write_atomically(&layout.out().join(name), name.as_bytes()).unwrap();
         }
@@ -178,6 +184,14 @@ mod tests {
         let words: Vec<_> = words.lines().collect();
         assert!(words.contains(&"cid=3,socket=/run/it's/vsock"), "{words:?}");
         assert!(words.contains(&"console=ttyS0 quiet panic=-1 agent.log=debug"), "{words:?}");
+    }
+
+    #[test]
+    fn a_kernel_without_an_agent_starts_no_guest() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path());
+        let refused = firecracker(&Products::of(&layout), &options("aarch64", RootKind::Initrd));
+        assert!(refused.unwrap_err().to_string().contains("no agent"));
     }
 
     #[test]

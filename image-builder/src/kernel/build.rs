@@ -12,13 +12,16 @@ use crate::progress::{Progress, bytes};
 use crate::source::Tarball;
 
 use super::config::Config;
+use super::profile::Arch;
 use super::profile::Profile;
 use super::size::Sizes;
-use super::toolchain::{INSTALL, Toolchain};
+use super::toolchain::{self, INSTALL, Toolchain};
 use super::{KernelError, Record};
 
 /// Names the way of building. Part of the cache key: change it when the steps below change their outcome.
-pub(super) const RECIPE: &str = "tinyconfig+fragments, in tree, bzImage+vmlinux, strip -s, version 1";
+pub(super) fn recipe(arch: Arch) -> String {
+    format!("tinyconfig+fragments, in tree, {}+vmlinux, strip -s, version 1", arch.target())
+}
 
 /// Everything that one compilation needs.
 pub(super) struct Job<'a> {
@@ -55,30 +58,39 @@ impl Job<'_> {
             jobs => jobs,
         };
         let mut step = progress.step("compile the kernel", self.expected);
-        let make = self.make(&tree, jobs).args(["bzImage", "vmlinux"]);
+        let arch = self.profile.arch;
+        let make = self.make(&tree, jobs).args([arch.target(), "vmlinux"]);
         make.run(|line| step.advance_if(piece(line)))
             .await
             .map_err(KernelError::program("compile the kernel"))?;
         let pieces = step.count();
 
         let vmlinux = product.join("vmlinux");
-        let strip = Program::new("strip", INSTALL)
+        let strip = Program::new(&format!("{}strip", arch.prefix()), toolchain::install(arch))
             .arg("--strip-all")
             .arg("-o")
             .arg(&vmlinux)
             .arg(tree.join("vmlinux"));
         strip.run(|_| ()).await.map_err(KernelError::program("strip vmlinux"))?;
-        let pvh_entry = elf::pvh_entry(&fs::read(&vmlinux).map_err(KernelError::io("read", &vmlinux))?)?;
-        let image = format!("arch/{}/boot/bzImage", self.profile.kernel.build.arch.directory());
-        for (from, to) in [(image.as_str(), "vmlinuz"), (".config", "config"), ("System.map", "System.map")] {
+        let pvh_entry = match arch {
+            Arch::X86_64 => {
+                let vmlinux = fs::read(&vmlinux).map_err(KernelError::io("read", &vmlinux))?;
+                Some(elf::pvh_entry(&vmlinux)?)
+            }
+            Arch::Aarch64 => None,
+        };
+        let image = format!("arch/{}/boot/{}", arch.directory(), arch.target());
+        for (from, to) in
+            [(image.as_str(), arch.image()), (".config", "config"), ("System.map", "System.map")]
+        {
             let from = tree.join(from);
             fs::copy(&from, product.join(to)).map_err(KernelError::io("copy", &from))?;
         }
-        let arch = self.profile.kernel.build.arch.directory();
-        Sizes::measure(&tree, arch, &Config::parse(&config))?.write(&product)?;
+        Sizes::measure(&tree, arch.directory(), &Config::parse(&config))?.write(&product)?;
         let path = tree.join("include/config/kernel.release");
         let release = fs::read_to_string(&path).map_err(KernelError::io("read", &path))?.trim().to_string();
-        let size = fs::metadata(product.join("vmlinuz")).map_err(KernelError::io("inspect", &product))?.len();
+        let size =
+            fs::metadata(product.join(arch.image())).map_err(KernelError::io("inspect", &product))?.len();
         let record = Record {
             release,
             profile: self.profile.name.clone(),
@@ -92,7 +104,7 @@ impl Job<'_> {
         let text = serde_json::to_vec_pretty(&record)
             .map_err(|error| KernelError::io("write", &path)(error.into()))?;
         fs::write(&path, text).map_err(KernelError::io("write", &path))?;
-        step.done(&format!("{pieces} pieces, vmlinuz {}", bytes(size)));
+        step.done(&format!("{pieces} pieces, {} {}", arch.image(), bytes(size)));
         Ok(product)
     }
 
@@ -103,7 +115,8 @@ impl Job<'_> {
             .arg("--directory")
             .arg(tree)
             .arg(format!("--jobs={jobs}"))
-            .arg(format!("ARCH={}", build.arch.name()))
+            .arg(format!("ARCH={}", self.profile.arch.name()))
+            .env("CROSS_COMPILE", self.profile.arch.prefix())
             .env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970")
             .env("KBUILD_BUILD_VERSION", "1")
             .env("KBUILD_BUILD_USER", &build.user)

@@ -43,7 +43,7 @@ pub(super) async fn configure(
     let wanted = work.path().join("wanted");
     let mut text = String::new();
     // The kernel's own fragments that make `tinyconfig`; not every release and architecture has all three.
-    let of_arch = format!("arch/{}/configs/tiny.config", profile.kernel.build.arch.directory());
+    let of_arch = format!("arch/{}/configs/tiny.config", profile.arch.directory());
     for name in ["kernel/configs/tiny-base.config", "kernel/configs/tiny.config", &of_arch] {
         text.push_str(&fs::read_to_string(tree.join(name)).unwrap_or_default());
     }
@@ -55,7 +55,8 @@ pub(super) async fn configure(
             .arg("--directory")
             .arg(&tree)
             .arg(format!("O={}", work.path().display()))
-            .arg(format!("ARCH={}", profile.kernel.build.arch.name()))
+            .arg(format!("ARCH={}", profile.arch.name()))
+            .env("CROSS_COMPILE", profile.arch.prefix())
             .env("KCONFIG_ALLCONFIG", &wanted)
             .arg(target)
     };

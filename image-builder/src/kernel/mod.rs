@@ -38,7 +38,7 @@ use crate::progress::Progress;
 use crate::source::{Location, Source, SourceError, Tarball};
 
 use config::{Config, Fault};
-use profile::{DataError, Profile};
+use profile::{Arch, DataError, Profile};
 use requirement::{Missing, Requirement, Standing};
 use size::{Report, Sizes};
 use toolchain::Toolchain;
@@ -115,8 +115,10 @@ pub enum KernelError {
         profile: String,
     },
     /// The result is too large.
-    #[error("vmlinuz has {size} bytes, {} over the budget of {budget} in profile/{profile}.toml", size - budget)]
+    #[error("{image} has {size} bytes, {} over the budget of {budget} in profile/{profile}.toml", size - budget)]
     Budget {
+        /// Which file.
+        image: &'static str,
         /// The profile.
         profile: String,
         /// Its size.
@@ -212,8 +214,9 @@ pub struct Record {
     pub toolchain: Toolchain,
     /// How many pieces make reported: the next build's estimate.
     pub pieces: u64,
-    /// The physical address a VMM enters `vmlinux` at.
-    pub pvh_entry: u32,
+    /// The physical address a VMM enters `vmlinux` at; only a PC's kernel has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvh_entry: Option<u32>,
 }
 
 /// A built kernel in the cache.
@@ -225,6 +228,8 @@ pub struct Kernel {
     pub record: Record,
     /// Whether it was there before.
     pub cached: bool,
+    /// For which processor.
+    arch: Arch,
     /// The profile it was asked for by; another one that asks for the same options has the same kernel.
     profile: String,
     /// Whether the size budget holds for it, and which.
@@ -232,7 +237,9 @@ pub struct Kernel {
 }
 
 /// Files of a kernel in the cache.
-const PRODUCTS: [&str; 4] = ["vmlinuz", "vmlinux", "config", "System.map"];
+fn products(arch: Arch) -> [&'static str; 4] {
+    [arch.image(), "vmlinux", "config", "System.map"]
+}
 
 /// Merges the fragments and verifies the outcome, without compiling the kernel.
 ///
@@ -268,15 +275,16 @@ pub async fn build(
 ) -> Result<Kernel, KernelError> {
     let profile = Profile::load(dir, &options.profile)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
-    let toolchain =
-        Toolchain::detect().await.map_err(KernelError::program("ask the compiler for its version"))?;
+    let toolchain = Toolchain::detect(profile.arch)
+        .await
+        .map_err(KernelError::program("ask the compiler for its version"))?;
     let key = key(&profile, &tarball, &toolchain);
-    let (budget, name) = (profile.budget, profile.name.clone());
+    let (arch, budget, name) = (profile.arch, profile.budget, profile.name.clone());
     if let Some(dir) = cache.entry("kernel", &key).filter(|_| !options.rebuild) {
         let path = dir.join("config");
         let text = std::fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
         verified(&profile, &text)?;
-        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, profile: name, budget });
+        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, arch, profile: name, budget });
     }
     let expected =
         cache.entries("kernel").iter().find_map(|dir| read_record(dir).ok()).map(|record| record.pieces);
@@ -288,7 +296,7 @@ pub async fn build(
     if options.rebuild
         && let Some(dir) = cache.entry("kernel", &key)
     {
-        same_products(&product, &dir)?;
+        same_products(arch, &product, &dir)?;
     }
     let dir = cache.publish("kernel", &key, &product)?;
     // Still there when the entry is an older one, of the same bytes: it may lack sizes, or have them as we knew less.
@@ -296,7 +304,7 @@ pub async fn build(
     if sizes.is_file() {
         cache::install(&sizes, &dir.join(size::FILE))?;
     }
-    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, profile: name, budget })
+    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, arch, profile: name, budget })
 }
 
 /// Tells what the parts of a kernel weigh that was built before.
@@ -311,8 +319,9 @@ pub async fn size(
 ) -> Result<Report, KernelError> {
     let profile = Profile::load(dir, &options.profile)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
-    let toolchain =
-        Toolchain::detect().await.map_err(KernelError::program("ask the compiler for its version"))?;
+    let toolchain = Toolchain::detect(profile.arch)
+        .await
+        .map_err(KernelError::program("ask the compiler for its version"))?;
     let key = key(&profile, &tarball, &toolchain);
     let not_built = || KernelError::NotBuilt(profile.name.clone());
     let dir = cache.entry("kernel", &key).ok_or_else(not_built)?;
@@ -321,9 +330,9 @@ pub async fn size(
 }
 
 /// Compares two builds of the same input.
-fn same_products(new: &Path, old: &Path) -> Result<(), KernelError> {
+fn same_products(arch: Arch, new: &Path, old: &Path) -> Result<(), KernelError> {
     let mut different = Vec::new();
-    for name in PRODUCTS {
+    for name in products(arch) {
         let digest = |dir: &Path| {
             let path = dir.join(name);
             Digest::of_file(&path).map_err(KernelError::io("read", &path))
@@ -339,12 +348,12 @@ fn same_products(new: &Path, old: &Path) -> Result<(), KernelError> {
 fn key(profile: &Profile, tarball: &Tarball, toolchain: &Toolchain) -> Digest {
     let build = &profile.kernel.build;
     Digest::of_parts([
-        ("recipe", build::RECIPE.as_bytes()),
+        ("recipe", build::recipe(profile.arch).as_bytes()),
         ("source", tarball.sha256.to_string().as_bytes()),
         ("requests", profile.requests.to_config().as_bytes()),
         ("compiler", toolchain.compiler.as_bytes()),
         ("linker", toolchain.linker.as_bytes()),
-        ("arch", build.arch.name().as_bytes()),
+        ("arch", profile.arch.name().as_bytes()),
         ("user", build.user.as_bytes()),
         ("host", build.host.as_bytes()),
     ])
@@ -396,14 +405,15 @@ impl Kernel {
     /// Copies the products to where the next steps look for them, and notes them in the manifest.
     ///
     /// # Errors
-    /// [`KernelError::Budget`] before anything is copied, when vmlinuz is too large.
+    /// [`KernelError::Budget`] before anything is copied, when the image that VMMs boot is too large.
     pub fn install(&self, layout: &Layout) -> Result<(), KernelError> {
-        let path = self.dir.join("vmlinuz");
+        let image = self.arch.image();
+        let path = self.dir.join(image);
         let size = std::fs::metadata(&path).map_err(KernelError::io("inspect", &path))?.len();
         if let Some(budget) = self.budget.filter(|budget| size > *budget) {
-            return Err(KernelError::Budget { profile: self.profile.clone(), size, budget });
+            return Err(KernelError::Budget { image, profile: self.profile.clone(), size, budget });
         }
-        for name in PRODUCTS {
+        for name in products(self.arch) {
             cache::install(&self.dir.join(name), &layout.kernel_file(name, &self.profile))?;
         }
         Manifest::update(layout, |manifest| {
@@ -427,6 +437,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// The name of the image that VMMs boot, before the profile's is put behind it.
+    pub fn image(&self) -> &'static str {
+        self.arch.image()
+    }
+
     /// The profile it was asked for by.
     pub fn profile(&self) -> &str {
         &self.profile
@@ -438,6 +453,6 @@ impl Kernel {
             SHIPPED => (*file).to_string(),
             other => format!("{file}-{other}"),
         };
-        PRODUCTS.iter().map(name).collect()
+        products(self.arch).iter().map(name).collect()
     }
 }

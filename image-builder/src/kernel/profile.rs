@@ -3,6 +3,8 @@
 //!
 //! Promises that unknown keys are errors and that fragments come in a fixed order. Must never run anything.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +75,30 @@ pub enum DataError {
         /// What there is.
         known: String,
     },
+    /// A profile says that it meets a requirement of another processor.
+    #[error("{path}: meets {name:?}, which is for {theirs}, and this profile is for {ours}")]
+    OtherArch {
+        /// The profile.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+        /// The requirement's processor.
+        theirs: Arch,
+        /// The profile's.
+        ours: Arch,
+    },
+    /// A profile bounds a file that its kernel does not have.
+    #[error("{path}: the budget is for {name}, but a kernel for {arch} is bounded by {image}")]
+    Budget {
+        /// The profile.
+        path: PathBuf,
+        /// What it bounds.
+        name: String,
+        /// Its processor.
+        arch: Arch,
+        /// What it can bound.
+        image: &'static str,
+    },
     /// A fragment is wrong.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
@@ -119,7 +145,7 @@ pub struct SourceFile {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildFile {
-    /// For which processor.
+    /// For which processor, unless the profile says otherwise.
     pub arch: Arch,
     /// KBUILD_BUILD_USER.
     pub user: String,
@@ -133,6 +159,9 @@ pub enum Arch {
     /// 64-bit PC.
     #[serde(rename = "x86_64")]
     X86_64,
+    /// 64-bit Arm, by a cross-compiler.
+    #[serde(rename = "aarch64")]
+    Aarch64,
 }
 
 impl Arch {
@@ -140,6 +169,7 @@ impl Arch {
     pub fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
+            Self::Aarch64 => "arm64",
         }
     }
 
@@ -147,28 +177,58 @@ impl Arch {
     pub fn directory(self) -> &'static str {
         match self {
             Self::X86_64 => "x86",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
+    /// What the names of its compiler and binutils begin with, as in `CROSS_COMPILE=`; nothing for the host's own.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::X86_64 => "",
+            Self::Aarch64 => "aarch64-linux-gnu-",
+        }
+    }
+
+    /// The image that VMMs boot, as make calls it and as it lies in `arch/*/boot`.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "bzImage",
+            // The compressed forms are for firmware and boot loaders: VMMs on Arm take none of them.
+            Self::Aarch64 => "Image",
+        }
+    }
+
+    /// What that image is called among the products.
+    pub fn image(self) -> &'static str {
+        match self {
+            Self::X86_64 => "vmlinuz",
+            Self::Aarch64 => "Image",
         }
     }
 }
 
-/// Upper bounds in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Budget {
-    /// Of the compressed kernel.
-    vmlinuz: u64,
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        })
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProfileFile {
     description: String,
+    arch: Option<Arch>,
     fragments: Vec<PathBuf>,
     #[serde(default)]
     meets: Vec<String>,
     #[serde(default)]
     allow: Vec<String>,
-    budget: Option<Budget>,
+    /// Upper bounds in bytes, by product.
+    #[serde(default)]
+    budget: BTreeMap<String, u64>,
 }
 
 /// Everything that the data files say about one kernel.
@@ -180,17 +240,19 @@ pub struct Profile {
     pub description: String,
     /// `kernel.toml`.
     pub kernel: KernelFile,
+    /// For which processor.
+    pub arch: Arch,
     /// All options of all fragments.
     pub requests: Requests,
     /// What must not be set.
     pub forbidden: Forbidden,
-    /// All requirements there are.
+    /// All requirements there are of kernels for this processor.
     pub requirements: Vec<Requirement>,
     /// The names of those that this profile promises to meet.
     pub meets: Vec<String>,
     /// How many fragments there are.
     pub fragments: usize,
-    /// How many bytes the compressed kernel may have, if there is a bound.
+    /// How many bytes the image that VMMs boot may have, if there is a bound.
     pub budget: Option<u64>,
 }
 
@@ -200,7 +262,7 @@ impl Profile {
     /// # Errors
     /// The first file that is missing or wrong.
     pub fn load(dir: &Path, name: &str) -> Result<Self, DataError> {
-        let kernel = read_toml(&dir.join("kernel.toml"))?;
+        let kernel: KernelFile = read_toml(&dir.join("kernel.toml"))?;
         let path = dir.join("profile").join(format!("{name}.toml"));
         if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
             return Err(DataError::NoProfile {
@@ -211,12 +273,21 @@ impl Profile {
         let file: ProfileFile = read_toml(&path)?;
         let list = dir.join("forbid.toml");
         let forbidden = Forbidden::parse(&list, &read(&list)?)?.allowing(&path, &file.allow)?;
-        let requirements = Requirement::load_all(dir)?;
+        let arch = file.arch.unwrap_or(kernel.build.arch);
+        let (requirements, others): (Vec<_>, Vec<_>) =
+            Requirement::load_all(dir)?.into_iter().partition(|list| list.arch.is_none_or(|of| of == arch));
+        let met = others.iter().find(|list| file.meets.contains(&list.name));
+        if let Some((name, theirs)) = met.and_then(|list| Some((list.name.clone(), list.arch?))) {
+            return Err(DataError::OtherArch { path, name, theirs, ours: arch });
+        }
         if let Some(name) =
             file.meets.iter().find(|name| requirements.iter().all(|known| known.name != **name))
         {
             let known: Vec<_> = requirements.iter().map(|known| known.name.as_str()).collect();
             return Err(DataError::NoRequirement { path, name: name.clone(), known: known.join(", ") });
+        }
+        if let Some(name) = file.budget.keys().find(|name| *name != arch.image()) {
+            return Err(DataError::Budget { path, name: name.clone(), arch, image: arch.image() });
         }
         let mut requests = Vec::new();
         let mut fragments = 0;
@@ -231,12 +302,13 @@ impl Profile {
             name: name.to_string(),
             description: file.description,
             kernel,
+            arch,
             requests: Requests::merge(requests)?,
             forbidden,
             requirements,
             meets: file.meets,
             fragments,
-            budget: file.budget.map(|budget| budget.vmlinuz),
+            budget: file.budget.get(arch.image()).copied(),
         })
     }
 
@@ -354,6 +426,7 @@ mod tests {
             ("kata", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"][..]),
             ("debug", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"]),
             ("sandbox", &["qemu-microvm", "firecracker"]),
+            ("aarch64", &["qemu-virt", "cloud-hypervisor-aarch64", "firecracker-aarch64"]),
         ] {
             let meets = Profile::load(&shipped(), name).unwrap().meets;
             for machine in machines {
@@ -403,5 +476,40 @@ mod tests {
         write("profile/a.toml", "description=''\nfragments=['base']\nmeets=['vmm']\n");
         let profile = Profile::load(dir.path(), "a").unwrap();
         assert_eq!(profile.promised().map(|list| list.name.as_str()).collect::<Vec<_>>(), ["vmm"]);
+    }
+
+    #[test]
+    fn a_profile_can_be_for_another_processor_and_meets_no_list_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let list =
+            |arch: &str| format!("description='d'\n{arch}[[require]]\noptions=['CONFIG_B']\nwhy='w'\n");
+        write("kernel.toml", "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n");
+        write("forbid.toml", "");
+        write("base/b.conf", "# why: w\n# needed-by: n\nCONFIG_B=y\n");
+        write("requirement/pc.toml", &list("arch='x86_64'\n"));
+        write("requirement/arm.toml", &list("arch='aarch64'\n"));
+        write("requirement/any.toml", &list(""));
+        write("profile/a.toml", "description=''\nfragments=['base']\nmeets=['any', 'pc']\n");
+        write("profile/b.toml", "description=''\narch='aarch64'\nfragments=['base']\nmeets=['any', 'arm']\n");
+        for (name, arch, lists) in [("a", Arch::X86_64, ["any", "pc"]), ("b", Arch::Aarch64, ["any", "arm"])]
+        {
+            let profile = Profile::load(dir.path(), name).unwrap();
+            assert_eq!(profile.arch, arch);
+            assert_eq!(profile.requirements.iter().map(|list| &*list.name).collect::<Vec<_>>(), lists);
+        }
+        write("profile/b.toml", "description=''\narch='aarch64'\nfragments=['base']\nmeets=['pc']\n");
+        let error = Profile::load(dir.path(), "b").unwrap_err().to_string();
+        assert!(
+            error.ends_with("meets \"pc\", which is for x86_64, and this profile is for aarch64"),
+            "{error}"
+        );
+        write("profile/b.toml", "description=''\narch='aarch64'\nfragments=['base']\n[budget]\nvmlinuz=1\n");
+        let error = Profile::load(dir.path(), "b").unwrap_err().to_string();
+        assert!(error.ends_with("is for vmlinuz, but a kernel for aarch64 is bounded by Image"), "{error}");
     }
 }

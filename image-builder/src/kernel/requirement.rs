@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::fragment::{self, Value};
-use super::profile::{DataError, read};
+use super::profile::{Arch, DataError, read};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     description: String,
+    arch: Option<Arch>,
     #[serde(default)]
     require: Vec<Group>,
 }
@@ -37,6 +38,8 @@ pub struct Requirement {
     pub name: String,
     /// One sentence about who requires it.
     pub description: String,
+    /// The processor whose kernels it is for; none for all.
+    pub arch: Option<Arch>,
     /// The file, for messages.
     path: PathBuf,
     groups: Vec<Group>,
@@ -48,7 +51,7 @@ impl Requirement {
     /// # Errors
     /// When the text is not TOML of the expected shape, or does not say why or what.
     pub fn parse(path: &Path, text: &str) -> Result<Self, DataError> {
-        let File { description, require: groups } =
+        let File { description, arch, require: groups } =
             toml::from_str(text).map_err(|source| DataError::toml(path, source))?;
         let wrong = |reason: String| DataError::Requirement { path: path.to_path_buf(), reason };
         if groups.is_empty() {
@@ -69,7 +72,7 @@ impl Requirement {
             }
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, description, path: path.to_path_buf(), groups })
+        Ok(Self { name, description, arch, path: path.to_path_buf(), groups })
     }
 
     /// Reads every list below `dir`, the `kernel-config` directory, in order of name.

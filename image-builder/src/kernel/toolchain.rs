@@ -1,7 +1,7 @@
 //! The compiler and linker of this host, by what they say of themselves.
 //!
 //! Their versions are part of a kernel's cache key: another compiler makes another kernel. Must never choose a
-//! compiler; that is make's business, and PATH's.
+//! compiler beyond its architecture; that is make's business, and PATH's.
 
 use std::fmt;
 
@@ -9,9 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::{Program, ProgramError};
 
+use super::profile::Arch;
+
 /// What to install when a build tool is missing.
 pub(crate) const INSTALL: &str =
     "install gcc, make, binutils, flex, bison, bc, libelf-dev, xz-utils and zstd";
+
+/// What to install when a tool of an architecture is missing.
+pub(super) fn install(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => INSTALL,
+        Arch::Aarch64 => {
+            "install the cross-compiler: apt-get install gcc-aarch64-linux-gnu, or run make setup"
+        }
+    }
+}
 
 /// First lines of the tools' `--version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,22 +42,46 @@ impl fmt::Display for Toolchain {
 }
 
 /// What else the build runs; some of it only after minutes, so their absence is better found out before.
-const OTHERS: [&str; 6] = ["make", "flex", "bison", "bc", "strip", "zstd"];
+const OTHERS: [&str; 5] = ["make", "flex", "bison", "bc", "zstd"];
 
 impl Toolchain {
-    /// Asks the compiler and the linker, and makes sure that the other tools are there.
+    /// Asks the compiler and the linker for `arch`, and makes sure that the other tools are there.
     ///
     /// # Errors
     /// When one of them is missing.
-    pub async fn detect() -> Result<Self, ProgramError> {
+    pub async fn detect(arch: Arch) -> Result<Self, ProgramError> {
         for name in OTHERS {
-            version(name).await?;
+            version(name, INSTALL).await?;
         }
-        Ok(Self { compiler: version("gcc").await?, linker: version("ld").await? })
+        // The build has programs of its own that run here.
+        version("gcc", INSTALL).await?;
+        let hint = install(arch);
+        let of_arch = |name: &str| format!("{}{name}", arch.prefix());
+        version(&of_arch("strip"), hint).await?;
+        Ok(Self {
+            compiler: version(&of_arch("gcc"), hint).await?,
+            linker: version(&of_arch("ld"), hint).await?,
+        })
     }
 }
 
-async fn version(name: &str) -> Result<String, ProgramError> {
-    let lines = Program::new(name, INSTALL).arg("--version").lines().await?;
+async fn version(name: &str, hint: &str) -> Result<String, ProgramError> {
+    let lines = Program::new(name, hint).arg("--version").lines().await?;
     Ok(lines.into_iter().next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_cross_compiler_is_named_with_its_package() {
+        let name = format!("{}no-such-tool", Arch::Aarch64.prefix());
+        let error = version(&name, install(Arch::Aarch64)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&name) && text.contains("apt-get install gcc-aarch64-linux-gnu"), "{text}");
+        assert!(error.source().is_some());
+    }
 }

@@ -166,7 +166,7 @@ fn initrd_name(flavour: &str) -> String {
 fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &KernelPart) {
     let version = part.release.split('-').next().unwrap_or(&part.release);
     let source = document.linux(version, &part.source, part.source_sha256);
-    for file in ["vmlinuz", "vmlinux"] {
+    for file in ["vmlinuz", "Image", "vmlinux"] {
         let name = match profile {
             crate::kernel::SHIPPED => file.to_owned(),
             other => format!("{file}-{other}"),
