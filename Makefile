@@ -29,8 +29,9 @@ programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static,
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
 
-images: flavours ## Build all that a VM can boot: both kernels that ship, every flavour as initrd and as disks
+images: flavours ## Build all that a VM can boot: the kernels that ship, every flavour as initrd and as disks
 	@$(BUILDER) kernel build --profile sandbox
+	@$(BUILDER) kernel build --profile aarch64
 	@$(BUILDER) disk --all
 	@$(BUILDER) uki --all
 	@$(BUILDER) sbom

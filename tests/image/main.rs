@@ -1,5 +1,6 @@
 //! What image-builder makes: the same bytes when built twice, within its budgets, and bootable in every form.
 
+mod aarch64;
 mod bootchart;
 mod disks;
 mod kernels;

@@ -1,0 +1,154 @@
+//! The kernel for 64-bit Arm, booted under emulation. There is no agent for that processor to boot with, since the
+//! toolchain has Rust's library for x86_64 alone; so a program of a few lines stands in for it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use image_builder::format::cpio;
+use image_builder::manifest::{KernelPart, Manifest};
+use image_builder::tree::{Kind, Node, Tree, TreePath};
+
+use crate::layout;
+
+const PROFILE: &str = "aarch64";
+const COMPILER: &str = "aarch64-linux-gnu-gcc";
+const QEMU: &str = "qemu-system-aarch64";
+
+/// How long a guest may take from power-on to power-off: seconds by itself, many times that beside compilers.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+fn image() -> Result<PathBuf> {
+    let path = layout().kernel_file("Image", PROFILE);
+    ensure!(path.is_file(), "{} is missing: run `make images`", path.display());
+    Ok(path)
+}
+
+fn part() -> Result<KernelPart> {
+    let part = Manifest::read(&layout()).kernels.remove(PROFILE);
+    part.context("the manifest has no aarch64 kernel: run `make images`")
+}
+
+/// Runs a tool that `make setup` installs.
+fn tool(command: &mut Command) -> Result<Child> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.spawn().with_context(|| format!("{name} is missing: run `make setup`"))
+}
+
+/// An initramfs with the program that stands in for the agent.
+fn initramfs(directory: &Path) -> Result<Vec<u8>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/aarch64-init.c");
+    let program = directory.join("init");
+    let mut compiler = Command::new(COMPILER);
+    compiler.args(["-Wall", "-Werror", "-O2", "-ffreestanding", "-nostdlib", "-static", "-o"]);
+    let status = tool(compiler.arg(&program).arg(&source))?.wait()?;
+    ensure!(status.success(), "{COMPILER} failed on {}", source.display());
+    let mut tree = Tree::default();
+    tree.insert(TreePath::parse("/init")?, Node::new(0o755, Kind::File(std::fs::read(&program)?)))?;
+    // The kernel opens it for the first program.
+    let console = Kind::Character { major: 5, minor: 1 };
+    tree.insert(TreePath::parse("/dev/console")?, Node::new(0o600, console))?;
+    Ok(cpio::archive(&tree, 0)?)
+}
+
+/// Ends a VMM that outlives its test.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Boots the kernel with these arguments of QEMU's beside, until the machine is off. Answers how QEMU ended, and the serial
+/// console.
+fn boot(directory: &Path, machine: &str, words: &str, more: &[&str]) -> Result<(ExitStatus, String)> {
+    let (console, errors) = (directory.join("console"), directory.join("errors"));
+    let image = image()?;
+    let mut command = Command::new(QEMU);
+    command
+        .args(["-machine", machine, "-cpu", "cortex-a57", "-accel", "tcg", "-smp", "2", "-m", "256"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .arg("-kernel")
+        .arg(&image)
+        .args(["-append", &format!("console=ttyAMA0 {words}")])
+        .args(more)
+        .stderr(File::create(&errors)?);
+    let mut vmm = Machine(tool(&mut command)?);
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = vmm.0.try_wait()? {
+            break status;
+        }
+        if begin.elapsed() > PATIENCE {
+            let said = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
+            bail!("the machine is still on after {PATIENCE:?}; its console:\n{said}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    println!("{machine}: off after {:?}", begin.elapsed());
+    let errors = std::fs::read_to_string(&errors)?;
+    ensure!(errors.is_empty(), "{QEMU}: {errors}");
+    Ok((status, String::from_utf8_lossy(&std::fs::read(&console)?).into_owned()))
+}
+
+#[test]
+fn the_aarch64_kernel_is_in_the_manifest_with_its_compiler() -> Result<()> {
+    let part = part()?;
+    assert!(part.toolchain.compiler.starts_with(COMPILER), "{}", part.toolchain.compiler);
+    let size = image()?.metadata()?.len();
+    println!("Image: {size} bytes");
+    assert_eq!(Manifest::read(&layout()).products["Image-aarch64"].size, size);
+    Ok(())
+}
+
+#[test]
+fn the_aarch64_kernel_starts_a_program_and_powers_off() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let initrd = directory.path().join("initrd");
+    std::fs::write(&initrd, initramfs(directory.path())?)?;
+    let disk = directory.path().join("disk");
+    File::create(&disk)?.set_len(1 << 20)?;
+    let initrd = initrd.display().to_string();
+    let drive = |id: &str| format!("if=none,format=raw,read-only=on,id={id},file={}", disk.display());
+    let release = part()?.release;
+    // Both versions of the interrupt controller; a disk on each of the two transports.
+    for machine in ["virt,gic-version=2", "virt,gic-version=3"] {
+        let (bus, slot) = (drive("bus"), drive("slot"));
+        let more = [
+            ["-initrd", &initrd],
+            ["-drive", &bus],
+            ["-device", "virtio-blk-pci,drive=bus"],
+            ["-drive", &slot],
+            ["-device", "virtio-blk-device,drive=slot"],
+        ];
+        let (status, console) = boot(directory.path(), machine, "", more.as_flattened())?;
+        for expected in [
+            format!("init: Linux {release} on aarch64"),
+            "psci: PSCIv".to_string(),
+            "smp: Brought up 1 node, 2 CPUs".to_string(),
+            "rtc-pl031".to_string(),
+            "[vda]".to_string(),
+            "[vdb]".to_string(),
+            "reboot: Power down".to_string(),
+        ] {
+            ensure!(console.contains(&expected), "{machine}: {expected:?} is not on the console:\n{console}");
+        }
+        ensure!(status.success() && !console.contains("still there"), "{machine}: {status}\n{console}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_aarch64_kernel_without_a_root_panics_and_ends_the_machine() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (_, console) = boot(directory.path(), "virt", "", &[])?;
+    ensure!(console.contains("VFS: Unable to mount root fs"), "{console}");
+    Ok(())
+}
