@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use image_builder::bootchart;
-use image_builder::kernel;
+use image_builder::kernel::{
+    self,
+    profile::{Arch, Profile},
+};
 use image_builder::vm::{Accel, Machine, VmConfig};
 
 use super::Global;
@@ -37,6 +40,12 @@ impl BootchartArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
+        let arch = Profile::load(&layout.kernel_config(), &self.profile)?.arch;
+        ensure!(
+            arch == Arch::X86_64,
+            "the kernel of the profile `{}` is for {arch}, and there is no agent for that processor; take another profile",
+            self.profile
+        );
         let directory = tempfile::tempdir().context("cannot make a directory for the machine")?;
         let kernel = layout.kernel_file("vmlinux", &self.profile);
         let initrd = layout.flavour_initrd(&self.flavour);
