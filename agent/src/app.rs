@@ -29,7 +29,7 @@ use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
 use crate::guest::modules::{self, Loaded};
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
 use crate::process::command::Commands;
@@ -371,7 +371,7 @@ async fn serve(
         }
     });
     if init::is_pid1()
-        && let Err(error) = agent.network.loopback_up().await
+        && let Err(error) = network::loopback_up()
     {
         tracing::error!(error = %chain(&error), "the loopback interface is down");
     }

@@ -146,11 +146,6 @@ pub(super) async fn names(session: &Session) -> Result<Vec<(u32, String)>, Netwo
     Ok(links(session).await?.into_iter().map(|link| (link.index, link.name)).collect())
 }
 
-pub(super) async fn up(session: &Session, name: &str) -> Result<(), NetworkError> {
-    let index = index_of(session, name).await?;
-    change(session, at(index).up(), || format!("bring link {name} up")).await
-}
-
 fn at(index: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index)
 }

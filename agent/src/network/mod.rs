@@ -17,9 +17,11 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -31,6 +33,7 @@ pub use self::neighbour::Neighbour;
 pub use self::route::{Route, Source};
 pub use crate::device::pci::PciPath;
 use crate::device::watch::DeviceWatch;
+use crate::sys;
 
 /// The network of the guest. Clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -110,14 +113,22 @@ impl Network {
         }))
         .await
     }
+}
 
-    /// Brings `lo` up; the kernel gives it its addresses.
-    ///
-    /// # Errors
-    /// When there is none, or the kernel refuses.
-    pub async fn loopback_up(&self) -> Result<(), NetworkError> {
-        link::up(&Session::open()?, "lo").await
-    }
+/// Brings `lo` up; the kernel gives it its addresses. By ioctl: nothing waits for the netlink code to be read in before the
+/// guest is ready.
+///
+/// # Errors
+/// When there is none, or the kernel refuses.
+pub fn loopback_up() -> Result<(), NetworkError> {
+    bring_up("lo")
+}
+
+fn bring_up(name: &str) -> Result<(), NetworkError> {
+    rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(Into::into)
+        .and_then(|socket| sys::link::up(socket.as_fd(), name))
+        .map_err(|source| NetworkError::Kernel { operation: format!("bring link {name} up"), source })
 }
 
 async fn finish<T>(task: JoinHandle<Result<T, NetworkError>>) -> Result<T, NetworkError> {

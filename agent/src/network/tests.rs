@@ -30,7 +30,7 @@ async fn add_link(name: &str, hardware: &str) {
     let peer = format!("peer-{name}");
     let message = LinkVeth::new(name, &peer).address(address.as_bytes().to_vec()).build();
     session.handle.link().add(message).execute().await.unwrap();
-    link::up(&session, &peer).await.unwrap();
+    bring_up(&peer).unwrap();
 }
 
 async fn by_name(network: &Network, name: &str) -> Interface {
@@ -60,7 +60,7 @@ fn loopback_comes_up_with_its_address() {
     in_namespace(|| async {
         let network = network();
         assert_eq!(by_name(&network, "lo").await.raw_flags & UP, 0);
-        network.loopback_up().await.unwrap();
+        loopback_up().unwrap();
         let lo = by_name(&network, "lo").await;
         assert_eq!(lo.raw_flags & UP, UP);
         assert!(addresses(&lo).contains(&"127.0.0.1/8".to_owned()), "{lo:?}");

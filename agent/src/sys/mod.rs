@@ -4,5 +4,6 @@
 pub(crate) mod clock;
 pub(crate) mod device_mapper;
 pub(crate) mod ext4;
+pub(crate) mod link;
 pub(crate) mod random;
 pub(crate) mod swap;
