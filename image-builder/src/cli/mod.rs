@@ -76,9 +76,9 @@ enum Command {
     Push(artifact::PushArgs),
     /// Fetch what was pushed into the product directory, verified by digest.
     Pull(artifact::PullArgs),
-    /// Show what is in an initrd or a disk, with sizes.
+    /// Show what is in an initrd, a disk or a unified kernel image, with sizes.
     Inspect(inspect::InspectArgs),
-    /// Show what takes the room in an initrd or a disk, also as a treemap.
+    /// Show what takes the room in an initrd, a disk or a unified kernel image, also as a treemap.
     Size(size::SizeArgs),
     /// Boot a guest and show where the time goes, also as a picture.
     Bootchart(bootchart::BootchartArgs),

@@ -77,5 +77,5 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
             "data of another kind (hashes have no mark)".to_owned()
         };
     }
-    Ok(Some(Inspection { kind, size: bytes.len() as u64, unpacked: None, partitions, entries }))
+    Ok(Some(Inspection { kind, size: bytes.len() as u64, partitions, entries, ..Inspection::default() }))
 }

@@ -1,13 +1,14 @@
 //! What is in an image, read from the image itself and not from what its manifest says.
 //!
-//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS. Promises that
-//! damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
+//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS, unified kernel
+//! images. Promises that damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
 //! anything.
 
 mod disk;
 mod erofs;
 mod initrd;
 mod show;
+mod uki;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub enum InspectError {
     },
     /// It is of no kind that is known.
     #[error(
-        "{0} is neither a cpio archive, compressed or not, nor a disk with partitions, nor an EROFS file system"
+        "{0} is neither a cpio archive, compressed or not, nor a disk with partitions, an EROFS file system or a unified kernel image"
     )]
     Unknown(PathBuf),
     /// It is damaged.
@@ -62,7 +63,7 @@ struct Damage {
 }
 
 /// What an image is, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// What it is, in a few words.
     pub kind: String,
@@ -74,6 +75,9 @@ pub struct Inspection {
     /// Partitions of a disk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<Partition>,
+    /// Sections of a unified kernel image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
     /// The entries of the root file system, sorted by path.
     pub entries: Vec<Entry>,
 }
@@ -91,6 +95,20 @@ pub struct Partition {
     pub name: String,
     /// What is on it, as far as that can be told.
     pub content: String,
+}
+
+/// A section of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Section {
+    /// Its name.
+    pub name: String,
+    /// Its first byte in the file.
+    pub start: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it says, if it is one of words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// An entry of a file system.
@@ -119,6 +137,9 @@ const SYMLINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 const BLOCK: u32 = 0o060_000;
 
+/// Where a kernel for PCs has its mark (the kernel's boot protocol).
+const KERNEL_MARK: std::ops::Range<usize> = 0x202..0x206;
+
 /// Reads an image.
 ///
 /// # Errors
@@ -127,21 +148,22 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let bytes =
         std::fs::read(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
     let damaged = |Damage { what, offset }| InspectError::Damaged { path: path.to_path_buf(), what, offset };
-    let size = bytes.len() as u64;
+    let mut found = Inspection { size: bytes.len() as u64, ..Inspection::default() };
     if erofs::is(&bytes) {
-        let entries = erofs::read(&bytes).map_err(damaged)?;
-        return Ok(Inspection {
-            kind: "EROFS".into(),
-            size,
-            unpacked: None,
-            partitions: Vec::new(),
-            entries,
-        });
-    }
-    if let Some(found) = disk::read(&bytes).map_err(damaged)? {
+        found.kind = "EROFS".to_owned();
+        found.entries = erofs::read(&bytes).map_err(damaged)?;
         return Ok(found);
     }
-    let (format, archive) = initrd::unpack(&bytes).map_err(|(format, source)| InspectError::Unpack {
+    // The heads of programs and kernels would do for an MBR.
+    let unified = uki::read(&bytes);
+    if unified.is_none()
+        && bytes.get(KERNEL_MARK).is_none_or(|mark| mark != b"HdrS")
+        && let Some(found) = disk::read(&bytes).map_err(damaged)?
+    {
+        return Ok(found);
+    }
+    let archive = unified.as_ref().map_or(&bytes[..], |(_, archive)| archive);
+    let (format, archive) = initrd::unpack(archive).map_err(|(format, source)| InspectError::Unpack {
         path: path.to_path_buf(),
         format,
         source,
@@ -149,13 +171,17 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     if !initrd::is(&archive) {
         return Err(InspectError::Unknown(path.to_path_buf()));
     }
-    let entries = initrd::read(&archive).map_err(damaged)?;
-    let unpacked = (format != "none").then_some(archive.len() as u64);
-    let kind = match unpacked {
-        Some(_) => format!("initrd ({format})"),
-        None => "initrd (not compressed)".to_owned(),
-    };
-    Ok(Inspection { kind, size, unpacked, partitions: Vec::new(), entries })
+    found.entries = initrd::read(&archive).map_err(damaged)?;
+    let kind =
+        if format == "none" { "initrd (not compressed)".to_owned() } else { format!("initrd ({format})") };
+    if let Some((sections, _)) = unified {
+        found.kind = format!("unified kernel image with {kind}");
+        found.sections = sections;
+    } else {
+        found.kind = kind;
+        found.unpacked = (format != "none").then_some(archive.len() as u64);
+    }
+    Ok(found)
 }
 
 /// A little-endian number, if the bytes reach that far.
@@ -170,6 +196,7 @@ mod tests {
     use super::*;
     use crate::format::compress::{Compression, compress};
     use crate::format::cpio::{self, tests::sample};
+    use crate::format::pe;
     use crate::image::root_file_system;
 
     /// What a reader must see of the sample tree.
@@ -219,8 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unified_image_shows_its_sections_and_the_tree_of_its_initrd() {
+        let archive = compress(&cpio::archive(&sample(), 0).unwrap(), Compression::Zstd).unwrap();
+        let parts: [(&str, &[u8]); 3] =
+            [(".cmdline", b"quiet\0"), (".linux", b"a kernel"), (".initrd", &archive)];
+        let found = written(&pe::with_sections(&pe::tests::tiny(), &parts).unwrap()).unwrap();
+        assert_eq!(found.kind, "unified kernel image with initrd (zstd)");
+        assert_eq!(brief(&found), expected());
+        let seen: Vec<_> =
+            found.sections.iter().map(|s| (s.name.as_str(), s.size, s.text.as_deref())).collect();
+        let initrd = (".initrd", archive.len() as u64, None);
+        assert_eq!(seen[seen.len() - 3..], [(".cmdline", 6, Some("quiet")), (".linux", 8, None), initrd]);
+    }
+
+    #[test]
     fn what_is_something_else_is_refused() {
-        for bytes in [&b""[..], b"hello", &[0; 8192]] {
+        let mut kernel = [1; 8192];
+        kernel[510..512].copy_from_slice(&[0x55, 0xaa]);
+        kernel[KERNEL_MARK].copy_from_slice(b"HdrS");
+        for bytes in [&b""[..], b"hello", &[0; 8192], &kernel] {
             assert!(matches!(written(bytes), Err(InspectError::Unknown(_))));
         }
         assert!(matches!(
@@ -235,7 +279,10 @@ mod tests {
         /// A byte anywhere may be anything: the reader answers, and stays within the image.
         #[test]
         fn damage_is_survived(at in 0usize..40_000, value: u8) {
-            for mut bytes in [root_file_system(&sample(), 0, [1; 16]).unwrap(), cpio::archive(&sample(), 0).unwrap()] {
+            let archive = cpio::archive(&sample(), 0).unwrap();
+            let parts: [(&str, &[u8]); 2] = [(".linux", b"a kernel"), (".initrd", &archive)];
+            let unified = pe::with_sections(&pe::tests::tiny(), &parts).unwrap();
+            for mut bytes in [root_file_system(&sample(), 0, [1; 16]).unwrap(), archive, unified] {
                 let at = at % bytes.len();
                 bytes[at] = value;
                 let _answer = written(&bytes);

@@ -22,6 +22,12 @@ pub fn tree(inspection: &Inspection, depth: Option<usize>) -> String {
             partition.content
         );
     }
+    for section in &inspection.sections {
+        text += &format!("\n{:<9} {:>10} at byte {}", section.name, bytes(section.size), section.start);
+        for line in section.text.iter().flat_map(|text| text.lines()) {
+            text += &format!("\n          {line}");
+        }
+    }
     let sizes = sizes(&inspection.entries);
     let mut entries: Vec<&Entry> = inspection.entries.iter().collect();
     // By parts, so that what is in `a` comes before `a-b`.
@@ -80,7 +86,6 @@ mod tests {
             kind: "initrd (zstd)".into(),
             size: 10,
             unpacked: Some(2000),
-            partitions: Vec::new(),
             entries: vec![
                 entry("/a", 0o040_755, 0),
                 entry("/a/b", 0o040_700, 0),
@@ -88,6 +93,7 @@ mod tests {
                 entry("/a-b", 0o100_644, 1),
                 entry("/a/d", 0o104_755, 5),
             ],
+            ..Inspection::default()
         };
         let whole = tree(&inspection, None);
         assert_eq!(
