@@ -176,9 +176,12 @@ async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Res
         parts.push(("file system", root_fs.to_string().into_bytes()));
     }
     let identity = Digest::of_parts(parts.iter().map(|(name, value)| (*name, &value[..])));
-    let root = match root_fs {
-        FileSystem::Erofs => image::root_file_system(&tree, epoch, identity.uuid())?,
-        FileSystem::Ext4 => ext4::root_file_system(&tree, epoch, identity.uuid()).await?,
+    let (root, formatted_by) = match root_fs {
+        FileSystem::Erofs => (image::root_file_system(&tree, epoch, identity.uuid())?, None),
+        FileSystem::Ext4 => {
+            let root = ext4::root_file_system(&tree, epoch, identity.uuid()).await?;
+            (root, Some(ext4::version().await?))
+        }
     };
     let (size, budget) = (root.len() as u64, recipe.disk_budget());
     if let Some(budget) = budget.filter(|budget| size > *budget) {
@@ -192,6 +195,7 @@ async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Res
         recipe_sha256: recipe.digest(),
         form: form.to_string(),
         file_system: root_fs.to_string(),
+        formatted_by,
         source_date_epoch: epoch,
         partitions,
         verity: hashed.as_ref().map(|(parameters, _)| parameters.clone()),

@@ -120,6 +120,15 @@ pub async fn root_file_system(tree: &Tree, time: u32, uuid: [u8; 16]) -> Result<
     fs::read(&image).map_err(Ext4Error::io("read", &image))
 }
 
+/// Which e2fsprogs this is: others may give other bytes.
+///
+/// # Errors
+/// When mke2fs is missing or fails.
+pub async fn version() -> Result<String, Ext4Error> {
+    let said = program("mke2fs", &std::env::temp_dir(), 0).args(["-V"]).lines().await?;
+    Ok(said.into_iter().next().unwrap_or_default())
+}
+
 /// A program of e2fsprogs, to be run in `directory`.
 fn program(name: &str, directory: &Path, time: u32) -> Program {
     // Debian has them where only root's PATH leads.
@@ -277,6 +286,14 @@ mod tests {
             add(&format!("/many/{}-{number}", "n".repeat(90)), file(b"m"));
         }
         tree
+    }
+
+    #[tokio::test]
+    async fn the_version_is_told() {
+        if is_installed() {
+            let version = version().await.unwrap();
+            assert!(version.starts_with("mke2fs 1."), "{version}");
+        }
     }
 
     async fn packed(tree: &Tree, time: u32) -> tempfile::NamedTempFile {

@@ -166,6 +166,9 @@ pub struct DiskPart {
     pub form: String,
     /// What its root is formatted as.
     pub file_system: String,
+    /// The program that formatted it, with its version, where that is not image-builder itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formatted_by: Option<String>,
     /// The modification time of every entry, in seconds since 1970.
     pub source_date_epoch: u32,
     /// Its partitions, in the order of the table.

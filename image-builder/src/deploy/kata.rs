@@ -188,6 +188,7 @@ mod tests {
             recipe_sha256: Digest::of(b""),
             form: "kata".into(),
             file_system: "erofs".into(),
+            formatted_by: None,
             source_date_epoch: 0,
             partitions: Vec::new(),
             kernel_verity_params: Some(parameters.to_string()),
