@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::Args;
 use image_builder::bootchart;
-use image_builder::kernel::{
-    self,
-    profile::{Arch, Profile},
-};
+use image_builder::kernel::{self, arch::Arch, profile::Profile};
 use image_builder::vm::{Accel, Machine, VmConfig};
 
 use super::Global;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{DeployError, Products, RootKind};
 use crate::disk::{FileSystem, Form};
-use crate::kernel::{self, profile::Arch};
+use crate::kernel::{self, arch::Arch};
 
 /// Which VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

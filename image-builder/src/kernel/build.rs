@@ -11,8 +11,8 @@ use crate::program::Program;
 use crate::progress::{Progress, bytes};
 use crate::source::Tarball;
 
+use super::arch::Arch;
 use super::config::Config;
-use super::profile::Arch;
 use super::profile::Profile;
 use super::size::Sizes;
 use super::toolchain::{self, INSTALL, Toolchain};

@@ -12,6 +12,7 @@
 //! Promises: a kernel in the cache is complete, has every requested option and no forbidden one; the same source,
 //! requests and tools give the same bytes. Must never build in the source tree or leave a half-built one behind.
 
+pub mod arch;
 mod build;
 pub mod config;
 pub mod forbid;
@@ -37,8 +38,9 @@ use crate::program::ProgramError;
 use crate::progress::Progress;
 use crate::source::{Location, Source, SourceError, Tarball};
 
+use arch::Arch;
 use config::{Config, Fault};
-use profile::{Arch, DataError, Profile};
+use profile::{DataError, Profile};
 use requirement::{Missing, Requirement, Standing};
 use size::{Report, Sizes};
 use toolchain::Toolchain;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::arch::Arch;
 use super::config::Config;
 use super::fragment::{self, Value};
-use super::profile::{Arch, DataError, read};
+use super::profile::{DataError, read};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

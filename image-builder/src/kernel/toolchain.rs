@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::{Program, ProgramError};
 
-use super::profile::Arch;
+use super::arch::Arch;
 
 /// What to install when a build tool is missing.
 pub(crate) const INSTALL: &str =
