@@ -260,7 +260,7 @@ fn blocks(tree: &Tree) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use super::*;
@@ -311,7 +311,7 @@ mod tests {
     }
 
     /// Says so when the tests below can have nothing to look at.
-    fn is_installed() -> bool {
+    pub(crate) fn is_installed() -> bool {
         let found = ["/usr/sbin/mke2fs", "/sbin/mke2fs"].iter().any(|path| Path::new(path).exists());
         if !found {
             eprintln!("skipped: mke2fs (package e2fsprogs) is not installed");

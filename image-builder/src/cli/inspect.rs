@@ -10,7 +10,7 @@ use super::Global;
 /// `image-builder inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// An initrd in any compression, a disk with an MBR or a GPT, an EROFS file system, or a unified kernel image.
+    /// An initrd in any compression, a disk with an MBR or a GPT, an EROFS or ext4 file system, or a unified kernel image.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Show so many levels of directories only.

@@ -12,7 +12,7 @@ use super::Global;
 /// `image-builder size`.
 #[derive(Debug, Args)]
 pub(crate) struct SizeArgs {
-    /// An initrd, a disk, an EROFS file system or a unified kernel image [default: OUT/initrd.img].
+    /// An initrd, a disk, an EROFS or ext4 file system or a unified kernel image [default: OUT/initrd.img].
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Draw a treemap into FILE.

@@ -6,15 +6,21 @@ use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 
-use super::{Damage, Inspection, Partition, erofs};
+use super::{Damage, Entry, Inspection, Partition, erofs, ext4};
 use crate::format::dax;
 use crate::format::label::SECTOR;
 
 /// What an MBR calls a partition that a GPT describes.
 const GUARD: u8 = 0xee;
 
-/// Where a superblock of ext4 has its mark.
-const EXT4_MARK: std::ops::Range<usize> = 1080..1082;
+/// Keeps the entries of the first file system on a disk; one that begins at `start`.
+fn take(found: Result<Vec<Entry>, Damage>, start: u64, entries: &mut Vec<Entry>) -> Result<(), Damage> {
+    let found = found.map_err(|Damage { what, offset }| Damage { what, offset: offset + start })?;
+    if entries.is_empty() {
+        *entries = found;
+    }
+    Ok(())
+}
 
 /// Reads a disk; nothing when there is no table on it.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
@@ -63,14 +69,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
         let end = start.saturating_add(size).min(bytes.len());
         let content = bytes.get(start..end).unwrap_or_default();
         partition.content = if erofs::is(content) {
-            let found = erofs::read(content)
-                .map_err(|Damage { what, offset }| Damage { what, offset: offset + partition.start })?;
-            if entries.is_empty() {
-                entries = found;
-            }
+            take(erofs::read(content), partition.start, &mut entries)?;
             "EROFS".to_owned()
-        } else if content.get(EXT4_MARK).is_some_and(|mark| mark == [0x53, 0xef]) {
-            "ext4 (its files are not listed)".to_owned()
+        } else if ext4::is(content) {
+            take(ext4::read(content), partition.start, &mut entries)?;
+            "ext4".to_owned()
         } else if content.is_empty() {
             "beyond the end of the disk".to_owned()
         } else {

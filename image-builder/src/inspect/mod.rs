@@ -1,11 +1,12 @@
 //! What is in an image, read from the image itself and not from what its manifest says.
 //!
-//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS, unified kernel
-//! images. Promises that damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
+//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS, ext4, unified
+//! kernel images. Promises that damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
 //! anything.
 
 mod disk;
 mod erofs;
+mod ext4;
 mod initrd;
 mod show;
 mod uki;
@@ -30,7 +31,7 @@ pub enum InspectError {
     },
     /// It is of no kind that is known.
     #[error(
-        "{0} is neither a cpio archive, compressed or not, nor a disk with partitions, an EROFS file system or a unified kernel image"
+        "{0} is neither a cpio archive, compressed or not, nor a disk with partitions, an EROFS or ext4 file system or a unified kernel image"
     )]
     Unknown(PathBuf),
     /// It is damaged.
@@ -136,6 +137,8 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 const BLOCK: u32 = 0o060_000;
+const FIFO: u32 = 0o010_000;
+const SOCKET: u32 = 0o140_000;
 
 /// Where a kernel for PCs has its mark (the kernel's boot protocol).
 const KERNEL_MARK: std::ops::Range<usize> = 0x202..0x206;
@@ -153,6 +156,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         found.kind = "EROFS".to_owned();
         found.entries = erofs::read(&bytes).map_err(damaged)?;
         return Ok(found);
+    }
+    if ext4::is(&bytes)
+        && let Ok(entries) = ext4::read(&bytes)
+    {
+        // The mark alone may be chance.
+        return Ok(Inspection { kind: "ext4".to_owned(), entries, ..found });
     }
     // The heads of programs and kernels would do for an MBR.
     let unified = uki::read(&bytes);
@@ -196,7 +205,7 @@ mod tests {
     use super::*;
     use crate::format::compress::{Compression, compress};
     use crate::format::cpio::{self, tests::sample};
-    use crate::format::pe;
+    use crate::format::{label, pe};
     use crate::image::root_file_system;
 
     /// What a reader must see of the sample tree.
@@ -243,6 +252,36 @@ mod tests {
     fn a_file_system_shows_the_same_tree() {
         let found = written(&root_file_system(&sample(), 0, [1; 16]).unwrap()).unwrap();
         assert_eq!(brief(&found), expected());
+    }
+
+    /// On a disk and by itself. Which device a node is of cannot be told.
+    #[tokio::test]
+    async fn an_ext4_shows_the_same_tree() {
+        if !crate::ext4::tests::is_installed() {
+            return;
+        }
+        let bytes = crate::ext4::root_file_system(&sample(), 0, [1; 16]).await.unwrap();
+        let mut expected = expected();
+        for (_, mode, _, target) in &mut expected {
+            if matches!(*mode & TYPE, CHARACTER | BLOCK) {
+                *target = None;
+            }
+        }
+        let found = written(&bytes).unwrap();
+        assert_eq!((brief(&found), found.kind.as_str()), (expected.clone(), "ext4"));
+        let mut disk = label::mbr(7, &[label::Extent { start: label::ALIGNMENT, len: label::ALIGNMENT }])
+            .unwrap()
+            .to_vec();
+        disk.resize(label::ALIGNMENT as usize, 0);
+        disk.extend_from_slice(&bytes);
+        disk.resize(2 * label::ALIGNMENT as usize, 0);
+        let found = written(&disk).unwrap();
+        assert_eq!((brief(&found), found.partitions[0].content.as_str()), (expected, "ext4"));
+        for at in (1024..bytes.len()).step_by(1009) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xff;
+            let _answer = written(&damaged);
+        }
     }
 
     #[test]
