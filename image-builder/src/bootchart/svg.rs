@@ -61,8 +61,10 @@ pub fn draw(title: &str, chart: &Chart) -> String {
         let x = at(tick);
         svg += &format!(
             "<path d=\"M{x:.1} {:.1}V{bottom:.1}\" stroke=\"#d5d5d5\" stroke-width=\"0.7\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" fill=\"#555\" text-anchor=\"middle\">{} ms</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\" fill=\"#555\" text-anchor=\"middle\">{} ms</text>\n",
             TOP - 8.0,
+            // Beside the edge it would be cut off.
+            x.clamp(24.0, WIDTH - 26.0),
             TOP - 12.0,
             tick / 1000
         );
