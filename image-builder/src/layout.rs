@@ -79,10 +79,7 @@ impl Layout {
     /// One file of the kernel of a profile: `vmlinuz` of the one that ships, `vmlinuz-<profile>` of others; `Image` in
     /// place of `vmlinuz` where VMMs boot that.
     pub fn kernel_file(&self, file: &str, profile: &str) -> PathBuf {
-        match profile {
-            kernel::SHIPPED => self.out.join(file),
-            other => self.out.join(format!("{file}-{other}")),
-        }
+        self.out.join(kernel::product(file, profile))
     }
 
     /// The compressed kernel.

@@ -52,7 +52,7 @@ fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<F
         let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
         Ok::<_, DeployError>(path.display().to_string())
     };
-    let of_arm = format!("{}-{}", Arch::Aarch64.image(), options.profile);
+    let of_arm = kernel::product(Arch::Aarch64.image(), &options.profile);
     if products.manifest.products.contains_key(&of_arm) {
         return Err(DeployError::Impossible(
             "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",

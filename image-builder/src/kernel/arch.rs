@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::program::Program;
+
 /// A processor architecture that guests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Arch {
@@ -38,6 +40,11 @@ impl Arch {
             Self::X86_64 => "",
             Self::Aarch64 => "aarch64-linux-gnu-",
         }
+    }
+
+    /// Tells make of the kernel that it is for this processor.
+    pub(super) fn told(self, make: Program) -> Program {
+        make.arg(format!("ARCH={}", self.name())).env("CROSS_COMPILE", self.prefix())
     }
 
     /// The image that VMMs boot, as make calls it and as it lies in `arch/*/boot`.

@@ -111,12 +111,12 @@ impl Job<'_> {
     /// make with the environment that makes the outcome depend on the input alone.
     fn make(&self, tree: &Path, jobs: usize) -> Program {
         let build = &self.profile.kernel.build;
-        Program::new("make", INSTALL)
+        self.profile
+            .arch
+            .told(Program::new("make", INSTALL))
             .arg("--directory")
             .arg(tree)
             .arg(format!("--jobs={jobs}"))
-            .arg(format!("ARCH={}", self.profile.arch.name()))
-            .env("CROSS_COMPILE", self.profile.arch.prefix())
             .env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970")
             .env("KBUILD_BUILD_VERSION", "1")
             .env("KBUILD_BUILD_USER", &build.user)

@@ -51,12 +51,12 @@ pub(super) async fn configure(
     fs::write(&wanted, text).map_err(KernelError::io("write", &wanted))?;
     let step = progress.step(&format!("configure {version}"), None);
     let make = |target: &str| {
-        Program::new("make", INSTALL)
+        profile
+            .arch
+            .told(Program::new("make", INSTALL))
             .arg("--directory")
             .arg(&tree)
             .arg(format!("O={}", work.path().display()))
-            .arg(format!("ARCH={}", profile.arch.name()))
-            .env("CROSS_COMPILE", profile.arch.prefix())
             .env("KCONFIG_ALLCONFIG", &wanted)
             .arg(target)
     };

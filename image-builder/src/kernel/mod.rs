@@ -238,6 +238,15 @@ pub struct Kernel {
     budget: Option<u64>,
 }
 
+/// What a file of a kernel is called among the products: by its own name of the profile that ships, with the profile's behind
+/// it of others.
+pub fn product(file: &str, profile: &str) -> String {
+    match profile {
+        SHIPPED => file.to_owned(),
+        other => format!("{file}-{other}"),
+    }
+}
+
 /// Files of a kernel in the cache.
 fn products(arch: Arch) -> [&'static str; 4] {
     [arch.image(), "vmlinux", "config", "System.map"]
@@ -275,12 +284,7 @@ pub async fn build(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Kernel, KernelError> {
-    let profile = Profile::load(dir, &options.profile)?;
-    let tarball = source(&profile, options)?.fetch(cache, progress).await?;
-    let toolchain = Toolchain::detect(profile.arch)
-        .await
-        .map_err(KernelError::program("ask the compiler for its version"))?;
-    let key = key(&profile, &tarball, &toolchain);
+    let Input { profile, tarball, toolchain, key } = Input::find(dir, options, cache, progress).await?;
     let (arch, budget, name) = (profile.arch, profile.budget, profile.name.clone());
     if let Some(dir) = cache.entry("kernel", &key).filter(|_| !options.rebuild) {
         let path = dir.join("config");
@@ -319,16 +323,36 @@ pub async fn size(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Report, KernelError> {
-    let profile = Profile::load(dir, &options.profile)?;
-    let tarball = source(&profile, options)?.fetch(cache, progress).await?;
-    let toolchain = Toolchain::detect(profile.arch)
-        .await
-        .map_err(KernelError::program("ask the compiler for its version"))?;
-    let key = key(&profile, &tarball, &toolchain);
+    let Input { profile, key, .. } = Input::find(dir, options, cache, progress).await?;
     let not_built = || KernelError::NotBuilt(profile.name.clone());
     let dir = cache.entry("kernel", &key).ok_or_else(not_built)?;
     let record = read_record(&dir)?;
     Ok(Sizes::read(&dir, &profile.name)?.report(&profile.name, &record.release, &profile.requests))
+}
+
+/// All that a kernel is made of, and its key in the cache.
+struct Input {
+    profile: Profile,
+    tarball: Tarball,
+    toolchain: Toolchain,
+    key: Digest,
+}
+
+impl Input {
+    async fn find(
+        dir: &Path,
+        options: &Options,
+        cache: &Cache,
+        progress: Progress,
+    ) -> Result<Self, KernelError> {
+        let profile = Profile::load(dir, &options.profile)?;
+        let tarball = source(&profile, options)?.fetch(cache, progress).await?;
+        let toolchain = Toolchain::detect(profile.arch)
+            .await
+            .map_err(KernelError::program("ask the compiler for its version"))?;
+        let key = key(&profile, &tarball, &toolchain);
+        Ok(Self { profile, tarball, toolchain, key })
+    }
 }
 
 /// Compares two builds of the same input.
@@ -451,10 +475,6 @@ impl Kernel {
 
     /// The names of the files that [`Kernel::install`] makes.
     pub fn products(&self) -> Vec<String> {
-        let name = |file: &&str| match self.profile.as_str() {
-            SHIPPED => (*file).to_string(),
-            other => format!("{file}-{other}"),
-        };
-        products(self.arch).iter().map(name).collect()
+        products(self.arch).iter().map(|file| product(file, &self.profile)).collect()
     }
 }

@@ -53,8 +53,10 @@ impl Toolchain {
         for name in OTHERS {
             version(name, INSTALL).await?;
         }
-        // The build has programs of its own that run here.
-        version("gcc", INSTALL).await?;
+        // The build has programs of its own that run here; where the kernel does too, its compiler is the same.
+        if !arch.prefix().is_empty() {
+            version("gcc", INSTALL).await?;
+        }
         let hint = install(arch);
         let of_arch = |name: &str| format!("{}{name}", arch.prefix());
         version(&of_arch("strip"), hint).await?;

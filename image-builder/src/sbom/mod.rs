@@ -167,10 +167,7 @@ fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &Ke
     let version = part.release.split('-').next().unwrap_or(&part.release);
     let source = document.linux(version, &part.source, part.source_sha256);
     for file in ["vmlinuz", "Image", "vmlinux"] {
-        let name = match profile {
-            crate::kernel::SHIPPED => file.to_owned(),
-            other => format!("{file}-{other}"),
-        };
+        let name = crate::kernel::product(file, profile);
         if manifest.products.contains_key(&name) {
             document.relate_product(&name, Relationship::GeneratedFrom, &source);
         }
