@@ -179,15 +179,7 @@ fn script(tree: &Tree, time: u32) -> Result<(String, Vec<&[u8]>), Ext4Error> {
     // Only when all is there: an entry changes the directory that it comes into.
     script.inode("/", 0o040_755, (0, 0), time);
     for (path, node) in tree.iter() {
-        let kind = match node.kind {
-            Kind::Directory => 0o040_000,
-            Kind::File(_) => 0o100_000,
-            Kind::Symlink(_) => 0o120_000,
-            Kind::Character { .. } => 0o020_000,
-            Kind::Block { .. } => 0o060_000,
-            Kind::Fifo => 0o010_000,
-        };
-        script.inode(path.as_str(), kind | node.mode & 0o7777, (node.uid, node.gid), time);
+        script.inode(path.as_str(), node.kind.bits() | node.mode & 0o7777, (node.uid, node.gid), time);
     }
     // How much mke2fs wrote depends on what the host's file system can do.
     script.0.push_str("ssv kbytes_written 0\n");

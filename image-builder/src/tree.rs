@@ -113,6 +113,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its bits in a mode, as `stat` has them (inode(7)).
+    pub fn bits(&self) -> u32 {
+        match self {
+            Self::Directory => 0o040_000,
+            Self::File(_) => 0o100_000,
+            Self::Symlink(_) => 0o120_000,
+            Self::Character { .. } => 0o020_000,
+            Self::Block { .. } => 0o060_000,
+            Self::Fifo => 0o010_000,
+        }
+    }
+
     /// Its name in manifests.
     pub fn name(&self) -> &'static str {
         match self {

@@ -33,13 +33,6 @@ pub enum CpioError {
     Write(#[from] io::Error),
 }
 
-const DIRECTORY: u32 = 0o040_000;
-const REGULAR: u32 = 0o100_000;
-const SYMLINK: u32 = 0o120_000;
-const CHARACTER: u32 = 0o020_000;
-const BLOCK: u32 = 0o060_000;
-const FIFO: u32 = 0o010_000;
-
 /// The archive of `tree`, every entry with the modification time `mtime` (seconds since 1970).
 ///
 /// # Errors
@@ -59,22 +52,20 @@ fn entry(out: &mut Vec<u8>, path: &TreePath, node: &Node, inode: u32, mtime: u32
     if path.relative() == "TRAILER!!!" {
         return Err(CpioError::Reserved(path.clone()));
     }
-    let (kind, content, device) = match &node.kind {
-        Kind::Directory => (DIRECTORY, &[][..], (0, 0)),
-        Kind::File(content) => (REGULAR, &content[..], (0, 0)),
-        Kind::Symlink(target) => (SYMLINK, target.as_bytes(), (0, 0)),
-        Kind::Character { major, minor } => (CHARACTER, &[][..], (*major, *minor)),
-        Kind::Block { major, minor } => (BLOCK, &[][..], (*major, *minor)),
-        Kind::Fifo => (FIFO, &[][..], (0, 0)),
+    let (content, device) = match &node.kind {
+        Kind::Directory | Kind::Fifo => (&[][..], (0, 0)),
+        Kind::File(content) => (&content[..], (0, 0)),
+        Kind::Symlink(target) => (target.as_bytes(), (0, 0)),
+        Kind::Character { major, minor } | Kind::Block { major, minor } => (&[][..], (*major, *minor)),
     };
     let size = u32::try_from(content.len())
         .map_err(|_| CpioError::TooLarge { path: path.clone(), size: content.len() })?;
     let mut writer = newc::Builder::new(path.relative())
         .ino(inode)
-        .mode(kind | (node.mode & 0o7777))
+        .mode(node.kind.bits() | (node.mode & 0o7777))
         .uid(node.uid)
         .gid(node.gid)
-        .nlink(if kind == DIRECTORY { 2 } else { 1 })
+        .nlink(if node.kind == Kind::Directory { 2 } else { 1 })
         .mtime(mtime)
         .rdev_major(device.0)
         .rdev_minor(device.1)

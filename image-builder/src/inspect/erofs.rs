@@ -3,14 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{BLOCK, CHARACTER, DIRECTORY, Damage, Entry, REGULAR, SYMLINK, TYPE, number};
+use super::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, REGULAR, SYMLINK, TYPE, number};
 
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u64 = 0xE0F5_E1E2;
 /// Longest link text that Linux takes.
 const LINK: u64 = 4096;
-/// Directories deeper than this are damage.
-const DEPTH: usize = 128;
 
 /// Whether a file system begins here.
 pub(super) fn is(bytes: &[u8]) -> bool {

@@ -2,12 +2,11 @@
 
 use ext4_view::{Ext4, Ext4Error, Metadata, Path};
 
-use super::{BLOCK, CHARACTER, DIRECTORY, Damage, Entry, FIFO, REGULAR, SOCKET, SYMLINK};
+use super::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, FIFO, REGULAR, SOCKET, SYMLINK};
 
+const SUPERBLOCK: u64 = 1024;
 /// Where a superblock has its mark.
 const MARK: std::ops::Range<usize> = 1080..1082;
-/// Directories deeper than this are damage.
-const DEPTH: usize = 128;
 /// More entries than this are nothing that an image of ours has: damage that leads in circles.
 const MOST: usize = 1 << 20;
 
@@ -18,29 +17,20 @@ pub(super) fn is(bytes: &[u8]) -> bool {
 
 /// All entries below the root, sorted by path.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
-    let damage = |_: Ext4Error| Damage { what: "the ext4 file system", offset: 1024 };
-    let file_system = Ext4::load(Box::new(bytes.to_vec())).map_err(damage)?;
+    let file_system = Ext4::load(Box::new(bytes.to_vec()))?;
     let mut found = Vec::new();
-    list(&file_system, "", 0, &mut found).map_err(|problem| match problem {
-        Problem::Ext4(error) => damage(error),
-        Problem::Endless => Damage { what: "the depth or the number of its directories", offset: 1024 },
-    })?;
+    list(&file_system, "", 0, &mut found)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
-enum Problem {
-    Ext4(Ext4Error),
-    Endless,
-}
-
-impl From<Ext4Error> for Problem {
-    fn from(error: Ext4Error) -> Self {
-        Self::Ext4(error)
+impl From<Ext4Error> for Damage {
+    fn from(_: Ext4Error) -> Self {
+        Self { what: "the ext4 file system", offset: SUPERBLOCK }
     }
 }
 
-fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) -> Result<(), Problem> {
+fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) -> Result<(), Damage> {
     let directory = if path.is_empty() { "/" } else { path };
     for entry in file_system.read_dir(directory)? {
         let entry = entry?;
@@ -49,7 +39,7 @@ fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) ->
             continue;
         }
         if depth > DEPTH || found.len() > MOST {
-            return Err(Problem::Endless);
+            return Err(Damage { what: "the depth or the number of its directories", offset: SUPERBLOCK });
         }
         let meta = entry.metadata()?;
         let kind = kind(&meta);

@@ -1,8 +1,8 @@
 //! What is in an image, read from the image itself and not from what its manifest says.
 //!
 //! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS, ext4, unified
-//! kernel images. Promises that damaged or hostile input gives an error and never more memory than the image could fill. Must never mount or write
-//! anything.
+//! kernel images. Promises that damaged or hostile input gives an error and never more memory than the image could fill.
+//! Must never mount or write anything.
 
 mod disk;
 mod erofs;
@@ -139,6 +139,9 @@ const CHARACTER: u32 = 0o020_000;
 const BLOCK: u32 = 0o060_000;
 const FIFO: u32 = 0o010_000;
 const SOCKET: u32 = 0o140_000;
+
+/// Directories deeper than this are damage.
+const DEPTH: usize = 128;
 
 /// Where a kernel for PCs has its mark (the kernel's boot protocol).
 const KERNEL_MARK: std::ops::Range<usize> = 0x202..0x206;
