@@ -30,6 +30,7 @@ pub mod run;
 pub mod sbom;
 pub mod size;
 pub mod source;
+mod svg;
 pub mod tree;
 pub mod uki;
 pub mod verify;

@@ -1,7 +1,7 @@
 //! The picture: one row for each piece of time that can be seen, all over one axis.
 
 use super::{Chart, Span, Who};
-use crate::size::escaped;
+use crate::svg::{self, escaped};
 
 const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 16.0;
@@ -38,15 +38,8 @@ pub fn draw(title: &str, chart: &Chart) -> String {
         .iter()
         .partition(|span| span.length_us >= SEEN || matches!(span.who, Who::Machine | Who::Kernel));
     let height = TOP + (long.len() + 1) as f64 * ROW + 40.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"sans-serif\" font-size=\"11\">\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-         <text x=\"{LEFT}\" y=\"24\" font-size=\"17\" fill=\"#1a1a1a\">{}: ready after {:.0} ms ({})</text>\n",
-        escaped(title),
-        chart.ready_us as f64 / 1e3,
-        escaped(&chart.accel)
-    );
+    let title = format!("{title}: ready after {:.0} ms ({})", chart.ready_us as f64 / 1e3, chart.accel);
+    let mut svg = svg::begun((WIDTH, height), 11, (LEFT, 24.0), &title);
     let mut x = LEFT;
     for (_, name, colour) in KINDS {
         svg += &format!(

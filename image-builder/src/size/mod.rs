@@ -12,7 +12,6 @@ use crate::inspect::Entry;
 use crate::kernel;
 
 pub use svg::draw;
-pub(crate) use svg::escaped;
 
 /// Something with a size, or with parts that have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

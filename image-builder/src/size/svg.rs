@@ -3,6 +3,7 @@
 use super::squarify::{Area, divide};
 use super::{Part, Weight};
 use crate::progress::bytes;
+use crate::svg::{self, escaped};
 
 const WIDTH: f64 = 1200.0;
 const HEIGHT: f64 = 720.0;
@@ -20,14 +21,8 @@ const HUES: [u32; 8] = [210, 28, 150, 340, 262, 48, 186, 0];
 
 /// Draws `weight` under a title.
 pub fn draw(title: &str, weight: &Weight) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
-         <text x=\"8\" y=\"23\" font-size=\"17\" fill=\"#1a1a1a\">{} · {}</text>\n",
-        escaped(title),
-        bytes(weight.total())
-    );
+    let title = format!("{title} · {}", bytes(weight.total()));
+    let mut svg = svg::begun((WIDTH, HEIGHT), 12, (8.0, 23.0), &title);
     let area = Area { x: 4.0, y: TITLE, width: WIDTH - 8.0, height: HEIGHT - TITLE - 4.0 };
     let parts = weight.by_size();
     let sizes: Vec<u64> = parts.iter().map(|part| part.bytes).collect();
@@ -86,22 +81,6 @@ fn shortened(name: &str, room: usize) -> String {
     }
     let start: String = name.chars().take(room.saturating_sub(1)).collect();
     format!("{start}…")
-}
-
-/// Text as XML takes it.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
