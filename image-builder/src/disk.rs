@@ -80,9 +80,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Kata, Self::KataDax, Self::Gpt, Self::Plain];
-
     /// Whether the guest refuses what was changed on it.
     pub fn is_verified(self) -> bool {
         self != Self::Plain

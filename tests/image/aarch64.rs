@@ -66,7 +66,7 @@ impl Drop for Machine {
 
 /// Boots the kernel with these arguments of QEMU's beside, until the machine is off. Answers how QEMU ended, and the serial
 /// console.
-fn boot(directory: &Path, machine: &str, words: &str, more: &[&str]) -> Result<(ExitStatus, String)> {
+fn boot(directory: &Path, machine: &str, more: &[&str]) -> Result<(ExitStatus, String)> {
     let (console, errors) = (directory.join("console"), directory.join("errors"));
     let image = image()?;
     let mut command = Command::new(QEMU);
@@ -77,7 +77,7 @@ fn boot(directory: &Path, machine: &str, words: &str, more: &[&str]) -> Result<(
         .arg(format!("file:{}", console.display()))
         .arg("-kernel")
         .arg(&image)
-        .args(["-append", &format!("console=ttyAMA0 {words}")])
+        .args(["-append", "console=ttyAMA0"])
         .args(more)
         .stderr(File::create(&errors)?);
     let mut vmm = Machine(tool(&mut command)?);
@@ -128,7 +128,7 @@ fn the_aarch64_kernel_starts_a_program_and_powers_off() -> Result<()> {
             ["-drive", &slot],
             ["-device", "virtio-blk-device,drive=slot"],
         ];
-        let (status, console) = boot(directory.path(), machine, "", more.as_flattened())?;
+        let (status, console) = boot(directory.path(), machine, more.as_flattened())?;
         for expected in [
             format!("init: Linux {release} on aarch64"),
             "psci: PSCIv".to_string(),
@@ -148,7 +148,7 @@ fn the_aarch64_kernel_starts_a_program_and_powers_off() -> Result<()> {
 #[test]
 fn the_aarch64_kernel_without_a_root_panics_and_ends_the_machine() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let (_, console) = boot(directory.path(), "virt", "", &[])?;
+    let (_, console) = boot(directory.path(), "virt", &[])?;
     ensure!(console.contains("VFS: Unable to mount root fs"), "{console}");
     Ok(())
 }

@@ -16,17 +16,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub use svg::draw;
 
-use crate::vm::{CONSOLE_PORT, Vm, VmConfig, VmError};
+use crate::vm::{CONSOLE_PORT, DEBUG_CONSOLE, Vm, VmConfig, VmError};
 use kernel_log::Symbols;
 
 /// Words that make a guest report. The kernel's ring must hold every initcall.
-const WORDS: [&str; 5] = [
-    "initcall_debug",
-    "log_buf_len=4M",
-    "agent.log=debug",
-    "agent.debug_console",
-    "agent.debug_console_vport=1026",
-];
+const WORDS: [&str; 3] = ["initcall_debug", "log_buf_len=4M", "agent.log=debug"];
 /// How long the debug console may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 /// What is asked on the debug console: the kernel's log, then a command that nobody has, whose refusal marks the log's end.
@@ -101,7 +95,7 @@ pub struct Chart {
 pub async fn record(mut config: VmConfig, symbols: &Path) -> Result<Chart, BootchartError> {
     let map = std::fs::read_to_string(symbols)
         .map_err(|source| BootchartError::Read { path: symbols.to_path_buf(), source })?;
-    config.cmdline.extend(WORDS.map(str::to_owned));
+    config.cmdline.extend(WORDS.into_iter().chain(DEBUG_CONSOLE).map(str::to_owned));
     let vm = Vm::boot(config).await?;
     let log = kernel_log(&vm).await?;
     let timing = vm.boot_timing();
@@ -188,11 +182,12 @@ fn assemble(
         let start = to_kernel + call.began;
         spans.push(span(Who::Initcall, &call.name, start, start + call.took));
     }
-    let mut began = kernel_to_init;
+    let (mut began, mut who) = (kernel_to_init, Who::Init);
     for (name, ended) in steps {
         // The table of `/init` prints what it does; the agent's own steps come after it has read its options.
-        let agent = spans.iter().any(|span| span.who == Who::Agent) || name.starts_with("read the options");
-        let who = if agent { Who::Agent } else { Who::Init };
+        if name.starts_with("read the options") {
+            who = Who::Agent;
+        }
         spans.push(span(who, name, to_kernel + began, to_kernel + *ended));
         began = *ended;
     }

@@ -16,14 +16,12 @@ use image_builder::run::output::{Event, JsonSink, Sink, TextSink};
 use image_builder::run::state::StateDir;
 use image_builder::run::timing::Timings;
 use image_builder::run::{Pod, RunOptions, StopRequest};
-use image_builder::vm::{Accel, Attachment, Machine, Root};
+use image_builder::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Root};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::Global;
 
-/// Words for the kernel's command line that switch the guest's debug console on.
-const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
 /// How many execs are measured when the table is asked for and nothing else is said.
 const BENCH_EXEC: u32 = 20;
 

@@ -300,6 +300,7 @@ fn fragment_files(profile: &Path, path: &Path) -> Result<Vec<PathBuf>, DataError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::write_atomically;
 
     fn shipped() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config")
@@ -383,11 +384,8 @@ mod tests {
     #[test]
     fn unknown_keys_and_empty_directories_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let write =
+            |name: &str, text: &str| write_atomically(&dir.path().join(name), text.as_bytes()).unwrap();
         write("kernel.toml", "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n");
         write("forbid.toml", "");
         write("base/README", "");
@@ -418,11 +416,8 @@ mod tests {
     #[test]
     fn a_profile_can_be_for_another_processor_and_meets_no_list_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let write =
+            |name: &str, text: &str| write_atomically(&dir.path().join(name), text.as_bytes()).unwrap();
         let list =
             |arch: &str| format!("description='d'\n{arch}[[require]]\noptions=['CONFIG_B']\nwhy='w'\n");
         write("kernel.toml", "[source]\nseries='6'\n[build]\narch='x86_64'\nuser='u'\nhost='h'\n");

@@ -52,6 +52,8 @@ use nursery::{Nursery, Ward};
 pub const AGENT_PORT: u32 = 1024;
 /// vsock port of the guest's debug console, where the guest has one.
 pub const CONSOLE_PORT: u32 = 1026;
+/// Words for the kernel's command line that switch that console on.
+pub const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
 
 /// How long a guest may take to print its ready line, by default.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
