@@ -16,8 +16,9 @@ use image_builder::tree::{Kind, Node, Tree, TreePath};
 use image_builder::vm;
 use serde_json::json;
 
-const USAGE: &str = "usage: bench-boot [--rounds N] [--json]\n\
-    Prints medians of N rounds (10 unless told) from starting QEMU to the first line of /init, and ratios to Debian's kernel.";
+const USAGE: &str = "usage: bench-boot [--rounds N] [--against DIR] [--json]\n\
+    Prints medians of N rounds (10 unless told) from starting QEMU to the first line of /init, and ratios to Debian's kernel.\n\
+    With --against, the kernels in DIR (the out/ of another tree) take turns with ours, and the ratios are to them.";
 
 /// What the init prints, by `probe --hello`.
 const MARK: &str = "probe says hello";
@@ -30,11 +31,12 @@ const MACHINES: [(&str, &str, &str); 2] = [
 ];
 
 fn main() -> Result<()> {
-    let (mut rounds, mut as_json) = (10, false);
+    let (mut rounds, mut as_json, mut against) = (10, false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
+            "--against" => against = Some(PathBuf::from(arguments.next().context(USAGE)?)),
             "--json" => as_json = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -48,26 +50,12 @@ fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let initrd = directory.path().join("initrd");
     std::fs::write(&initrd, archive(&layout)?)?;
-    let debian = debian_kernel()?;
-    // Ours come in two forms; of Debian's there is one.
-    let kernels = [
-        ("sandbox vmlinux", layout.kernel_file("vmlinux", "sandbox")),
-        ("sandbox vmlinuz", layout.kernel_file("vmlinuz", "sandbox")),
-        ("kata vmlinux", layout.kernel_file("vmlinux", kernel::SHIPPED)),
-        ("kata vmlinuz", layout.kernel_file("vmlinuz", kernel::SHIPPED)),
-        ("debian vmlinuz", debian),
-    ];
-    for (name, path) in &kernels {
-        ensure!(path.is_file(), "the kernel {name} is missing at {}: run `make images`", path.display());
-    }
+    let kernels = contenders(&layout, against.as_deref())?;
     let mut figures = Vec::new();
     for (machine, option, words) in MACHINES {
-        // The sandbox kernel has no PCI and no ACPI, so it has no business on a PC.
-        let fits = |(name, _): &&(&str, PathBuf)| machine != "q35" || !name.starts_with("sandbox");
-        let kernels: Vec<_> = kernels.iter().filter(fits).collect();
         let mut times = vec![Vec::new(); kernels.len()];
         for round in 0..rounds {
-            for (index, (name, path)) in kernels.iter().enumerate() {
+            for (index, Contender { name, path, .. }) in kernels.iter().enumerate() {
                 let time =
                     boot(path, &initrd, option, words).with_context(|| format!("{name} on {machine}"))?;
                 times[index].push(time);
@@ -75,8 +63,8 @@ fn main() -> Result<()> {
             }
         }
         let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
-        let yardstick = medians[kernels.len() - 1];
-        for ((name, path), median) in kernels.iter().zip(&medians) {
+        for (Contender { name, path, yardstick }, median) in kernels.iter().zip(&medians) {
+            let yardstick = medians[*yardstick];
             figures.push(json!({
                 "machine": machine,
                 "kernel": name,
@@ -91,11 +79,15 @@ fn main() -> Result<()> {
         return Ok(());
     }
     println!(
-        "power-on to /init, TCG, medians of {rounds} rounds taking turns; ratio to Debian's kernel for clouds"
+        "power-on to /init, TCG, medians of {rounds} rounds taking turns; ratio to {}",
+        against.map_or("Debian's kernel for clouds".to_owned(), |dir| format!(
+            "the kernels of {}",
+            dir.display()
+        ))
     );
     for figure in figures {
         println!(
-            "{:<8} {:<16} {:>11} bytes {:>7} ms {:>6}",
+            "{:<8} {:<24} {:>11} bytes {:>7} ms {:>6}",
             figure["machine"].as_str().unwrap_or_default(),
             figure["kernel"].as_str().unwrap_or_default(),
             figure["bytes"],
@@ -104,6 +96,40 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A kernel that takes its turn.
+struct Contender {
+    name: String,
+    path: PathBuf,
+    /// Whose median its own is divided by: the place in the list.
+    yardstick: usize,
+}
+
+/// Ours, each in two forms, and those that they are compared with: Debian's one, or the same of another tree, as far as it has
+/// them.
+fn contenders(layout: &Layout, against: Option<&Path>) -> Result<Vec<Contender>> {
+    let ours = ["sandbox", kernel::SHIPPED].map(|profile| {
+        ["vmlinux", "vmlinuz"].map(|file| (format!("{profile} {file}"), layout.kernel_file(file, profile)))
+    });
+    let mut ours = ours.into_iter().flatten().collect::<Vec<_>>();
+    let mut others = Vec::new();
+    if let Some(directory) = against {
+        let other =
+            |path: &Path| path.file_name().map(|name| directory.join(name)).filter(|path| path.is_file());
+        ours.retain(|(_, path)| other(path).is_some());
+        ensure!(!ours.is_empty(), "no kernel of ours is in {}, too", directory.display());
+        others.extend(ours.iter().filter_map(|(name, path)| Some((format!("{name}, other"), other(path)?))));
+    } else {
+        others.push(("debian vmlinuz".to_owned(), debian_kernel()?));
+    }
+    let (first, count) = (ours.len(), others.len());
+    let all = ours.into_iter().chain(others).enumerate();
+    let all = all.map(|(index, (name, path))| {
+        ensure!(path.is_file(), "the kernel {name} is missing at {}: run `make images`", path.display());
+        Ok(Contender { name, path, yardstick: first + index % first % count })
+    });
+    all.collect()
 }
 
 /// An initrd with the probe as `/init`, and the nodes for its output. Not packed: unpacking it is not what is measured.

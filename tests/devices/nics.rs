@@ -10,7 +10,7 @@ use protobuf::MessageField;
 use protocols::agent::{Routes, UpdateInterfaceRequest, UpdateRoutesRequest};
 use protocols::types;
 use serde_json::{Value, json};
-use tests::{Code, Guest, Port, address, expect_code, seen};
+use tests::{Code, Container, Guest, GuestBuilder, Port, address, expect_code, seen};
 
 use crate::q35;
 
@@ -34,8 +34,13 @@ async fn update(client: &AgentClient, interface: types::Interface) -> ttrpc::Res
 }
 
 async fn plug(guest: &Guest, port: &Port, netdev: Value, mac: &str) -> Result<()> {
+    plug_with(guest, port, netdev, json!({ "mac": mac })).await
+}
+
+async fn plug_with(guest: &Guest, port: &Port, netdev: Value, mut properties: Value) -> Result<()> {
     guest.vm().qmp("netdev_add", netdev).await?;
-    guest.plug_into(port, "virtio-net-pci", "card", json!({ "netdev": "n1", "mac": mac })).await
+    properties["netdev"] = "n1".into();
+    guest.plug_into(port, "virtio-net-pci", "card", properties).await
 }
 
 /// Answers one request of each client with a page.
@@ -67,6 +72,21 @@ async fn plugged_late(port: Port, path: &str) -> Result<()> {
     assert!(!asking.is_finished(), "it is not there yet");
     plug(&guest, &port, json!({ "type": "user", "id": "n1" }), MAC).await?;
     asking.await??;
+    reaches_the_host(&guest, &container).await
+}
+
+/// A card with further properties is plugged in, set up and used.
+pub(crate) async fn plugged(builder: GuestBuilder, port: Port, mut properties: Value) -> Result<()> {
+    let guest = q35(builder, std::slice::from_ref(&port)).await?;
+    let container = guest.container("c1").run().await?;
+    properties["mac"] = MAC.into();
+    plug_with(&guest, &port, json!({ "type": "user", "id": "n1" }), properties).await?;
+    update(guest.client(), card(MAC, "", "10.0.2.15")).await?;
+    reaches_the_host(&guest, &container).await
+}
+
+/// Routes lead out by the card, the host's page comes back, and the card goes.
+async fn reaches_the_host(guest: &Guest, container: &Container) -> Result<()> {
     let route = types::Route { gateway: "10.0.2.2".into(), device: "eth0".into(), ..Default::default() };
     let routes = Routes { Routes: vec![route], ..Default::default() };
     let request = UpdateRoutesRequest { routes: MessageField::some(routes), ..Default::default() };

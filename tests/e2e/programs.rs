@@ -55,6 +55,49 @@ async fn packet_filters_are_set_and_read_for_both_versions() -> Result<()> {
     Ok(())
 }
 
+/// What firewalls, network policies and Istio's zones of connections are written with, beside the words of `MESH`.
+const FIREWALL: &str = "\
+*raw
+-A PREROUTING -p udp -m udp --dport 53 -j CT --zone 1
+COMMIT
+*filter
+-A INPUT -m pkttype --pkt-type broadcast -j DROP
+-A INPUT -p tcp -m connlimit --connlimit-above 20 -j REJECT
+-A INPUT -m recent --update --seconds 60 --hitcount 4 --name ssh -j DROP
+-A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name web -j ACCEPT
+-A INPUT -m string --string \"attack\" --algo bm -j DROP
+-A FORWARD -j LOG --log-prefix \"forwarded: \"
+-A OUTPUT -j NFLOG --nflog-group 5
+COMMIT
+";
+
+/// The word of an address range needs addresses of the version.
+const RANGES: [&str; 2] = ["10.0.0.1-10.0.0.9", "fd00::1-fd00::9"];
+
+#[tokio::test]
+async fn words_of_firewalls_and_of_zones_are_known() -> Result<()> {
+    let guest = Guest::builder().flavour("standard").boot().await?;
+    for (is_ipv6, range) in [false, true].into_iter().zip(RANGES) {
+        let ranged = format!("*mangle\n-A INPUT -m iprange --src-range {range} -j ACCEPT\nCOMMIT\n");
+        restore(&guest, is_ipv6, &format!("{FIREWALL}{ranged}")).await?;
+        let rules = save(&guest, is_ipv6).await?;
+        for word in [
+            "--pkt-type broadcast",
+            "--connlimit-above 20",
+            "--hitcount 4",
+            "--hashlimit-name web",
+            "--string attack",
+            "--log-prefix",
+            "--nflog-group 5",
+            "--zone 1",
+            range,
+        ] {
+            assert!(rules.replace('"', "").contains(word), "no {word:?} (v6 {is_ipv6}) in\n{rules}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn bad_packet_filters_are_refused_and_change_nothing() -> Result<()> {
     let guest = Guest::builder().flavour("standard").boot().await?;

@@ -360,10 +360,24 @@ mod tests {
     /// What a profile's description promises, so that no requirement is dropped from `meets` to make a check pass.
     #[test]
     fn the_machines_that_profiles_are_for_are_among_what_they_meet() {
+        const SHIMS: [&str; 8] = [
+            "qemu-q35",
+            "qemu-microvm",
+            "kata-qemu-nested",
+            "cloud-hypervisor",
+            "firecracker",
+            "firecracker-pci",
+            "dragonball",
+            "feature-vmgenid",
+        ];
         for (name, machines) in [
-            ("kata", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"][..]),
-            ("debug", &["qemu-q35", "qemu-microvm", "cloud-hypervisor", "firecracker", "dragonball"]),
-            ("sandbox", &["qemu-microvm", "firecracker"]),
+            ("kata", &SHIMS[..]),
+            ("kata-xfs", &SHIMS),
+            ("debug", &SHIMS),
+            (
+                "sandbox",
+                &["qemu-microvm", "firecracker", "firecracker-pci", "cloud-hypervisor", "feature-vmgenid"],
+            ),
             ("aarch64", &["qemu-virt", "cloud-hypervisor-aarch64", "firecracker-aarch64"]),
         ] {
             let meets = Profile::load(&shipped(), name).unwrap().meets;
