@@ -9,6 +9,10 @@ BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
 
+# Every build is of the whole workspace, though of one binary or with one feature more: then all of them want the same
+# features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
+WORKSPACE := --locked --workspace
+
 .PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests devices conformance oracle soak bench check-kernel clean FORCE
 
 help: ## List the verbs
@@ -18,7 +22,7 @@ setup: ## Install what is missing: Debian packages, vhost-device-vsock, cargo-ne
 	@.ci/setup
 
 $(BUILDER): FORCE
-	@$(CARGO) build --locked -p image-builder
+	@$(CARGO) build $(WORKSPACE) --bin image-builder
 
 build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build
@@ -49,39 +53,39 @@ test: SECONDS = 6
 lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p agent --features policy --all-targets -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
 unit: setup ## Tests that assume nothing but cargo
-	$(CARGO) nextest run --locked --workspace
-	$(CARGO) nextest run --locked -p agent --features policy -E 'test(policy)'
+	$(CARGO) nextest run $(WORKSPACE)
+	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 
 fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: images programs samples ## Tests that boot guests under QEMU
 	@rm -rf out/devices
-	$(CARGO) nextest run --locked -p tests -P guest
+	$(CARGO) nextest run $(WORKSPACE) -P guest
 	@tests/devices/table.sh
 
 devices: build programs samples ## Every storage driver and kind of device on the real thing, with a table
 	@rm -rf out/devices
-	$(CARGO) nextest run --locked -p tests -P devices
+	$(CARGO) nextest run $(WORKSPACE) -P devices
 	@tests/devices/table.sh
 
 conformance: flavours samples ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
-	$(CARGO) test --locked -p tests --test conformance -- $(ARGS)
+	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
 oracle: flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
-	$(CARGO) nextest run --locked -p tests -P oracle
+	$(CARGO) nextest run $(WORKSPACE) -P oracle
 
 soak: build samples ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
-	$(CARGO) nextest run --locked -p tests -P load
+	$(CARGO) nextest run $(WORKSPACE) -P load
 
 bench: images programs samples ## Measure the guest: size, boot, create, start, exec; and boots against Debian's kernel
 	@tests/samples/demo.sh --bench
-	@$(CARGO) run --quiet --locked -p tests --bin bench-boot
+	@$(CARGO) run --quiet --locked --bin bench-boot
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all

@@ -119,7 +119,7 @@ fn the_table_of_kernel_options_is_what_the_fragments_say() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, format!("{before}{START}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(now, table, "UPDATE_DOCS=1 cargo test -p tests --test architecture devices");
+        assert_eq!(now, table, "UPDATE_DOCS=1 cargo test --test architecture devices");
     }
     // Every driver that needs something of the kernel says so in a fragment.
     let document = rows(&text, "Storages");

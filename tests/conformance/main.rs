@@ -1,7 +1,7 @@
 //! The conformance suite: every method of the API in a booted guest, over the socket that shims use.
 //!
 //! ```text
-//! cargo test -p tests --test conformance [-- [--json FILE] [--junit FILE] [--list] [PART-OF-A-NAME ...]]
+//! cargo test --test conformance [-- [--json FILE] [--junit FILE] [--list] [PART-OF-A-NAME ...]]
 //! ```
 //!
 //! The methods come from the `.proto` files. One without a case in which it succeeds and one in which it is refused

@@ -247,7 +247,7 @@ async fn a_guest_that_judges_says_so() -> Result<()> {
     Ok(())
 }
 
-/// Prints what a judged call costs: `cargo nextest run -p tests -P e2e --no-capture -E 'test(what_it_costs)'`.
+/// Prints what a judged call costs: `cargo nextest run -P e2e --no-capture -E 'test(what_it_costs)'`.
 #[tokio::test]
 async fn what_it_costs() -> Result<()> {
     let judged = guest().boot().await?;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs fuzz targets with stable Rust: tests/fuzz/run.sh SECONDS [TARGET…]; without targets all of them, one after the
-# other. What is found stays in out/fuzz/found: make it a file of tests/fuzz/regressions with the fix.
+# Runs fuzz targets with stable Rust: tests/fuzz/run.sh SECONDS [TARGET…]; without targets all of them, as many at a time
+# as there are processors. What is found stays in out/fuzz/found: make it a file of tests/fuzz/regressions with the fix.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,7 +14,9 @@ fi
 out=out/fuzz
 mkdir -p "$out/found"
 rm -rf "$out/seeds"
-FUZZ_SEEDS=$PWD/$out/seeds cargo test --quiet --locked -p rustjail --lib outcome::golden::seeds >/dev/null
+# The whole workspace, as `make unit` builds it: with `-p` its crates would be compiled once more.
+FUZZ_SEEDS=$PWD/$out/seeds cargo test --quiet --locked --workspace --lib outcome::golden::seeds >/dev/null
+[ -d "$out/seeds" ] || { echo "fuzz: the test that writes the seeds is gone" >&2; exit 1; }
 
 triple=$(rustc -vV | sed -n 's/^host: //p')
 # The pass is LLVM's own, so no nightly flag is needed. With a target named, build scripts and macros stay as they are.
@@ -24,9 +26,9 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 cargo build --quiet --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target "$triple"
 built=target/fuzz/$triple/release
 
-for target in "${targets[@]}"; do
+fuzz() { # TARGET
+  local target=$1 regressions=tests/fuzz/regressions/$1
   mkdir -p "$out/corpus/$target"
-  regressions=tests/fuzz/regressions/$target
   [ -d "$regressions" ] || regressions=
   "$built/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
     -dict="$out/seeds/dictionary" -artifact_prefix="$out/found/$target-" \
@@ -38,4 +40,8 @@ for target in "${targets[@]}"; do
     /^stat::number_of_executed_units/ { runs = $2 }
     /^#[0-9]+.*cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") coverage = $(i + 1) }
     END { printf "fuzz: %s: %d runs, %d edges, nothing found\n", target, runs, coverage }' "$out/$target.log"
-done
+}
+
+export -f fuzz
+export out built seconds
+printf '%s\n' "${targets[@]}" | xargs --max-procs="$(nproc)" --replace=TARGET bash -eu -c 'fuzz TARGET'

@@ -8,7 +8,7 @@ use super::golden::{Case, Golden, Outcome};
 use super::{Property, Section};
 
 pub(crate) const BEGIN: &str =
-    "<!-- properties: written by `UPDATE_DOCS=1 cargo test -p tests --test architecture oci` -->";
+    "<!-- properties: written by `UPDATE_DOCS=1 cargo test --test architecture oci` -->";
 pub(crate) const END: &str = "<!-- end of properties -->";
 
 /// Longer texts of errors are cut.
