@@ -5,8 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 
 use crate::cache::{self, CacheError};
@@ -23,10 +28,16 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The cargo profile.
 pub const PROFILE: &str = "guest";
 
+/// The agent's package and binary.
+const AGENT: &str = "agent";
+
 /// Programs of the workspace that are products beside the agent.
 pub const PROGRAMS: [&str; 2] = ["jail", "probe"];
 
 const INSTALL: &str = "install Rust by rustup";
+
+/// How often a build that waits for another one looks whether that has ended.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +62,15 @@ pub enum AgentError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// Another build cannot be waited for.
+    #[error("cannot lock {path}")]
+    Lock {
+        /// Cargo's directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The binary would not run as the first process of an empty file system.
     #[error("{path} wants the loader {loader}: it is not static")]
@@ -99,7 +118,7 @@ pub async fn build(
     progress: Progress,
 ) -> Result<AgentPart, AgentError> {
     let mut step = progress.step("compile the agent", None);
-    let compiled = compile(layout, "agent", features, |line| step.advance_if(line)).await?;
+    let compiled = compile(layout, AGENT, features, |line| step.advance_if(line)).await?;
     let compiler = Program::new("rustc", INSTALL).arg("--version").current_dir(layout.root()).lines().await;
     let compiler = compiler
         .map_err(|source| AgentError::Program { operation: "ask rustc for its version", source })?
@@ -149,6 +168,23 @@ struct Compiled {
     size: u64,
     /// Its package's.
     version: String,
+    /// No other build of this workspace replaces it.
+    _lock: Flock<File>,
+}
+
+/// Waits until no other build holds cargo's directory. Binaries with different features have the same name there: without
+/// this, a second build could replace what the first has made before it is copied.
+async fn lock(directory: &Path) -> Result<Flock<File>, AgentError> {
+    let failed = |source: io::Error| AgentError::Lock { path: directory.to_path_buf(), source };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    loop {
+        let handle = File::open(directory).map_err(failed)?;
+        match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, Errno::EWOULDBLOCK)) => tokio::time::sleep(POLL).await,
+            Err((_, errno)) => return Err(failed(errno.into())),
+        }
+    }
 }
 
 async fn compile(
@@ -172,10 +208,11 @@ async fn compile(
         .find(|package| package.name == name)
         .ok_or_else(|| AgentError::NoPackage(name.to_owned()))?
         .version;
+    let lock = lock(&target_directory).await?;
     let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     cargo()
-        .args(["build", "--package", name, "--bin", name, "--profile", PROFILE, "--target", TARGET])
-        .args(["--features", &listed])
+        .args(["build", "--bin", name, "--profile", PROFILE, "--target", TARGET, "--features", &listed])
+        .args(selection(name).into_iter().flat_map(|package| ["--package", package]))
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&root, cargo_home().as_deref()))
         .env_remove("RUSTFLAGS")
         .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
@@ -184,9 +221,19 @@ async fn compile(
     let path = target_directory.join(TARGET).join(PROFILE).join(name);
     let binary = std::fs::read(&path).map_err(|source| AgentError::Read { path: path.clone(), source })?;
     match elf::interpreter(&binary) {
-        Ok(None) => Ok(Compiled { path, size: binary.len() as u64, version }),
+        Ok(None) => Ok(Compiled { path, size: binary.len() as u64, version, _lock: lock }),
         Ok(Some(loader)) => Err(AgentError::Dynamic { path, loader }),
         Err(source) => Err(AgentError::Elf { path, source }),
+    }
+}
+
+/// The packages that cargo is told of when it builds the binary `name`. It picks the features of every crate for all of
+/// them together, so the programs name the agent and each other: what they share is compiled once, and most of it for
+/// the agent already. The agent names nobody, since nothing but what it needs itself may get into it.
+fn selection(name: &str) -> BTreeSet<&str> {
+    match name {
+        AGENT => BTreeSet::from([AGENT]),
+        program => PROGRAMS.into_iter().chain([AGENT, program]).collect(),
     }
 }
 
@@ -214,6 +261,24 @@ fn cargo_home() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_build_waits_until_what_the_other_made_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).await.unwrap();
+        let mut second = std::pin::pin!(lock(dir.path()));
+        assert!(tokio::time::timeout(4 * POLL, &mut second).await.is_err());
+        drop(first);
+        second.await.unwrap();
+    }
+
+    #[test]
+    fn programs_are_built_with_the_same_crates_and_the_agent_with_its_own() {
+        assert_eq!(selection("agent"), BTreeSet::from(["agent"]));
+        for program in PROGRAMS {
+            assert_eq!(selection(program), BTreeSet::from(["agent", "jail", "probe"]));
+        }
+    }
 
     #[test]
     fn flags_make_it_static_and_hide_this_host() {
