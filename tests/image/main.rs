@@ -26,12 +26,13 @@ fn layout() -> Layout {
     Layout::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), None)
 }
 
-fn options(compression: Compression) -> Options {
-    options_of("minimal", compression)
-}
+/// The flavour that is packed twice here, as `--check` does it. Of every other one, what is in `out` is the first packing,
+/// and the two are compared.
+const TWICE: &str = "minimal";
 
-fn options_of(flavour: &str, compression: Compression) -> Options {
-    Options { flavour: flavour.into(), compression, epoch: 0, twice: true, cache: None }
+fn options(flavour: &str, compression: Compression) -> Options {
+    let twice = flavour == TWICE;
+    Options { flavour: flavour.into(), compression, epoch: 0, twice, cache: None }
 }
 
 async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
@@ -63,10 +64,10 @@ fn products_are_within_their_budgets_and_in_the_manifest() -> Result<()> {
 }
 
 #[test]
-fn an_initrd_of_every_flavour_packed_twice_is_the_same_and_is_the_one_in_out() -> Result<()> {
+fn an_initrd_of_every_flavour_packed_again_is_the_one_in_out() -> Result<()> {
     let layout = layout();
     for flavour in recipe::known(&layout) {
-        let again = initrd::pack(&layout, &options_of(&flavour, Compression::Zstd))?;
+        let again = initrd::pack(&layout, &options(&flavour, Compression::Zstd))?;
         let path = layout.flavour_initrd(&flavour);
         let packed =
             std::fs::read(&path).with_context(|| format!("{}: run `make images`", path.display()))?;
@@ -96,7 +97,7 @@ async fn the_kernel_that_ships_boots_the_initrd_that_ships_on_a_q35() -> Result<
 async fn an_initrd_boots_however_it_is_compressed() -> Result<()> {
     let layout = layout();
     for compression in [Compression::Gzip, Compression::Lz4, Compression::Xz, Compression::None] {
-        let initrd = initrd::pack(&layout, &options(compression))?;
+        let initrd = initrd::pack(&layout, &options(TWICE, compression))?;
         boots(layout.vmlinux(), initrd.image(), Machine::Microvm).await?;
     }
     Ok(())
