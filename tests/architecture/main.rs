@@ -7,6 +7,7 @@
 mod dependencies;
 mod devices;
 mod files;
+mod ladder;
 mod layers;
 mod oci;
 mod protocol;

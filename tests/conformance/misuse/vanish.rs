@@ -55,6 +55,17 @@ async fn soon<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<Option<T>>
     anyhow::bail!("{what} never happened")
 }
 
+/// How many sockets the agent has open. One more may be a process that is being started, so the fewest of some looks.
+async fn sockets(world: &World) -> Result<usize> {
+    let look = "for i in 1 2 3; do ls -l /guest/proc/1/fd | grep -c socket; done | sort -n | head -n 1";
+    Ok(world.inspector().await?.sh(look).await?.trim().parse()?)
+}
+
+/// Waits until the agent has been told that the askers are gone: it has as many sockets as before they came.
+async fn noticed(world: &World, before: usize) -> Result<()> {
+    soon("the end of a connection", async || Ok((sockets(world).await? <= before).then_some(()))).await
+}
+
 /// A code, or OK.
 fn code<T>(result: ttrpc::Result<T>) -> Result<Code> {
     match result {
@@ -137,14 +148,14 @@ async fn waiters_and_readers_that_vanish_take_nothing_with_them(world: &World) -
         ..Default::default()
     };
     let wait = WaitProcessRequest { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+    let connected = sockets(world).await?;
     for stay in STAYS {
         ask(world, "ReadStdout", &read, stay).await?;
         ask(world, "ReadStderr", &read, stay).await?;
         ask(world, "WaitProcess", &wait, stay).await?;
         ask(world, "GetOOMEvent", &GetOOMEventRequest::new(), stay).await?;
     }
-    // The agent notices a closed connection when it is told; by now it was.
-    container.sh("sleep 0.2").await?;
+    noticed(world, connected).await?;
     process.write(b"for those who stay\n").await?;
     let finished = process.finish().await?;
     ensure!(
@@ -165,10 +176,11 @@ async fn writers_that_vanish_have_written_all_or_nothing(world: &World) -> Resul
         data: vec![b'x'; PART],
         ..Default::default()
     };
+    let connected = sockets(world).await?;
     for stay in STAYS {
         ask(world, "WriteStdin", &write, stay).await?;
     }
-    container.sh("sleep 0.2").await?;
+    noticed(world, connected).await?;
     process.write(b"end").await?;
     process.close_stdin().await?;
     let text = process.finish().await?.success()?;
@@ -219,18 +231,19 @@ async fn pauses_and_updates_of_clients_that_vanish_leave_one_state(world: &World
         resources: Some(resources).into(),
         ..Default::default()
     };
+    let connected = sockets(world).await?;
     for stay in STAYS {
         ask(world, "PauseContainer", &pause, stay).await?;
         // A pause that comes late would meet the check.
         container.stats().await?;
-        world.shared().await?.sh("sleep 0.2").await?;
+        noticed(world, connected).await?;
         runs(&container).await?;
         container.pause().await?;
         ask(world, "ResumeContainer", &resume, stay).await?;
-        world.shared().await?.sh("sleep 0.2").await?;
+        noticed(world, connected).await?;
         runs(&container).await?;
         ask(world, "UpdateContainer", &update, stay).await?;
-        world.shared().await?.sh("sleep 0.2").await?;
+        noticed(world, connected).await?;
         let limit = container.stats().await?.cgroup_stats.pids_stats.limit;
         ensure!(limit == 50 || limit == 0, "after {stay} ms the limit is {limit}");
         runs(&container).await?;
