@@ -51,30 +51,6 @@ http {
 CONF
 }
 
-# mmdebstrap calls back here, as `build-images.sh --setup NAME ROOT`.
-if [ "${1:-}" = --setup ]; then
-    "setup_$2" "$3"
-    exit
-fi
-
-script=$(realpath "$0")
-here=$(cd "$(dirname "$0")" && pwd)
-target=${1:-$here/../../out/images}
-cache=${PITH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pith}
-suite=bookworm
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" LC_ALL=C.UTF-8
-
-for tool in mmdebstrap umoci sha256sum; do
-    command -v "$tool" >/dev/null || {
-        echo "build-images.sh: $tool is not installed; try: apt-get install mmdebstrap umoci coreutils" >&2
-        exit 1
-    }
-done
-
-versions=$(apt-cache policy busybox-static curl nginx-light libc6 libssl3 2>/dev/null | grep Candidate || true)
-key=$({ cat "$0"; echo "$suite $SOURCE_DATE_EPOCH $versions"; } | sha256sum | cut -c1-32)
-store=$cache/samples/$key
-
 # image NAME PACKAGES UMOCI-CONFIG-OPTIONS...
 image() {
     name=$1 packages=$2
@@ -91,6 +67,50 @@ image() {
     umoci gc --layout "$work/images/$name"
 }
 
+# build NAME: one of the images, below $work.
+build() {
+    case $1 in
+    busybox) image busybox busybox-static --config.cmd /bin/sh ;;
+    curl) image curl busybox-static,curl,ca-certificates --config.entrypoint curl --config.cmd --help ;;
+    nginx)
+        image nginx busybox-static,nginx-light \
+            --config.entrypoint nginx --config.cmd -g --config.cmd 'daemon off;' \
+            --config.stopsignal SIGQUIT --config.exposedports 80/tcp
+        ;;
+    esac
+}
+
+script=$(realpath "$0")
+suite=bookworm
+
+# mmdebstrap calls back here, as `build-images.sh --setup NAME ROOT`; the rest of this script, as `--image NAME`.
+case ${1:-} in
+--setup)
+    "setup_$2" "$3"
+    exit
+    ;;
+--image)
+    build "$2"
+    exit
+    ;;
+esac
+
+here=$(cd "$(dirname "$0")" && pwd)
+target=${1:-$here/../../out/images}
+cache=${PITH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pith}
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" LC_ALL=C.UTF-8
+
+for tool in mmdebstrap umoci sha256sum; do
+    command -v "$tool" >/dev/null || {
+        echo "build-images.sh: $tool is not installed; try: apt-get install mmdebstrap umoci coreutils" >&2
+        exit 1
+    }
+done
+
+versions=$(apt-cache policy busybox-static curl nginx-light libc6 libssl3 2>/dev/null | grep Candidate || true)
+key=$({ cat "$0"; echo "$suite $SOURCE_DATE_EPOCH $versions"; } | sha256sum | cut -c1-32)
+store=$cache/samples/$key
+
 if [ ! -d "$store" ]; then
     mkdir -p "$cache/samples" "$cache/work"
     work=$(mktemp -d "$cache/work/samples-XXXXXX")
@@ -98,11 +118,9 @@ if [ ! -d "$store" ]; then
     trap 'exit 130' INT TERM
     mkdir "$work/images"
     architecture=$(dpkg --print-architecture)
-    image busybox busybox-static --config.cmd /bin/sh
-    image curl busybox-static,curl,ca-certificates --config.entrypoint curl --config.cmd --help
-    image nginx busybox-static,nginx-light \
-        --config.entrypoint nginx --config.cmd -g --config.cmd 'daemon off;' \
-        --config.stopsignal SIGQUIT --config.exposedports 80/tcp
+    export work architecture
+    # Side by side: each is fetched and unpacked by one thread.
+    printf '%s\n' busybox curl nginx | xargs -P 3 -n 1 "$script" --image
     # The rename is what makes them appear; a faster builder's images are as good as ours.
     mv -T "$work/images" "$store" 2>/dev/null || test -d "$store"
 fi
