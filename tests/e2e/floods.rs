@@ -18,9 +18,10 @@ async fn started() -> Result<(Guest, Container)> {
     Ok((guest, container))
 }
 
-/// Gives up on what hangs, so that the test says what it was.
+/// Gives up on what hangs, so that the test says what it was. Beside compilers, a guest takes a minute for what it has to
+/// do in some seconds.
 async fn soon<T>(what: &str, work: impl Future<Output = T>) -> Result<T> {
-    let limited = tokio::time::timeout(Duration::from_secs(60), work).await;
+    let limited = tokio::time::timeout(Duration::from_secs(300), work).await;
     limited.map_err(|_| anyhow::anyhow!("hangs: {what}"))
 }
 

@@ -30,7 +30,7 @@ impl Reader {
 
     async fn next(&mut self) -> Result<Value> {
         let mut line = String::new();
-        let count = tokio::time::timeout(Duration::from_secs(30), self.0.read_line(&mut line)).await;
+        let count = tokio::time::timeout(Duration::from_secs(120), self.0.read_line(&mut line)).await;
         ensure!(count.context("no further record came")?? > 0, "the log ended");
         ensure!(line.ends_with('\n'), "half a line: {line:?}");
         serde_json::from_str(&line).with_context(|| format!("no JSON: {line:?}"))

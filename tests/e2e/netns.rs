@@ -10,7 +10,7 @@ use tests::host_tool;
 
 use crate::pods::Pods;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const MAC: &str = "02:70:69:74:68:02";
 
 /// A namespace with one end of a veth pair, whose other end is in the host's. Dropping it removes both.

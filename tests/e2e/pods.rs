@@ -78,7 +78,7 @@ impl Pods {
     /// Nothing runs any more, and no file of a pod is left.
     pub(crate) fn nothing_is_left(&self) -> Result<()> {
         let start = Instant::now();
-        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(20) {
+        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(100));
         }
         ensure!(self.processes().is_empty(), "left running: {:?}", self.processes());

@@ -19,7 +19,7 @@ fn free_port() -> Result<u16> {
 /// An HTTP request by hand, and all that comes back.
 fn get(port: u16) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: pod\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 use crate::container::ContainerBuilder;
 
+/// How long a guest may take to get ready or to go off: long enough beside compilers, where it is many times slower.
+const READY: Duration = Duration::from_secs(300);
+
 /// Id of the sandbox that [`Guest::sandbox`] makes.
 const SANDBOX: &str = "pod";
 
@@ -191,6 +194,7 @@ impl GuestBuilder {
         config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
+        config.deadline = READY;
         config.shares = self.shares;
         config.growth = self.growth;
         config.extra = self.qemu;
@@ -303,7 +307,7 @@ impl Guest {
     pub async fn destroy(&self) -> Result<()> {
         let destroyed = self.api().destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await;
         destroyed.context("DestroySandbox")?;
-        ensure!(self.vm().wait_off(Duration::from_secs(60)).await, "the machine stays on");
+        ensure!(self.vm().wait_off(READY).await, "the machine stays on");
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::Guest;
 
 /// How long QEMU and the guest may take to let go of a device.
-const UNPLUGGED: Duration = Duration::from_secs(60);
+const UNPLUGGED: Duration = Duration::from_secs(300);
 
 /// A place of a q35 that a device can be plugged into.
 pub struct Port {

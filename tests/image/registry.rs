@@ -48,7 +48,7 @@ impl Registry {
             .spawn()
             .context("docker-registry is missing: run `make setup`")?;
         let registry = Registry { process, address, place };
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(&registry.address).is_err() {
             ensure!(Instant::now() < end, "the registry does not listen on {}", registry.address);
             std::thread::sleep(Duration::from_millis(50));
