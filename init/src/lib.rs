@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod execute;
 mod hostname;
 pub mod mountinfo;
@@ -20,7 +21,7 @@ mod step;
 
 pub use execute::{BootReport, Outcome, Ran, StepError, boot, since_boot};
 pub use hostname::{HostnameError, set_hostname};
-pub use power::{PowerError, power_off, reboot};
+pub use power::{End, PowerError, power_off, reboot};
 pub use step::{Entry, Mount, Need, Node, Step, TABLE};
 
 /// Whether this process is the init of its pid namespace: of the guest, unless a test says otherwise.
