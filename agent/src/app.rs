@@ -40,6 +40,7 @@ use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
 use crate::sandbox::{Sandbox, SandboxError, SandboxRequest};
 use crate::storage::StorageRegistry;
+use crate::sys::crash;
 
 /// Where the agent keeps things.
 #[derive(Debug, Clone)]
@@ -277,6 +278,9 @@ pub(crate) fn run() -> ExitCode {
         milestone(&ran.step, ran.ended);
     }
     milestone("read the options, start the log", init::since_boot());
+    if is_init && let Err(error) = crash::ends_the_machine(init::End::of_this_machine()) {
+        tracing::warn!(%error, "a crash of the agent will be a panic of the kernel");
+    }
     for step in boot.iter().flat_map(|report| report.failures()) {
         tracing::error!(step = %step.step, error = %chain(step), "a boot step failed");
     }

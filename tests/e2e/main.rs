@@ -25,6 +25,7 @@ mod network;
 mod passfd;
 mod pods;
 mod policy;
+mod power;
 mod processes;
 mod programs;
 mod publish;

@@ -23,6 +23,7 @@ mod process;
 mod raw;
 mod storage;
 
+mod tables;
 pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
 pub use image_builder::vm::Machine;
@@ -35,6 +36,7 @@ pub use raw::{Frame, RawClient};
 pub use storage::{VOLUMES, storage, storage_at};
 pub use ttrpc::Code;
 
+pub use tables::Tables;
 /// Code and text of a refused call.
 ///
 /// # Panics

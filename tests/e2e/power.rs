@@ -1,0 +1,127 @@
+//! How a guest ends: on machines that can be switched off, on those that cannot, and by a crash.
+//!
+//! QEMU is started with `-no-reboot`, so a guest that restarts has ended too. One that halts stays.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use image_builder::vm::AgentClient;
+use protocols::agent::DestroySandboxRequest;
+use tests::{Guest, GuestBuilder, Machine, Tables};
+
+/// From the answer to DestroySandbox to the end of QEMU.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits until a guest's QEMU has ended. What the kernel says of itself on its way is not enough.
+async fn ended(guest: &Guest, patience: Duration) -> Result<()> {
+    let stat = format!("/proc/{}/stat", guest.vm().pid());
+    let until = Instant::now() + patience;
+    loop {
+        match std::fs::read_to_string(&stat) {
+            // Field 3, behind the name in parentheses, is the state; a zombie has ended.
+            Ok(text) if !text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) => {}
+            _ => return Ok(()),
+        }
+        ensure!(Instant::now() < until, "QEMU runs on:\n{}", guest.vm().console_log());
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Destroys the sandbox of a guest that has one.
+async fn ends_with_its_sandbox(guest: &Guest) -> Result<()> {
+    guest.api().destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await?;
+    ended(guest, PATIENCE).await
+}
+
+/// All that a guest said whose QEMU has ended.
+async fn read_to_the_end(guest: &Guest) -> Result<String> {
+    ensure!(guest.vm().wait_off(PATIENCE).await, "the console stays open");
+    Ok(guest.vm().console_log())
+}
+
+async fn boot_and_end(builder: GuestBuilder) -> Result<String> {
+    let guest = builder.boot().await?;
+    guest.sandbox().await?;
+    ends_with_its_sandbox(&guest).await?;
+    read_to_the_end(&guest).await
+}
+
+#[tokio::test]
+async fn a_machine_without_acpi_restarts() -> Result<()> {
+    let console = boot_and_end(Guest::builder()).await?;
+    ensure!(console.contains("reboot: Restarting system"), "{console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_without_acpi_and_without_the_keyboard_controller_restarts_all_the_same() -> Result<()> {
+    // What Firecracker is told; a microvm has no such controller, so the kernel goes on to its other ways.
+    let console = boot_and_end(Guest::builder().cmdline(&["reboot=k"])).await?;
+    ensure!(console.contains("reboot: Restarting system"), "{console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_of_reduced_hardware_powers_off() -> Result<()> {
+    let console = boot_and_end(Guest::builder().machine(Machine::MicrovmAcpi)).await?;
+    ensure!(console.contains("reboot: Power down"), "{console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_q35_powers_off() -> Result<()> {
+    let console = boot_and_end(Guest::builder().machine(Machine::Q35).cmdline(&["reboot=k"])).await?;
+    ensure!(console.contains("reboot: Power down"), "{console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_without_a_power_off_make_the_machine_restart() -> Result<()> {
+    let guest = Guest::builder().machine(Machine::Q35).boot().await?;
+    guest.sandbox().await?;
+    let tables = Tables::of(&guest).await?;
+    drop(guest);
+    // Values but no way to use them (as Firecracker's, by the flag), no values, neither; with the keyboard controller, which
+    // Firecracker has, and without.
+    let shapes = [
+        (tables.clone(), "i8042=on", "reboot=k", "reboot: Power down"),
+        (tables.clone().without_s5()?, "i8042=on", "reboot=t", "reboot: Restarting system"),
+        (tables.clone().reduced(), "i8042=off", "reboot=t", "reboot: Restarting system"),
+        (tables.clone().without_s5()?.reduced(), "i8042=on", "reboot=k", "reboot: Restarting system"),
+        (tables.without_s5()?.reduced(), "i8042=off", "reboot=k", "reboot: Restarting system"),
+    ];
+    // The kernel takes a machine of reduced hardware for one without the old interrupt controller; a q35 has one, and only a
+    // bzImage silences it at its start.
+    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/vmlinuz");
+    for (number, (tables, controller, word, said)) in shapes.into_iter().enumerate() {
+        let directory = tempfile::tempdir()?;
+        let arguments = tables.arguments(directory.path())?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let builder = Guest::builder().machine(Machine::Q35).image(&kernel).qemu(&arguments).cmdline(&[word]);
+        let console = boot_and_end(builder.qemu(&["-machine", controller])).await;
+        let console = console.map_err(|error| error.context(format!("shape {number}")))?;
+        ensure!(console.contains(said), "shape {number} does not say {said:?}:\n{console}");
+    }
+    Ok(())
+}
+
+/// Under Cloud Hypervisor a guest that restarts boots again. QEMU does the same, unless told otherwise.
+#[tokio::test]
+async fn a_crash_of_the_agent_does_not_boot_again() -> Result<()> {
+    let boots_again = ["-action", "reboot=reset"];
+    let guest = Guest::builder().machine(Machine::Q35).qemu(&boots_again).boot().await?;
+    guest.sandbox().await?;
+    // Takes the agent's stack away: it has nowhere to return to.
+    let script = "set -- $(cat /guest/proc/1/syscall); while [ $# -lt 9 ]; do set -- $(cat /guest/proc/1/syscall); done; \
+                  dd if=/dev/zero of=/guest/proc/1/mem bs=4096 count=1 oflag=seek_bytes seek=$(($8)) conv=notrunc";
+    // No answer can come from it.
+    let inspector = guest.inspector().await?;
+    drop(tokio::time::timeout(Duration::from_secs(10), inspector.sh(script)).await);
+    ended(&guest, Duration::from_secs(30)).await?;
+    let console = read_to_the_end(&guest).await?;
+    ensure!(console.contains("agent: crashed by signal 11; the machine ends"), "{console}");
+    ensure!(console.matches("agent ready: ").count() == 1, "it booted again:\n{console}");
+    Ok(())
+}
