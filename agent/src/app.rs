@@ -29,6 +29,7 @@ use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
 use crate::guest::modules::{self, Loaded};
+use crate::listen;
 use crate::network::{self, Network};
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
@@ -397,6 +398,13 @@ async fn serve(
     });
     let mut server = rpc::serve(&agent, &address).await?;
     milestone("listen for calls", init::since_boot());
+    if matches!(address, ServerAddr::Vsock { .. }) && !listen::has_vsock_device() {
+        tracing::warn!(
+            %address,
+            "no vsock device: the host cannot call this agent; give the VM a vsock that this kernel can see (virtio over PCI \
+             needs PCI on the command line and in the kernel, over MMIO a place that ACPI or the command line tells)"
+        );
+    }
     announce();
     let mut shutdown = agent.shutdown.subscribe();
     tokio::select! {

@@ -35,6 +35,11 @@ pub(crate) fn vsock(
 }
 
 /// Connections to a unix socket. A socket file that an earlier run left is replaced.
+/// Whether a host could reach this guest by vsock: whether a device gave it a context id. One may still be plugged in.
+pub(crate) fn has_vsock_device() -> bool {
+    vsock::get_local_cid().is_ok_and(|cid| cid != tokio_vsock::VMADDR_CID_ANY)
+}
+
 pub(crate) fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + Send + use<>> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
