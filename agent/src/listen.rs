@@ -5,6 +5,7 @@
 //! ones into several descriptors, which some VMMs' vsock devices lose.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -34,12 +35,12 @@ pub(crate) fn vsock(
     Ok(from_the_host(VsockListener::bind(VsockAddr::new(cid, port))?))
 }
 
-/// Connections to a unix socket. A socket file that an earlier run left is replaced.
 /// Whether a host could reach this guest by vsock: whether a device gave it a context id. One may still be plugged in.
 pub(crate) fn has_vsock_device() -> bool {
     vsock::get_local_cid().is_ok_and(|cid| cid != tokio_vsock::VMADDR_CID_ANY)
 }
 
+/// Connections to a unix socket. A socket file that an earlier run left is replaced.
 pub(crate) fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + Send + use<>> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -87,6 +88,12 @@ impl Limited<VsockStream> {
     /// The host's port of this connection.
     pub(crate) fn peer_port(&self) -> io::Result<u32> {
         Ok(self.0.peer_addr()?.port())
+    }
+}
+
+impl<S: AsFd> AsFd for Limited<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

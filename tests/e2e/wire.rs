@@ -1,10 +1,14 @@
 //! The service as a whole: what this guest does not have says so, and many calls at once do no harm.
 
-use anyhow::Result;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use image_builder::vm::AgentClient;
 use protocols::agent::*;
 use protocols::health::CheckRequest;
-use tests::{Code, Guest, expect_code};
+use tests::{Code, Guest, answered_after_half_close, expect_code};
+use tokio::net::UnixStream;
 
 #[tokio::test]
 async fn what_this_guest_is_built_without_answers_unimplemented() -> Result<()> {
@@ -42,5 +46,29 @@ async fn fifty_waits_and_reads_hold_up_nothing() -> Result<()> {
     for call in blocked {
         call.await??;
     }
+    Ok(())
+}
+
+/// The agent itself, outside of a guest: the emulated vsock of most hosts for tests cannot be closed on one side.
+#[tokio::test]
+async fn a_client_that_has_said_all_gets_its_answers() -> Result<()> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/agent");
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("agent.sock");
+    let mut agent = std::process::Command::new("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(&program)
+        .env("KATA_AGENT_SERVER_ADDR", format!("unix://{}", socket.display()))
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))?;
+    while !socket.exists() {
+        ensure!(agent.try_wait()?.is_none(), "the agent has ended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for _ in 0..4 {
+        answered_after_half_close(UnixStream::connect(&socket).await?).await?;
+    }
+    agent.kill()?;
+    agent.wait()?;
     Ok(())
 }

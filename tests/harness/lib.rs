@@ -22,8 +22,8 @@ mod plug;
 mod process;
 mod raw;
 mod storage;
-
 mod tables;
+
 pub use container::{Container, ContainerBuilder, mount};
 pub use guest::{Guest, GuestBuilder};
 pub use image_builder::vm::Machine;
@@ -32,11 +32,11 @@ pub use network::{address, link};
 pub use passfd::Passed;
 pub use plug::{Port, host_tool, seen};
 pub use process::{Exec, Finished, Running};
-pub use raw::{Frame, RawClient};
+pub use raw::{Frame, RawClient, answered_after_half_close};
 pub use storage::{VOLUMES, storage, storage_at};
+pub use tables::Tables;
 pub use ttrpc::Code;
 
-pub use tables::Tables;
 /// Code and text of a refused call.
 ///
 /// # Panics

@@ -160,3 +160,27 @@ impl RawClient {
         answer.status()
     }
 }
+
+/// What a client that has said all it wants must see: it sends calls, shuts its sending side down, and reads an answer to each
+/// before the end. Over any connection to the agent that can be closed on one side: a unix socket, the kernel's vsock.
+///
+/// # Errors
+/// When an answer is missing, or the connection does not end.
+pub async fn answered_after_half_close(mut stream: UnixStream) -> Result<()> {
+    let streams = [1, 3, 5];
+    let calls: Vec<u8> = streams.iter().flat_map(|stream| Frame::check(*stream).bytes()).collect();
+    stream.write_all(&calls).await.context("send the calls")?;
+    stream.shutdown().await.context("shut the sending side down")?;
+    let mut client = RawClient { stream };
+    let mut answered = Vec::new();
+    for _ in streams {
+        let answer = client.receive().await.with_context(|| format!("after answers to {answered:?}"))?;
+        ensure!(answer.status()?.0 == Code::OK, "{answer:?}");
+        answered.push(answer.stream);
+    }
+    answered.sort_unstable();
+    ensure!(answered == streams, "answers to {answered:?}");
+    let end = tokio::time::timeout(PATIENCE, client.stream.read(&mut [0])).await;
+    ensure!(end.context("the connection stays open")?? == 0, "more than was asked for");
+    Ok(())
+}

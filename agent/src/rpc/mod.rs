@@ -4,6 +4,7 @@
 mod container;
 mod decode;
 mod guest;
+mod half_closed;
 mod health;
 mod memory;
 mod network;

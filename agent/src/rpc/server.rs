@@ -1,13 +1,16 @@
 //! Serves the API.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use futures_util::{Stream, StreamExt as _};
 use protocols::{agent_ttrpc, health_ttrpc};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
 use super::decode;
+use super::half_closed::Answered;
 use super::health::HealthService;
 use super::service::Service;
 use crate::app::Agent;
@@ -34,8 +37,10 @@ pub(crate) enum ServeError {
 pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
     let listener = match address {
-        ServerAddr::Vsock { cid, port } => Listener::new(listen::vsock(*cid, *port).map_err(failed)?),
-        ServerAddr::Unix(path) => Listener::new(listen::unix(path).map_err(failed)?),
+        ServerAddr::Vsock { cid, port } => {
+            Listener::new(answered(listen::vsock(*cid, *port).map_err(failed)?))
+        }
+        ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?)),
     };
     let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(agent))));
     #[cfg(feature = "policy")]
@@ -47,4 +52,11 @@ pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Se
         .register_service(decode::checked(health));
     server.start().await.map_err(ServeError::Start)?;
     Ok(server)
+}
+
+/// Connections that end when the answers have left, see [`Answered`].
+pub(super) fn answered<S: AsFd>(
+    connections: impl Stream<Item = io::Result<S>> + Send,
+) -> impl Stream<Item = io::Result<Answered<S>>> + Send {
+    connections.map(|connection| connection.map(Answered::new))
 }

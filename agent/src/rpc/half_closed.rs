@@ -1,0 +1,312 @@
+//! Clients that have said all they want: they send requests, shut their sending side down, and read the answers.
+//!
+//! The server takes the end of what it reads for the end of the connection: it drops the calls that run and what it has yet
+//! to write. So the end is held back here, as long as the client is owed an answer and is there to read it. A client that is
+//! gone as a whole is known at once, so its calls end as ever.
+//!
+//! ```text
+//!   client          Answered                            server
+//!   request   ────► reads a frame: one owed      ────►  call
+//!   end       ────► held back while one is owed
+//!             ◄──── passes a response: none owed ◄────  answer
+//!                   end                          ────►  closes
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use rustix::net::SendFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Interval, MissedTickBehavior};
+
+/// How often a client that is owed an answer is looked for after its end of file.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a frame's header: length 4, stream id 4, type 1, flags 1; big-endian.
+const HEADER: usize = 10;
+/// Type of a frame with a request.
+const REQUEST: u8 = 1;
+/// Type of a frame with a response.
+const RESPONSE: u8 = 2;
+
+/// A connection whose end is seen only when all requests that were read are answered.
+pub(crate) struct Answered<S> {
+    stream: S,
+    asked: Frames,
+    answered: Frames,
+    /// Stream ids of requests without an answer, each as often as it came: clients may use one twice. No more than the calls
+    /// that run.
+    owed: HashMap<u32, u32>,
+    /// Set from the end of file on.
+    ended: Option<Interval>,
+    reader: Option<Waker>,
+}
+
+impl<S> Answered<S> {
+    pub(crate) fn new(stream: S) -> Answered<S> {
+        Answered {
+            stream,
+            asked: Frames::default(),
+            answered: Frames::default(),
+            owed: HashMap::new(),
+            ended: None,
+            reader: None,
+        }
+    }
+
+    fn was_asked(&mut self, bytes: &[u8]) {
+        let owed = &mut self.owed;
+        self.asked.pass(bytes, |stream, kind| {
+            if kind == REQUEST {
+                *owed.entry(stream).or_default() += 1;
+            }
+        });
+    }
+
+    fn has_answered(&mut self, bytes: &[u8]) {
+        let owed = &mut self.owed;
+        self.answered.pass(bytes, |stream, kind| {
+            if kind == RESPONSE
+                && let Some(count) = owed.get_mut(&stream)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    owed.remove(&stream);
+                }
+            }
+        });
+        if self.owed.is_empty()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Answered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ended.is_none() {
+            let before = buf.filled().len();
+            let room = buf.remaining();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let count = buf.filled().len() - before;
+            if count > 0 || room == 0 {
+                this.was_asked(&buf.filled()[before..]);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let looks = this.ended.get_or_insert_with(|| {
+            let mut looks = tokio::time::interval(LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            looks
+        });
+        loop {
+            if this.owed.is_empty() || is_gone(this.stream.as_fd()) {
+                return Poll::Ready(Ok(()));
+            }
+            if looks.poll_tick(cx).is_pending() {
+                this.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, data))?;
+        this.has_answered(&data[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Whether nobody is left to read what would be sent. Sending nothing asks just that: unix sockets and vsocks look at the peer
+/// first.
+fn is_gone(socket: BorrowedFd<'_>) -> bool {
+    let sent = rustix::net::send(socket, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    !matches!(sent, Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+}
+
+/// Finds the frames in a stream of bytes that comes in pieces.
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; HEADER],
+    /// Bytes of the header that are there.
+    known: usize,
+    /// Bytes of the payload that are yet to come.
+    rest: usize,
+}
+
+impl Frames {
+    /// Takes the next bytes; `ended` hears stream id and type of each frame that ends in them.
+    fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u32, u8)) {
+        while !bytes.is_empty() {
+            if self.known < HEADER {
+                let count = bytes.len().min(HEADER - self.known);
+                self.header[self.known..self.known + count].copy_from_slice(&bytes[..count]);
+                self.known += count;
+                bytes = &bytes[count..];
+                if self.known < HEADER {
+                    return;
+                }
+                self.rest = usize::try_from(self.word(0)).unwrap_or(usize::MAX);
+            }
+            let count = bytes.len().min(self.rest);
+            self.rest -= count;
+            bytes = &bytes[count..];
+            if self.rest == 0 {
+                self.known = 0;
+                ended(self.word(4), self.header[8]);
+            }
+        }
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        let bytes = self.header[at..].first_chunk().copied();
+        u32::from_be_bytes(bytes.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use protocols::health_ttrpc;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+    use ttrpc::asynchronous::Server;
+    use ttrpc::asynchronous::transport::Listener;
+
+    use crate::rpc::health::HealthService;
+
+    fn frame(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend([kind, 0]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// A connection whose agent's side has read a request, and the client's side, which has shut its sending down.
+    async fn half_closed() -> (Answered<UnixStream>, UnixStream) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(&frame(1, REQUEST, b"what?")).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut near = Answered::new(near);
+        let mut request = [0; HEADER + 5];
+        near.read_exact(&mut request).await.unwrap();
+        (near, far)
+    }
+
+    async fn end_within(near: &mut Answered<UnixStream>, time: Duration) -> bool {
+        matches!(tokio::time::timeout(time, near.read(&mut [0; 8])).await, Ok(Ok(0)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_comes_with_the_last_answer() {
+        let (mut near, mut far) = half_closed().await;
+        assert!(!end_within(&mut near, Duration::from_secs(3600)).await);
+        near.write_all(&frame(1, RESPONSE, b"th")[..11]).await.unwrap();
+        assert!(!end_within(&mut near, Duration::from_secs(3600)).await, "half an answer is none");
+        near.write_all(b"h").await.unwrap();
+        assert!(end_within(&mut near, LOOK / 4).await);
+        drop(near);
+        let mut answer = Vec::new();
+        far.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), HEADER + 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_sleeps_is_woken_by_the_answer() {
+        let (near, _far) = half_closed().await;
+        let (mut read, mut write) = tokio::io::split(near);
+        let reader = tokio::spawn(async move { read.read(&mut [0; 8]).await.unwrap() });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        write.write_all(&frame(1, RESPONSE, b"")).await.unwrap();
+        assert_eq!(tokio::time::timeout(LOOK / 2, reader).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_owed_nothing() {
+        let (mut near, far) = half_closed().await;
+        assert!(!end_within(&mut near, LOOK * 5).await);
+        drop(far);
+        assert!(end_within(&mut near, LOOK * 2).await);
+        // One that leaves without a word in between is known at once.
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(&frame(1, REQUEST, b"")).await.unwrap();
+        drop(far);
+        let mut near = Answered::new(near);
+        near.read_exact(&mut [0; HEADER]).await.unwrap();
+        assert!(end_within(&mut near, LOOK / 4).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asked_nothing_ends_at_once() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(&frame(1, 3, b"data")).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut near = Answered::new(near);
+        near.read_exact(&mut [0; HEADER + 4]).await.unwrap();
+        assert!(end_within(&mut near, LOOK / 4).await);
+    }
+
+    #[test]
+    fn frames_are_found_whatever_the_pieces() {
+        let stream =
+            [frame(1, REQUEST, b"abc"), frame(7, 3, b""), frame(u32::MAX, RESPONSE, &[9; 300])].concat();
+        for size in 1..stream.len() {
+            let (mut frames, mut seen) = (Frames::default(), Vec::new());
+            for piece in stream.chunks(size) {
+                frames.pass(piece, |stream, kind| seen.push((stream, kind)));
+            }
+            assert_eq!(seen, [(1, REQUEST), (7, 3), (u32::MAX, RESPONSE)], "pieces of {size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_server_answers_all_that_was_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = crate::listen::unix(&path).unwrap();
+        let mut server = Server::new()
+            .add_listener(Listener::new(super::super::server::answered(listener)))
+            .register_service(health_ttrpc::create_health(Arc::new(HealthService)));
+        server.start().await.unwrap();
+        let request = ttrpc::proto::Request {
+            service: "grpc.Health".into(),
+            method: "Check".into(),
+            ..Default::default()
+        };
+        let request = protobuf::Message::write_to_bytes(&request).unwrap();
+        for count in [1, 1, 1, 20] {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let all: Vec<u8> = (0..count).flat_map(|n| frame(2 * n + 1, REQUEST, &request)).collect();
+            client.write_all(&all).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answers = Vec::new();
+            client.read_to_end(&mut answers).await.unwrap();
+            let (mut frames, mut seen) = (Frames::default(), 0);
+            frames.pass(&answers, |_, kind| seen += u32::from(kind == RESPONSE));
+            assert_eq!(seen, count);
+        }
+    }
+}
