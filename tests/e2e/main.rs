@@ -33,6 +33,7 @@ mod python;
 mod reclaim;
 mod recovery;
 mod shims;
+mod silent;
 mod storages;
 mod streams;
 mod volumes;

@@ -226,7 +226,7 @@ impl GuestBuilder {
 }
 
 /// A file that `make build` makes.
-fn product(name: &str) -> Result<PathBuf> {
+pub(crate) fn product(name: &str) -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name);
     ensure!(path.exists(), "{} is missing: run `make build`", path.display());
     Ok(path)

@@ -21,6 +21,7 @@ mod passfd;
 mod plug;
 mod process;
 mod raw;
+mod silent;
 mod storage;
 mod tables;
 
@@ -33,6 +34,7 @@ pub use passfd::Passed;
 pub use plug::{Port, host_tool, seen};
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient, answered_after_half_close};
+pub use silent::Silent;
 pub use storage::{VOLUMES, storage, storage_at};
 pub use tables::Tables;
 pub use ttrpc::Code;
