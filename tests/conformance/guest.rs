@@ -28,6 +28,10 @@ async fn a_guest_tells_what_it_is_and_has(world: &World) -> Result<()> {
     for driver in ["blk", "ephemeral", "local", "overlayfs"] {
         ensure!(agent.storage_handlers.iter().any(|name| name == driver), "{driver}: {agent:?}");
     }
+    for kind in ["blk", "mmioblk", "nvdimm", "scsi", "vfio-pci", "vfio-pci-gk"] {
+        ensure!(agent.device_handlers.iter().any(|name| name == kind), "{kind}: {agent:?}");
+    }
+    ensure!(agent.supports_seccomp && agent.extra_features.iter().any(|name| name == "seccomp"), "{agent:?}");
     ensure!(details.mem_block_size_bytes.is_power_of_two(), "{details:?}");
     // What is not asked for is not told.
     let unasked: GuestDetailsResponse = world.ok("GetGuestDetails", &GuestDetailsRequest::new()).await?;

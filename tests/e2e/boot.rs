@@ -66,6 +66,18 @@ async fn guest_details_say_what_the_guest_is() -> Result<()> {
     Ok(())
 }
 
+    let kinds = ["blk", "mmioblk", "nvdimm", "scsi", "vfio-pci", "vfio-pci-gk"];
+    assert_eq!(agent.device_handlers, kinds);
+    // What is refused is in neither list.
+    let unknown = guest.container("c1").request(|request| {
+        let device = protocols::agent::Device { type_: "none".into(), ..Default::default() };
+        request.devices.push(device);
+    });
+    guest.sandbox().await?;
+    let text = tests::expect_code(unknown.try_create().await, tests::Code::UNIMPLEMENTED);
+    assert!(text.contains(&kinds.join(", ")), "{text}");
+    assert!(agent.supports_seccomp);
+    assert_eq!(agent.extra_features, ["seccomp"]);
 #[tokio::test]
 async fn options_that_make_no_sense_warn_and_stop_no_boot() -> Result<()> {
     let words =

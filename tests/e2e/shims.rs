@@ -204,6 +204,8 @@ async fn the_go_shims_pod() -> Result<()> {
     let details = GuestDetailsRequest { mem_block_size: true, mem_hotplug_probe: true, ..Default::default() };
     let details = api.get_guest_details(call(), &details).await?;
     ensure!(details.agent_details.storage_handlers.iter().any(|name| name == "virtio-fs"));
+    // Without it the shim refuses every container, as soon as guest seccomp is not disabled.
+    ensure!(details.agent_details.supports_seccomp);
     let online = OnlineCPUMemRequest { nb_cpus: 1, cpu_only: true, ..Default::default() };
     api.online_cpu_mem(call(), &online).await?;
 

@@ -44,18 +44,19 @@ impl Kind for DetailsError {
 #[derive(Debug, Clone)]
 pub struct Details {
     sys: PathBuf,
+    proc: PathBuf,
 }
 
 impl Default for Details {
     fn default() -> Self {
-        Details::new("/sys")
+        Details::new("/sys", "/proc")
     }
 }
 
 impl Details {
-    /// Facts from the sysfs mounted at `sys`.
-    pub fn new(sys: impl Into<PathBuf>) -> Details {
-        Details { sys: sys.into() }
+    /// Facts from the sysfs mounted at `sys` and the procfs at `proc`.
+    pub fn new(sys: impl Into<PathBuf>, proc: impl Into<PathBuf>) -> Details {
+        Details { sys: sys.into(), proc: proc.into() }
     }
 
     fn memory(&self, name: &str) -> PathBuf {
@@ -73,6 +74,12 @@ impl Details {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(source) => Err(DetailsError::Read { path, source }),
         }
+    }
+
+    /// Whether the seccomp profile of a container is applied: the agent always does it, where the kernel has filters
+    /// (`CONFIG_SECCOMP_FILTER`, proc(5)).
+    pub fn seccomp(&self) -> bool {
+        self.proc.join("sys/kernel/seccomp/actions_avail").exists()
     }
 
     /// Whether the kernel wants to be told of added memory by its address.
@@ -96,7 +103,7 @@ mod tests {
     #[test]
     fn a_kernel_without_memory_hotplug_says_zero_and_no() {
         let sys = tempfile::tempdir().unwrap();
-        let details = Details::new(sys.path());
+        let details = Details::new(sys.path(), sys.path());
         assert_eq!(details.memory_block_size().unwrap(), 0);
         assert!(!details.memory_probe());
     }
@@ -106,7 +113,7 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         let memory = sys.path().join("devices/system/memory");
         fs::create_dir_all(&memory).unwrap();
-        let details = Details::new(sys.path());
+        let details = Details::new(sys.path(), sys.path());
         for (text, size) in [("8000000\n", 128 << 20), ("0x8000000", 128 << 20), ("80000000\n", 2 << 30)] {
             fs::write(memory.join("block_size_bytes"), text).unwrap();
             assert_eq!(details.memory_block_size().unwrap(), size, "{text}");
@@ -116,13 +123,24 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_filters_applies_no_profile() {
+        let proc = tempfile::tempdir().unwrap();
+        let details = Details::new("/nonexistent", proc.path());
+        assert!(!details.seccomp());
+        fs::create_dir_all(proc.path().join("sys/kernel/seccomp")).unwrap();
+        assert!(!details.seccomp());
+        fs::write(proc.path().join("sys/kernel/seccomp/actions_avail"), "kill_process allow\n").unwrap();
+        assert!(details.seccomp());
+    }
+
+    #[test]
     fn nonsense_names_the_file() {
         let sys = tempfile::tempdir().unwrap();
         let memory = sys.path().join("devices/system/memory");
         fs::create_dir_all(&memory).unwrap();
         for text in ["", "big", "-1", "+10", "11111111111111111"] {
             fs::write(memory.join("block_size_bytes"), text).unwrap();
-            let details = Details::new(sys.path());
+            let details = Details::new(sys.path(), sys.path());
             let error = details.memory_block_size().map(|size| size.to_string());
             let error =
                 error.map_or_else(|error| error.to_string(), |size| format!("{text:?} was taken for {size}"));

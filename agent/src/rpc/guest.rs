@@ -14,6 +14,7 @@ use super::on_a_thread;
 use super::policy;
 use super::status::Failure;
 use crate::app::Agent;
+use crate::device::container as device;
 use crate::files::Entry;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, Place};
@@ -21,12 +22,17 @@ use crate::guest::{hotplug, random, resize, volume};
 use crate::storage;
 
 pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
-    let details = Details::new(SYSFS);
+    let details = Details::default();
+    let supports_seccomp = details.seccomp();
+    let mut extra_features: Vec<String> = policy::feature().into_iter().collect();
+    extra_features.extend(supports_seccomp.then(|| "seccomp".to_owned()));
     let agent = AgentDetails {
         version: VERSION.to_owned(),
         init_daemon: init::is_pid1(),
-        extra_features: policy::feature().into_iter().collect(),
+        device_handlers: device::KINDS.map(str::to_owned).to_vec(),
         storage_handlers: storage::driver_names().into_iter().map(str::to_owned).collect(),
+        supports_seccomp,
+        extra_features,
         ..Default::default()
     };
     Ok(GuestDetailsResponse {
