@@ -1,7 +1,10 @@
 //! Guests boot, whatever the machine and the command line, and go off when told to.
 
-use anyhow::Result;
-use image_builder::vm::AgentClient;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use image_builder::layout::Layout;
+use image_builder::vm::{AgentClient, LEAST_MEMORY_MIB, Vm, VmConfig};
 use protocols::agent::GuestDetailsRequest;
 use protocols::health::CheckRequest;
 use protocols::health::health_check_response::ServingStatus;
@@ -63,9 +66,6 @@ async fn guest_details_say_what_the_guest_is() -> Result<()> {
         assert!(agent.storage_handlers.iter().any(|name| name == driver), "{driver}");
     }
     assert!(agent.storage_handlers.is_sorted(), "{:?}", agent.storage_handlers);
-    Ok(())
-}
-
     let kinds = ["blk", "mmioblk", "nvdimm", "scsi", "vfio-pci", "vfio-pci-gk"];
     assert_eq!(agent.device_handlers, kinds);
     // What is refused is in neither list.
@@ -78,6 +78,9 @@ async fn guest_details_say_what_the_guest_is() -> Result<()> {
     assert!(text.contains(&kinds.join(", ")), "{text}");
     assert!(agent.supports_seccomp);
     assert_eq!(agent.extra_features, ["seccomp"]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn options_that_make_no_sense_warn_and_stop_no_boot() -> Result<()> {
     let words =
@@ -118,5 +121,28 @@ async fn the_debug_console_answers_only_when_asked_for() -> Result<()> {
         Err(_) => 0,
     };
     assert_eq!(answer, 0, "a console nobody asked for");
+    Ok(())
+}
+
+/// With less the kernel ends before it has a console: the host must say what is missing.
+#[tokio::test]
+async fn the_least_memory_boots_and_less_is_refused() -> Result<()> {
+    let layout = Layout::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), None);
+    let directory = tempfile::tempdir()?;
+    let config = |kernel: &str, machine, mib| {
+        let kernel = layout.out().join(kernel);
+        let mut config = VmConfig::new(kernel, layout.initrd(), directory.path().join("vm"));
+        (config.machine, config.memory_mib) = (machine, mib);
+        config
+    };
+    for (kernel, machine) in
+        [("vmlinux", Machine::Q35), ("vmlinux", Machine::Microvm), ("vmlinux-sandbox", Machine::Microvm)]
+    {
+        let vm = Vm::boot(config(kernel, machine, LEAST_MEMORY_MIB)).await;
+        vm.with_context(|| format!("{kernel} on {machine:?}"))?.stop().await?;
+    }
+    let refusal = Vm::boot(config("vmlinux", Machine::Q35, 32)).await.map(drop);
+    let text = refusal.err().context("32 MiB were not refused")?.to_string();
+    ensure!(text.contains("needs 48 MiB"), "{text}");
     Ok(())
 }

@@ -79,6 +79,18 @@ pub enum VmError {
         /// The end of the guest's console.
         console: String,
     },
+    /// A guest with little memory did not get ready.
+    #[error(
+        "{error}\n--- it has {mib} MiB of memory, and what is too little often ends without a word; try {enough} MiB"
+    )]
+    Memory {
+        /// What it has, in MiB.
+        mib: u32,
+        /// What is enough for every flavour, in MiB.
+        enough: u32,
+        /// What happened.
+        error: Box<VmError>,
+    },
     /// Nothing in the guest listens on the port.
     #[error("nothing in the guest listens on vsock port {port}")]
     Refused {
@@ -129,12 +141,21 @@ impl VmError {
 
     /// Whether the guest, rather than the host's set-up, is to blame.
     pub(crate) fn is_of_the_guest(&self) -> bool {
-        matches!(self, Self::Ended { .. } | Self::Deadline { .. })
+        matches!(self, Self::Ended { .. } | Self::Deadline { .. } | Self::Memory { .. })
     }
 
     /// Whether another VM of the host holds the CID that was picked.
     pub(crate) fn is_cid_in_use(&self) -> bool {
         matches!(self, Self::Ended { messages, .. } if messages.contains("Address already in use"))
+    }
+
+    /// With a word about the guest's memory, where that may be what it wanted for.
+    pub(super) fn with_memory(self, mib: u32) -> Self {
+        let enough = super::machine::ENOUGH_MEMORY_MIB;
+        if mib < enough && self.is_of_the_guest() {
+            return Self::Memory { mib, enough, error: Box::new(self) };
+        }
+        self
     }
 
     /// The first line of the text.
@@ -153,6 +174,18 @@ mod tests {
         assert_eq!(error.headline(), "the agent was not ready after 5 s under tcg");
         assert!(error.to_string().ends_with("console:\nKernel panic"));
         assert!(error.is_of_the_guest());
+    }
+
+    #[test]
+    fn little_memory_is_named_where_it_may_be_the_cause() {
+        let error = || VmError::Deadline { engine: "tcg", seconds: 5, console: String::new() };
+        let text = error().with_memory(48).to_string();
+        assert!(text.starts_with("the agent was not ready after 5 s under tcg\n"), "{text}");
+        assert!(text.ends_with(
+            "it has 48 MiB of memory, and what is too little often ends without a word; try 128 MiB"
+        ));
+        assert!(!error().with_memory(128).to_string().contains("memory"));
+        assert!(!VmError::NoAccelerator.with_memory(48).to_string().contains("memory"));
     }
 
     #[test]

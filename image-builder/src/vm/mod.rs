@@ -37,7 +37,7 @@ pub use client::AgentClient;
 pub use console::Ready;
 pub use endpoint::Endpoint;
 pub use error::VmError;
-pub use machine::{Disk, MAC, Machine, disk_node};
+pub use machine::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use share::Share;
 pub use tsc::host_khz as host_tsc_khz;
@@ -257,7 +257,7 @@ impl Vm {
                     return Ok(vm);
                 }
                 Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error.headline()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.with_memory(config.memory_mib)),
             }
         }
         Err(VmError::NoAccelerator)
