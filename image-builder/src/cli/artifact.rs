@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use image_builder::artifact::{self, Guest, Reference};
-use image_builder::layout::Layout;
 use image_builder::progress::bytes;
 
 use super::Global;
@@ -49,7 +47,7 @@ struct Transport {
 impl ArtifactArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = products(global)?;
+        let layout = global.products()?;
         let guest = Guest::pack(&layout)?;
         guest.write_layout(&layout, &self.dir)?;
         report(global, &guest, &self.dir.display().to_string())
@@ -59,7 +57,7 @@ impl ArtifactArgs {
 impl PushArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = products(global)?;
+        let layout = global.products()?;
         let _step = global.progress().step(&format!("push {}", self.reference), None);
         let pushed = artifact::push(&layout, &self.reference, self.transport.plain_http).await?;
         global.print(&pushed, || {
@@ -72,18 +70,10 @@ impl PushArgs {
 impl PullArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = products(global)?;
+        let layout = global.products()?;
         let _step = global.progress().step(&format!("pull {}", self.reference), None);
         let guest = artifact::pull(&self.reference, layout.out(), self.transport.plain_http).await?;
         report(global, &guest, &layout.out().display().to_string())
-    }
-}
-
-/// The product directory. One that is named needs no source tree around it.
-fn products(global: &Global) -> anyhow::Result<Layout> {
-    match &global.out {
-        Some(out) => Ok(Layout::new(out.clone(), Some(out.clone()))),
-        None => global.layout().context("no product directory: name one with --out"),
     }
 }
 

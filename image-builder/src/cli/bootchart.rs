@@ -36,7 +36,7 @@ pub(crate) struct BootchartArgs {
 impl BootchartArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.products()?;
         let arch = Profile::load(&layout.kernel_config(), &self.profile)?.arch;
         ensure!(
             arch == Arch::X86_64,

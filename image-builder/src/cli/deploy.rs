@@ -59,7 +59,7 @@ pub(crate) struct InstallArgs {
 impl InstallArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.products()?;
         let config = self.config.clone();
         let name = self.name.clone();
         let options = kata::Options {
@@ -135,7 +135,7 @@ pub(crate) struct VmConfigArgs {
 impl VmConfigArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.products()?;
         let products = Products::of(&layout);
         let options = vmm::Options {
             profile: self.profile,

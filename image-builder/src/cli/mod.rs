@@ -138,6 +138,14 @@ impl Global {
         Ok(Layout::new(root, self.out.clone()))
     }
 
+    /// The product directory. One that is named needs no source tree around it.
+    pub(crate) fn products(&self) -> anyhow::Result<Layout> {
+        match &self.out {
+            Some(out) => Ok(Layout::new(self.root.clone().unwrap_or_else(|| out.clone()), Some(out.clone()))),
+            None => self.layout().context("no product directory: name one with --out"),
+        }
+    }
+
     /// The cache directory of this user.
     pub(crate) fn cache(&self) -> anyhow::Result<Cache> {
         Ok(Cache::locate(|name| std::env::var_os(name))?)

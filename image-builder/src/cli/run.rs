@@ -172,7 +172,7 @@ impl RunArgs {
     }
 
     fn options(&self, global: &Global) -> anyhow::Result<RunOptions> {
-        let layout = global.layout();
+        let layout = global.products();
         let product = |given: &Option<PathBuf>, pick: fn(&image_builder::layout::Layout) -> PathBuf| match (
             given, &layout,
         ) {

@@ -37,7 +37,7 @@ pub(crate) struct UkiArgs {
 impl UkiArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = if self.all { global.layout()? } else { global.products()? };
         let words = std::iter::once(self.cmdline).chain(self.append).collect::<Vec<_>>();
         let flavours = if self.all { recipe::known(&layout) } else { vec![self.flavour] };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
