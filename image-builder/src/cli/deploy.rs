@@ -1,14 +1,20 @@
 //! `image-builder install` and `vm-config`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use clap::Args;
+use image_builder::deploy::kata::base::{KataVersion, Shim};
+use image_builder::deploy::kata::host::Wanted;
 use image_builder::deploy::kata::{self, Hypervisor};
 use image_builder::deploy::vmm::{self, Vmm};
-use image_builder::deploy::{Products, RootKind};
+use image_builder::deploy::{How, Kept, Products, Report, Root, RootKind, install, remove};
 use image_builder::disk::FileSystem;
 use image_builder::kernel;
 use image_builder::layout::SHIPPED;
+use serde::Serialize;
 
 use super::Global;
 
@@ -21,6 +27,15 @@ pub(crate) struct InstallArgs {
     /// The VMM that the shim starts.
     #[arg(long, value_enum, default_value_t)]
     hypervisor: Hypervisor,
+    /// Which shim [default: the one that is installed; of two, the Go shim with Kata Containers 3.x, the Rust one with 4.x].
+    #[arg(long, value_enum)]
+    shim: Option<Shim>,
+    /// The version of Kata Containers [default: what the file VERSION says, such as /opt/kata/VERSION].
+    #[arg(long, value_name = "VERSION")]
+    kata_version: Option<KataVersion>,
+    /// The shim's program [default: the first containerd-shim-kata-v2 of the places where it is put].
+    #[arg(long, value_name = "FILE")]
+    runtime_path: Option<PathBuf>,
     /// The recipe in rootfs/flavour.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
@@ -30,74 +45,142 @@ pub(crate) struct InstallArgs {
     /// What a disk's root is formatted as.
     #[arg(long, value_enum, default_value_t)]
     root_fs: FileSystem,
-    /// A word for the kernel's command line, such as agent.log=debug; can be given more than once.
+    /// A word for the kernel's command line, such as agent.log=debug, after the host's own; can be given more than once.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// Where the products go.
+    /// Let the shim pass seccomp profiles to the guest (disable_guest_seccomp = false).
+    #[arg(long)]
+    guest_seccomp: bool,
+    /// Where the products and the receipts of installations go.
     #[arg(long, default_value = "/opt/pith", value_name = "DIR")]
     prefix: PathBuf,
-    /// Where the configuration goes.
+    /// Where the configuration goes; a directory for each installation.
     #[arg(long, default_value = "/etc/kata-containers/pith", value_name = "DIR")]
     config: PathBuf,
-    /// The host's own configuration [default: the first there is of those that Kata Containers looks for].
+    /// The host's own configuration [default: the first for this VMM in the places of Kata Containers and kata-deploy].
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// Name of the runtime handler and the RuntimeClass.
+    /// Look for Kata Containers below DIR as if it were /.
+    #[arg(long, value_name = "DIR")]
+    host: Option<PathBuf>,
+    /// Name of the installation, the runtime handler and the RuntimeClass.
     #[arg(long, default_value = "kata-pith", value_name = "NAME")]
     name: String,
     /// Write below DIR as if it were /, for packages.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
-    /// Say what would be written, and do nothing.
+    /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Remove what an installation with the same options wrote.
-    #[arg(long, conflicts_with = "dry_run")]
+    /// Also replace or remove files of this installation that were changed since. Never files of anybody else.
+    #[arg(long)]
+    force: bool,
+    /// Remove the installation called NAME below the prefix, by its receipt.
+    #[arg(long)]
     uninstall: bool,
 }
 
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    name: &'a str,
+    dry_run: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+    notes: &'a [String],
+}
+
+/// Calls for the end of the work when it is dropped before the work has ended.
+struct CallOff(Arc<AtomicBool>);
+
+impl Drop for CallOff {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl InstallArgs {
-    /// Runs the command.
-    pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.products()?;
-        let config = self.config.clone();
-        let name = self.name.clone();
-        let options = kata::Options {
+    /// Runs the command. When the future is dropped, what was done is taken back; the runtime waits for that before it ends.
+    pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let call_off = CallOff(Arc::clone(&stop));
+        let layout = if self.uninstall { None } else { Some(global.products()?) };
+        let (name, config, dry_run, uninstall) =
+            (self.name.clone(), self.config.clone(), self.dry_run, self.uninstall);
+        let work = tokio::task::spawn_blocking(move || {
+            let stop = || stop.load(Ordering::Relaxed);
+            let how = How { force: self.force, dry_run: self.dry_run, stop: &stop };
+            match layout {
+                None => {
+                    let report = remove(&Root::new(self.staging), &self.prefix, &self.name, how)?;
+                    anyhow::Ok((report, Vec::new()))
+                }
+                Some(layout) => {
+                    let options = self.options();
+                    let planned = kata::plan(&Products::of(&layout), &options)?;
+                    Ok((install(&planned.plan, how)?, planned.notes))
+                }
+            }
+        });
+        let (report, notes) = work.await.context("the installation ended early")??;
+        drop(call_off);
+        let outcome = Outcome { name: &name, dry_run, report: &report, notes: &notes };
+        global.print(&outcome, || {
+            let mut lines = lines(&report, dry_run);
+            lines.extend(notes.iter().cloned());
+            let config = config.display();
+            match (uninstall, dry_run) {
+                (_, true) => {}
+                (true, false) => {
+                    lines.push("removed; take the handler out of the container runtime's configuration, too".into());
+                }
+                (false, false) => lines.push(format!(
+                    "\nNext, for containerd 1.x: put {config}/containerd.toml into /etc/containerd/config.toml. For 2.x: \
+                     name {config}/containerd-v3.toml in its imports. For CRI-O: copy {config}/crio.conf to \
+                     /etc/crio/crio.conf.d/50-{name}.conf. Restart it; kubectl apply -f {config}/runtimeclass.yaml; give pods \
+                     runtimeClassName: {name}. The way back: the same --prefix and --name with --uninstall."
+                )),
+            }
+            lines.join("\n")
+        })
+    }
+
+    fn options(self) -> kata::Options {
+        kata::Options {
             hypervisor: self.hypervisor,
             flavour: self.flavour,
             root: self.root_as,
             root_fs: self.root_fs,
             kernel_params: self.append,
+            guest_seccomp: self.guest_seccomp,
             prefix: self.prefix,
             config: self.config,
-            base: self.base,
+            wanted: Wanted {
+                base: self.base,
+                shim: self.shim,
+                program: self.runtime_path,
+                version: self.kata_version,
+                host: Root::new(self.host),
+            },
             staging: self.staging,
             name: self.name,
-        };
-        let plan = kata::plan(&Products::of(&layout), &options)?;
-        let paths: Vec<PathBuf> = if self.uninstall {
-            plan.remove()?
-        } else {
-            if !self.dry_run {
-                plan.install()?;
-            }
-            plan.files.iter().map(|file| file.path.clone()).collect()
-        };
-        global.print(&paths, || {
-            let mut lines: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            let (config, next) = (config.display(), !self.uninstall && !self.dry_run);
-            if next {
-                lines.push(format!(
-                    "\nNext: put {config}/containerd.toml into containerd's configuration and restart containerd; \
-                     kubectl apply -f {config}/runtimeclass.yaml; give pods runtimeClassName: {name}. \
-                     The way back: the same command with --uninstall."
-                ));
-            } else if self.uninstall {
-                lines.push("removed; take the handler out of containerd's configuration, too".to_owned());
-            }
-            lines.join("\n")
-        })
+        }
     }
+}
+
+/// One line for each file.
+fn lines(report: &Report, dry_run: bool) -> Vec<String> {
+    let will = |done: &str, would: &str| if dry_run { would.to_owned() } else { done.to_owned() };
+    let list = |word: String, paths: &[PathBuf]| -> Vec<String> {
+        paths.iter().map(|path| format!("{word} {}", path.display())).collect()
+    };
+    let mut lines = list(will("wrote", "would write"), &report.written);
+    lines.extend(list("left as it is:".into(), &report.unchanged));
+    lines.extend(list(will("removed", "would remove"), &report.removed));
+    let kept =
+        |Kept { path, reason }: &Kept| format!("{} {}: {reason}", will("kept", "would keep"), path.display());
+    lines.extend(report.kept.iter().map(kept));
+    lines
 }
 
 /// `image-builder vm-config`.
@@ -127,6 +210,9 @@ pub(crate) struct VmConfigArgs {
     /// The socket that leads to the guest's vsock.
     #[arg(long, default_value = "pith.vsock", value_name = "PATH")]
     vsock: String,
+    /// Firecracker will run with its option --enable-pci: devices are on PCI then, and the kernel must have it.
+    #[arg(long)]
+    enable_pci: bool,
     /// A word for the kernel's command line; can be given more than once.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
@@ -145,6 +231,7 @@ impl VmConfigArgs {
             memory_mib: self.memory,
             cpus: self.cpus,
             vsock: self.vsock,
+            enable_pci: self.enable_pci,
             append: self.append,
         };
         match self.vmm {

@@ -117,7 +117,7 @@ impl Cli {
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
             Command::Inspect(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Size(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
-            Command::Install(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
+            Command::Install(args) => interruptible(args.execute(&global)).await,
             Command::VmConfig(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Completions(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Man(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),

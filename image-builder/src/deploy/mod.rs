@@ -1,25 +1,35 @@
 //! Products put where VMMs and shims take them from, and the configuration that names them.
 //!
-//! Owns what is written outside the product directory. Promises that a plan is made before anything is written, that
-//! nothing is overwritten that was not written from here, and that [`Plan::remove`] takes away what [`Plan::install`] put
-//! there. Must never change a file of anybody else.
+//! Owns what is written outside the product directory. Promises that all of an installation is written or nothing, that what
+//! somebody else made is neither replaced nor removed nor followed where it is a link, and that an installation can be removed by
+//! its receipt alone. Must never change a file of anybody else.
 
+mod install;
 pub mod kata;
+mod plan;
+mod receipt;
+mod remove;
+mod root;
 pub mod vmm;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{self, CacheError};
+pub use install::{How, Kept, Report, install};
+pub use plan::{Content, Plan, Planned};
+pub use receipt::{Receipt, Written};
+pub use remove::remove;
+pub use root::Root;
+
 use crate::digest::Digest;
 use crate::disk::{FileSystem, Form};
+use crate::kernel;
+use crate::kernel::config::Config;
 use crate::layout::Layout;
 use crate::manifest::{DiskPart, Manifest};
 
-/// The first line of every text that is written: by it the file is known to be ours.
-const MARK: &str = "# Written by image-builder; changes are lost with the next installation.";
+/// Why a file stays that was changed since it was written.
+const EDITED: &str = "it was changed since it was installed (--force takes it all the same)";
 
 /// Why products cannot be put in their places.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +55,91 @@ pub enum DeployError {
     /// Something is in the way.
     #[error("{0} is there already and was not written from here; move it away, or choose another directory")]
     Foreign(PathBuf),
+    /// A link leads somewhere else.
+    #[error(
+        "{0} is a link, and links are not followed there; replace it by a directory, or choose another one"
+    )]
+    Link(PathBuf),
+    /// A file is not as it was written.
+    #[error(
+        "{0} was changed since it was installed; move your changes to a file of your own, or add --force"
+    )]
+    Edited(PathBuf),
+    /// Another installation has another file of this name.
+    #[error(
+        "{path} is also of the installation {other:?} and would change under it; uninstall that one first, or choose another directory"
+    )]
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// The other installation's name.
+        other: String,
+    },
+    /// There is no such installation.
+    #[error("there is no {receipt}, so nothing is known of such an installation; {}", hint(known))]
+    NotInstalled {
+        /// Where its receipt would be.
+        receipt: PathBuf,
+        /// The names of those that there are.
+        known: Vec<String>,
+    },
+    /// A receipt cannot be understood.
+    #[error("{path} is no receipt of an installation that this program can read: {reason}")]
+    BadReceipt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A name that no runtime handler can have.
+    #[error(
+        "{0:?} cannot be the name of a runtime handler: take lower-case letters, digits and hyphens, at most 63"
+    )]
+    Name(String),
+    /// A directory that is not named from the root.
+    #[error("{0} must be an absolute path without . and .., and not / itself")]
+    NotAbsolute(PathBuf),
     /// Kata's own configuration was not found.
-    #[error("no configuration of Kata Containers is at {}; name one with --base", places.join(", "))]
+    #[error(
+        "no configuration of Kata Containers for {wanted} was found; name one with --base. Looked at:{}",
+        list(places)
+    )]
     NoBase {
-        /// Where it was looked for.
+        /// Which VMM and shim.
+        wanted: String,
+        /// Where it was looked for, and why that was not it.
         places: Vec<String>,
     },
+    /// What is given as Kata's configuration is none, or not the one that is wanted.
+    #[error("{path} cannot be the base: {reason}")]
+    BadBase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
+    /// A version of Kata Containers that this does not know.
+    #[error("{0}; say which version it is with --kata-version")]
+    Version(String),
+    /// A kernel that a VMM cannot use.
+    #[error(
+        "the kernel of the profile {profile:?} does not run under {vmm}: it lacks {option} ({why}); {way_out}"
+    )]
+    Kernel {
+        /// The kernel's profile.
+        profile: String,
+        /// The VMM.
+        vmm: &'static str,
+        /// The option of the kernel's configuration.
+        option: &'static str,
+        /// What it is needed for.
+        why: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// The end was called for.
+    #[error("stopped; nothing was left behind")]
+    Stopped,
     /// A combination that no VMM can boot.
     #[error("{0}")]
     Impossible(&'static str),
@@ -64,9 +153,17 @@ pub enum DeployError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A file cannot be written.
-    #[error("cannot install")]
-    Write(#[from] CacheError),
+}
+
+fn hint(known: &[String]) -> String {
+    match known {
+        [] => "name its directory with --prefix and its name with --name".to_owned(),
+        names => format!("there are: {}; choose one with --name", names.join(", ")),
+    }
+}
+
+fn list(places: &[String]) -> String {
+    places.iter().map(|place| format!("\n  {place}")).collect()
 }
 
 impl DeployError {
@@ -98,92 +195,6 @@ impl RootKind {
     }
 }
 
-/// One file to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
-    /// Where.
-    pub path: PathBuf,
-    /// What.
-    pub content: Content,
-}
-
-/// What a file is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// A copy of a product.
-    Copy(PathBuf),
-    /// This text, below a mark that says where it is from.
-    Text(String),
-}
-
-/// Files to be written, in this order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// All of them.
-    pub files: Vec<Planned>,
-}
-
-impl Plan {
-    fn copy(&mut self, product: PathBuf, path: PathBuf) {
-        self.files.push(Planned { path, content: Content::Copy(product) });
-    }
-
-    fn text(&mut self, path: PathBuf, text: impl AsRef<str>) {
-        self.files.push(Planned { path, content: Content::Text(format!("{MARK}\n{}", text.as_ref())) });
-    }
-
-    /// Writes all files, each at once and whole. Configuration comes after what it names.
-    ///
-    /// # Errors
-    /// [`DeployError::Foreign`] before anything is written, when a text would replace one that is not ours.
-    pub fn install(&self) -> Result<(), DeployError> {
-        for Planned { path, content } in &self.files {
-            if matches!(content, Content::Text(_)) && path.exists() && !is_ours(path)? {
-                return Err(DeployError::Foreign(path.clone()));
-            }
-        }
-        for Planned { path, content } in &self.files {
-            match content {
-                Content::Copy(product) => cache::install(product, path)?,
-                Content::Text(text) => cache::write_atomically(path, text.as_bytes())?,
-            }
-            // Whoever installs may have a strict umask; a shim may run as somebody else.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-                .map_err(DeployError::io("set the mode of", path))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the files again, and directories that are empty then. Gives the files that were there.
-    ///
-    /// # Errors
-    /// [`DeployError::Foreign`] before anything is removed, when a text is not ours.
-    pub fn remove(&self) -> Result<Vec<PathBuf>, DeployError> {
-        let present: Vec<&Planned> = self.files.iter().rev().filter(|file| file.path.exists()).collect();
-        for Planned { path, content } in &present {
-            if matches!(content, Content::Text(_)) && !is_ours(path)? {
-                return Err(DeployError::Foreign(path.clone()));
-            }
-        }
-        for Planned { path, .. } in &present {
-            fs::remove_file(path).map_err(DeployError::io("remove", path))?;
-        }
-        for Planned { path, .. } in &present {
-            for directory in path.ancestors().skip(1).take(2) {
-                // One that has something else in it stays.
-                if fs::remove_dir(directory).is_err() {
-                    break;
-                }
-            }
-        }
-        Ok(present.into_iter().map(|file| file.path.clone()).collect())
-    }
-}
-
-fn is_ours(path: &Path) -> Result<bool, DeployError> {
-    Ok(fs::read(path).map_err(DeployError::io("read", path))?.starts_with(MARK.as_bytes()))
-}
-
 /// Products of a directory, checked against their manifest.
 #[derive(Debug)]
 pub struct Products<'a> {
@@ -197,20 +208,32 @@ impl<'a> Products<'a> {
         Self { layout, manifest: Manifest::read(layout) }
     }
 
-    fn get(&self, path: PathBuf, command: &str) -> Result<PathBuf, DeployError> {
+    /// The product and its digest, which was compared.
+    fn get(&self, path: PathBuf, command: &str) -> Result<(PathBuf, Digest), DeployError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let missing = || DeployError::Missing { path: path.clone(), command: command.to_owned() };
         let expected = self.manifest.products.get(&name).ok_or_else(missing)?.sha256;
         let (found, _) = Digest::of_file(&path).map_err(|_| missing())?;
-        if found == expected { Ok(path) } else { Err(DeployError::Changed { path, expected, found }) }
+        if found == expected {
+            Ok((path, found))
+        } else {
+            Err(DeployError::Changed { path, expected, found })
+        }
     }
 
-    fn kernel(&self, file: &str, profile: &str) -> Result<PathBuf, DeployError> {
+    fn kernel(&self, file: &str, profile: &str) -> Result<(PathBuf, Digest), DeployError> {
         let command = format!("image-builder kernel build --profile {profile}");
         self.get(self.layout.kernel_file(file, profile), &command)
     }
 
-    fn initrd(&self, flavour: &str) -> Result<PathBuf, DeployError> {
+    /// What a kernel was configured with: by this it is known what it can do, whatever its profile is called.
+    fn kernel_config(&self, profile: &str) -> Result<Config, DeployError> {
+        let (path, _) = self.kernel(kernel::CONFIG, profile)?;
+        let text = std::fs::read_to_string(&path).map_err(DeployError::io("read", &path))?;
+        Ok(Config::parse(&text))
+    }
+
+    fn initrd(&self, flavour: &str) -> Result<(PathBuf, Digest), DeployError> {
         let command = format!("image-builder initrd --flavour {flavour}");
         self.get(self.layout.flavour_initrd(flavour), &command)
     }
@@ -220,57 +243,18 @@ impl<'a> Products<'a> {
         flavour: &str,
         form: Form,
         root_fs: FileSystem,
-    ) -> Result<(PathBuf, &DiskPart), DeployError> {
+    ) -> Result<(PathBuf, Digest, &DiskPart), DeployError> {
         let mut command = format!("image-builder disk --flavour {flavour} --form {form}");
         if root_fs != FileSystem::default() {
             command += &format!(" --root-fs {root_fs}");
         }
-        let path = self.get(self.layout.disk(flavour, form, root_fs), &command)?;
+        let (path, digest) = self.get(self.layout.disk(flavour, form, root_fs), &command)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let part = self.manifest.disks.get(name.as_ref());
         let part = part.ok_or_else(|| DeployError::Missing { path: path.clone(), command })?;
-        Ok((path, part))
+        Ok((path, digest, part))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(dir: &Path) -> Plan {
-        let mut plan = Plan::default();
-        fs::write(dir.join("product"), "bytes").unwrap();
-        plan.copy(dir.join("product"), dir.join("to/share/kernel"));
-        plan.text(dir.join("to/etc/x.toml"), "a = 1\n");
-        plan
-    }
-
-    #[test]
-    fn what_was_installed_is_removed_again_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let plan = plan(dir.path());
-        fs::create_dir_all(dir.path().join("to/etc")).unwrap();
-        fs::write(dir.path().join("to/etc/other"), "").unwrap();
-        for _ in 0..2 {
-            plan.install().unwrap();
-        }
-        assert_eq!(fs::read(dir.path().join("to/share/kernel")).unwrap(), b"bytes");
-        let text = fs::read_to_string(dir.path().join("to/etc/x.toml")).unwrap();
-        assert!(text.starts_with(MARK) && text.ends_with("\na = 1\n"), "{text}");
-        assert_eq!(plan.remove().unwrap().len(), 2);
-        assert!(!dir.path().join("to/share").exists() && dir.path().join("to/etc/other").exists());
-        assert_eq!(plan.remove().unwrap(), Vec::<PathBuf>::new());
-    }
-
-    #[test]
-    fn a_file_of_somebody_else_stops_it_before_anything_is_done() {
-        let dir = tempfile::tempdir().unwrap();
-        let plan = plan(dir.path());
-        fs::create_dir_all(dir.path().join("to/etc")).unwrap();
-        fs::write(dir.path().join("to/etc/x.toml"), "mine = 1\n").unwrap();
-        assert!(matches!(plan.install(), Err(DeployError::Foreign(path)) if path.ends_with("etc/x.toml")));
-        assert!(!dir.path().join("to/share").exists());
-        assert!(matches!(plan.remove(), Err(DeployError::Foreign(_))));
-        assert_eq!(fs::read(dir.path().join("to/etc/x.toml")).unwrap(), b"mine = 1\n");
-    }
-}
+mod tests;

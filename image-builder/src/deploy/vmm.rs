@@ -1,11 +1,15 @@
 //! How VMMs without a shim boot the products: a configuration for Firecracker, a command line for Cloud Hypervisor.
 //!
-//! The agent is reached over the vsock socket that is named: connect, `CONNECT 1024`, then ttrpc (docs/protocol.md).
+//! Written for Firecracker 1.17 and Cloud Hypervisor 54. What a kernel can do is read from the configuration it was built with,
+//! which is a product. The agent is reached over the vsock socket that is named: connect, `CONNECT 1024`, then ttrpc
+//! (docs/protocol.md).
 
 use serde_json::{Value, json};
 
 use super::{DeployError, Products, RootKind};
 use crate::disk::{FileSystem, Form};
+use crate::kernel::config::Config;
+use crate::kernel::fragment;
 use crate::kernel::{self, arch::Arch};
 
 /// Which VMM.
@@ -34,6 +38,8 @@ pub struct Options {
     pub cpus: u32,
     /// The socket that leads to the guest's vsock.
     pub vsock: String,
+    /// Firecracker runs with `--enable-pci`.
+    pub enable_pci: bool,
     /// Words added to the kernel's command line.
     pub append: Vec<String>,
 }
@@ -45,31 +51,76 @@ struct Files {
     cmdline: String,
 }
 
-fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<Files, DeployError> {
+/// An option of the kernel's configuration that a VMM cannot do without, and what for.
+type Need = (&'static str, &'static str);
+
+const VSOCK: Need = ("CONFIG_VIRTIO_VSOCKETS", "the agent is reached over vsock");
+const PVH: Need = ("CONFIG_PVH", "vmlinux is entered directly");
+const PCI: Need = ("CONFIG_VIRTIO_PCI", "all its devices are on PCI, so no vsock device would be found");
+const ACPI: Need = ("CONFIG_ACPI", "its PCI bus is found in ACPI tables");
+const MMIO: Need = ("CONFIG_VIRTIO_MMIO", "without --enable-pci its devices are virtio-mmio");
+const ANNOUNCED: Need = (
+    "CONFIG_ACPI or CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES",
+    "virtio-mmio devices are found in ACPI tables, or else by words of the command line",
+);
+
+fn has(config: &Config, symbol: &str) -> bool {
+    config.value(symbol) != fragment::Value::No
+}
+
+/// Refuses a kernel that would boot and never be reached.
+fn admit(
+    config: &Config,
+    options: &Options,
+    vmm: &'static str,
+    needs: &[Need],
+    way_out: &'static str,
+) -> Result<(), DeployError> {
+    let lacking = needs.iter().find(|(symbols, _)| !symbols.split(" or ").any(|symbol| has(config, symbol)));
+    match lacking {
+        None => Ok(()),
+        Some((option, why)) => {
+            Err(DeployError::Kernel { profile: options.profile.clone(), vmm, option, why, way_out })
+        }
+    }
+}
+
+/// The kernel's configuration. A kernel for another processor has no agent.
+fn config(products: &Products<'_>, options: &Options) -> Result<Config, DeployError> {
     options.root.admits(options.root_fs)?;
-    // A VMM is seldom started from the directory that this command was.
-    let absolute = |path: std::path::PathBuf| {
-        let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
-        Ok::<_, DeployError>(path.display().to_string())
-    };
     let of_arm = kernel::product(Arch::Aarch64.image(), &options.profile);
     if products.manifest.products.contains_key(&of_arm) {
         return Err(DeployError::Impossible(
             "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",
         ));
     }
-    let kernel = absolute(products.kernel("vmlinux", &options.profile)?)?;
+    products.kernel("vmlinux", &options.profile)?;
+    products.kernel_config(&options.profile)
+}
+
+fn files(
+    products: &Products<'_>,
+    options: &Options,
+    config: &Config,
+    words: &[&str],
+) -> Result<Files, DeployError> {
+    // A VMM is seldom started from the directory that this command was.
+    let absolute = |path: std::path::PathBuf| {
+        let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
+        Ok::<_, DeployError>(path.display().to_string())
+    };
+    let kernel = absolute(products.kernel("vmlinux", &options.profile)?.0)?;
     let mut cmdline: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let (mut initrd, mut disk) = (None, None);
     match options.root {
-        RootKind::Initrd => initrd = Some(absolute(products.initrd(&options.flavour)?)?),
-        RootKind::Disk if options.profile != kernel::SHIPPED => {
+        RootKind::Initrd => initrd = Some(absolute(products.initrd(&options.flavour)?.0)?),
+        RootKind::Disk if !(has(config, "CONFIG_DM_VERITY") && has(config, "CONFIG_DM_INIT")) => {
             return Err(DeployError::Impossible(
-                "only the kernel of the profile `kata` checks a disk by its hashes; take that one, or an initrd",
+                "only a kernel such as that of the profile `kata` checks a disk by its hashes; take that one, or an initrd",
             ));
         }
         RootKind::Disk => {
-            let (path, part) = products.disk(&options.flavour, Form::Gpt, options.root_fs)?;
+            let (path, _, part) = products.disk(&options.flavour, Form::Gpt, options.root_fs)?;
             disk = Some(absolute(path)?);
             cmdline.push(part.cmdline.clone());
         }
@@ -78,13 +129,48 @@ fn files(products: &Products<'_>, options: &Options, words: &[&str]) -> Result<F
     Ok(Files { kernel, initrd, disk, cmdline: cmdline.join(" ") })
 }
 
-/// A configuration for `firecracker --no-api --config-file FILE`.
+/// The words with which a kernel is quiet under Firecracker.
+///
+/// Without `--enable-pci` Firecracker says where each device is in its DSDT and, by `virtio_mmio.device=`, on the command line,
+/// and it adds `pci=off` behind all words of ours (`src/vmm/src/builder.rs` and `device_manager/mmio.rs`). No word takes either
+/// back. So a kernel that reads both finds each device twice (the second time in vain, `error -16`), and one with PCI says that it
+/// found no way to it; both are errors, which `quiet` shows, and no harm. They are left out by the next lower level.
+fn firecracker_words(config: &Config, enable_pci: bool) -> Vec<&'static str> {
+    let mut words = vec!["console=ttyS0", "quiet"];
+    let pci = has(config, "CONFIG_PCI");
+    let twice = has(config, "CONFIG_ACPI") && has(config, "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES");
+    if !enable_pci && (pci || twice) {
+        words.push("loglevel=3");
+    }
+    words.extend(["reboot=k", "panic=-1"]);
+    // What Firecracker adds itself since 1.13, and what older ones need.
+    if !enable_pci && pci {
+        words.push("pci=off");
+    }
+    words
+}
+
+/// A configuration for `firecracker --no-api --config-file FILE`, with `--enable-pci` if the options say so.
 ///
 /// # Errors
-/// When a product is missing.
+/// When a product is missing, or when the kernel would not find Firecracker's devices.
 pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, DeployError> {
-    let words = ["console=ttyS0", "quiet", "reboot=k", "panic=-1", "pci=off"];
-    let Files { kernel, initrd, disk, cmdline } = files(products, options, &words)?;
+    let config = config(products, options)?;
+    let way_out = "take another --profile";
+    if options.enable_pci {
+        let needs = [VSOCK, PCI, ACPI];
+        admit(
+            &config,
+            options,
+            "Firecracker --enable-pci",
+            &needs,
+            "take another --profile, or leave --enable-pci out",
+        )?;
+    } else {
+        admit(&config, options, "Firecracker", &[VSOCK, MMIO, ANNOUNCED], way_out)?;
+    }
+    let words = firecracker_words(&config, options.enable_pci);
+    let Files { kernel, initrd, disk, cmdline } = files(products, options, &config, &words)?;
     let mut boot = json!({ "kernel_image_path": kernel, "boot_args": cmdline });
     if let Some(path) = initrd {
         boot["initrd_path"] = path.into();
@@ -102,14 +188,24 @@ pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, 
     }))
 }
 
-/// Cloud Hypervisor's command line, one option per line.
+/// Cloud Hypervisor's command line for a shell, one option per line, and a reader of its events.
+///
+/// Whatever restart a guest makes, Cloud Hypervisor boots it again, after a panic too, and no option of it says otherwise. It
+/// reports the restart as an event (since version 39), before the guest goes: the reader ends it then, by SIGTERM, and the status
+/// is 1.
 ///
 /// # Errors
-/// When a product is missing.
+/// When a product is missing, or when the kernel would not find Cloud Hypervisor's devices.
 pub fn cloud_hypervisor(products: &Products<'_>, options: &Options) -> Result<String, DeployError> {
-    let Files { kernel, initrd, disk, cmdline } =
-        files(products, options, &["console=ttyS0", "quiet", "panic=-1"])?;
-    let mut lines = vec!["cloud-hypervisor".to_owned(), format!("--kernel {}", quoted(&kernel))];
+    if options.enable_pci {
+        return Err(DeployError::Impossible("Cloud Hypervisor always has PCI; leave --enable-pci out"));
+    }
+    let config = config(products, options)?;
+    admit(&config, options, "Cloud Hypervisor", &[VSOCK, PVH, PCI, ACPI], "take --profile kata")?;
+    // A panic without a restart would be a VM that stays and does nothing.
+    let words = ["console=ttyS0", "quiet", "panic=-1"];
+    let Files { kernel, initrd, disk, cmdline } = files(products, options, &config, &words)?;
+    let mut lines = vec![format!("--kernel {}", quoted(&kernel))];
     lines.extend(initrd.map(|path| format!("--initramfs {}", quoted(&path))));
     lines.extend(disk.map(|path| format!("--disk {}", quoted(&format!("path={path},readonly=on")))));
     lines.push(format!("--cmdline {}", quoted(&cmdline)));
@@ -117,7 +213,13 @@ pub fn cloud_hypervisor(products: &Products<'_>, options: &Options) -> Result<St
     lines.push(format!("--memory size={}M,shared=on", options.memory_mib));
     lines.push(format!("--vsock {}", quoted(&format!("cid=3,socket={}", options.vsock))));
     lines.push("--serial tty --console off".to_owned());
-    Ok(lines.join(" \\\n  "))
+    lines.push("--event-monitor fd=3 3>&1".to_owned());
+    // The first line of the pipe is the process: `exec` keeps its number. 4 is the terminal, since 1 is the pipe.
+    Ok(format!(
+        "{{ sh -c 'echo $$ >&3; exec cloud-hypervisor \"$@\" >&4' sh \\\n  {} \\\n  \
+         | {{ read -r pid; if grep -Eq '\"event\": *\"rebooting\"'; then kill \"$pid\"; exit 1; fi; }}; }} 4>&1",
+        lines.join(" \\\n  ")
+    ))
 }
 
 /// A word for a shell, whatever is in it.
@@ -126,86 +228,4 @@ fn quoted(word: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::write_atomically;
-    use crate::layout::Layout;
-    use crate::manifest::Manifest;
-
-    fn layout(dir: &std::path::Path) -> Layout {
-        let layout = Layout::new(dir.into(), None);
-        let names = ["vmlinux", "vmlinux-sandbox", "vmlinux-aarch64", "Image-aarch64", "initrd.img"];
-        for name in names {
-            write_atomically(&layout.out().join(name), name.as_bytes()).unwrap();
-        }
-        Manifest::update(&layout, |manifest| {
-            names.iter().try_for_each(|name| manifest.add_product(&layout, name))
-        })
-        .unwrap();
-        layout
-    }
-
-    fn options(profile: &str, root: RootKind) -> Options {
-        Options {
-            profile: profile.into(),
-            flavour: "minimal".into(),
-            root,
-            root_fs: FileSystem::Erofs,
-            memory_mib: 256,
-            cpus: 2,
-            vsock: "/run/it's/vsock".into(),
-            append: vec!["agent.log=debug".into()],
-        }
-    }
-
-    #[test]
-    fn firecracker_gets_absolute_paths() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
-        let value = firecracker(&Products::of(&layout), &options("sandbox", RootKind::Initrd)).unwrap();
-        let boot = &value["boot-source"];
-        let path = |name: &str| layout.out().join(name).canonicalize().unwrap().display().to_string();
-        assert_eq!(boot["kernel_image_path"], path("vmlinux-sandbox"));
-        assert_eq!(boot["initrd_path"], path("initrd.img"));
-        assert!(boot["boot_args"].as_str().unwrap().ends_with("pci=off agent.log=debug"));
-        assert_eq!(value["machine-config"]["mem_size_mib"], 256);
-        assert_eq!(value["vsock"]["uds_path"], "/run/it's/vsock");
-    }
-
-    #[test]
-    fn a_shell_reads_the_command_line_as_it_was_meant() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
-        let text = cloud_hypervisor(&Products::of(&layout), &options("kata", RootKind::Initrd)).unwrap();
-        let arguments = text.strip_prefix("cloud-hypervisor ").unwrap();
-        let script = format!("printf '%s\\n' {arguments}");
-        let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
-        let words = String::from_utf8(output.stdout).unwrap();
-        let words: Vec<_> = words.lines().collect();
-        assert!(words.contains(&"cid=3,socket=/run/it's/vsock"), "{words:?}");
-        assert!(words.contains(&"console=ttyS0 quiet panic=-1 agent.log=debug"), "{words:?}");
-    }
-
-    #[test]
-    fn a_kernel_without_an_agent_starts_no_guest() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
-        let refused = firecracker(&Products::of(&layout), &options("aarch64", RootKind::Initrd));
-        assert!(refused.unwrap_err().to_string().contains("no agent"));
-    }
-
-    #[test]
-    fn a_kernel_without_hashes_takes_no_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
-        let refused = firecracker(&Products::of(&layout), &options("sandbox", RootKind::Disk));
-        assert!(refused.unwrap_err().to_string().contains("kata"));
-        let missing = firecracker(&Products::of(&layout), &options("kata", RootKind::Disk));
-        assert!(
-            missing.unwrap_err().to_string().ends_with("image-builder disk --flavour minimal --form gpt")
-        );
-        let ext4 = Options { root_fs: FileSystem::Ext4, ..options("kata", RootKind::Disk) };
-        let missing = firecracker(&Products::of(&layout), &ext4).unwrap_err().to_string();
-        assert!(missing.ends_with("--form gpt --root-fs ext4"), "{missing}");
-    }
-}
+mod tests;

@@ -247,9 +247,12 @@ pub fn product(file: &str, profile: &str) -> String {
     }
 }
 
+/// The file of a kernel that says what it was configured with.
+pub const CONFIG: &str = "config";
+
 /// Files of a kernel in the cache.
 fn products(arch: Arch) -> [&'static str; 4] {
-    [arch.image(), "vmlinux", "config", "System.map"]
+    [arch.image(), "vmlinux", CONFIG, "System.map"]
 }
 
 /// Merges the fragments and verifies the outcome, without compiling the kernel.
