@@ -7,6 +7,7 @@ mod kernels;
 mod registry;
 mod uki;
 mod verify;
+mod vmm;
 
 use std::path::PathBuf;
 
