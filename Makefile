@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests devices conformance oracle soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ guest-tests: images programs samples ## Tests that boot guests under QEMU
 	@rm -rf out/devices
 	$(CARGO) nextest run $(WORKSPACE) -P guest
 	@tests/devices/table.sh
+
+nested: images programs samples ## A host with KVM, made of Debian packages under emulation, and our tests in it; ARGS='part of a name'
+	@CARGO='$(CARGO)' tests/nested/run.sh $(ARGS)
 
 devices: build programs samples ## Every storage driver and kind of device on the real thing, with a table
 	@rm -rf out/devices

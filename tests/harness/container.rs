@@ -50,7 +50,8 @@ pub fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> o
 }
 
 impl ContainerBuilder {
-    pub(crate) fn new(client: AgentClient, id: &str) -> ContainerBuilder {
+    /// Describes a container of any guest that has the busybox disk at `/dev/vda`; nothing happens yet.
+    pub fn new(client: AgentClient, id: &str) -> ContainerBuilder {
         let mut request =
             CreateContainerRequest { container_id: id.into(), ..CreateContainerRequest::default() };
         request.storages = storages(id);

@@ -226,14 +226,20 @@ impl GuestBuilder {
 }
 
 /// A file that `make build` makes.
-pub(crate) fn product(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is missing.
+pub fn product(name: &str) -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name);
     ensure!(path.exists(), "{} is missing: run `make build`", path.display());
     Ok(path)
 }
 
 /// The disk of the busybox image that `make samples` makes.
-fn busybox() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is missing.
+pub fn busybox() -> Result<PathBuf> {
     let layout = product("images/busybox").context("the sample images are missing: run `make samples`")?;
     let cache = Cache::locate(|name| std::env::var_os(name)).context("find the cache")?;
     let image = image_builder::image::prepare(&layout.display().to_string(), &cache)?;

@@ -2,13 +2,16 @@
 //!
 //! A `/dev/kvm` that opens proves nothing: there are hosts where it makes VMs in which no kernel ever gets far. So
 //! the first guest of a host boot is started with KVM under a short deadline, and what came of it is remembered
-//! until the host boots again. A failure is remembered only when the same guest then boots under TCG: a broken
-//! guest says nothing about the host.
+//! until the host boots again. A failure is remembered only when the same guest then boots under TCG, and within the time
+//! that KVM had: a broken guest and a busy host say nothing about KVM.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::VmError;
 
 /// Which accelerator to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -51,6 +54,29 @@ fn decide(wanted: Accel, kvm_opens: impl Fn() -> bool, known: Option<bool>) -> V
         (Accel::Auto, _) if !kvm_opens() => vec![(Engine::Tcg, false)],
         (Accel::Auto, Some(true)) => vec![(Engine::Kvm, false)],
         (Accel::Auto, None) => vec![(Engine::Kvm, true), (Engine::Tcg, false)],
+    }
+}
+
+/// What a trial of KVM that failed means, now that the same guest took this long under TCG: remembers it where it means
+/// something, and gives notes for the user.
+pub(super) fn conclude(failure: &VmError, under_tcg: Duration, memory: &Memory) -> Vec<String> {
+    let headline = failure.headline();
+    if !says_something(failure, under_tcg) {
+        return vec![format!(
+            "{headline}; under TCG it took {} s, so KVM is tried again next time",
+            under_tcg.as_secs()
+        )];
+    }
+    let mut notes = vec![format!("KVM is offered here but the guest does not boot in it: {headline}")];
+    notes.extend(memory.remember(false));
+    notes
+}
+
+/// A guest that was too late under KVM has shown nothing if TCG would have been too late as well.
+fn says_something(failure: &VmError, under_tcg: Duration) -> bool {
+    match failure {
+        VmError::Deadline { seconds, .. } => under_tcg < Duration::from_secs(*seconds),
+        _ => true,
     }
 }
 
@@ -114,6 +140,21 @@ mod tests {
     fn a_wish_is_obeyed() {
         assert_eq!(decide(Accel::Kvm, || false, Some(false)), [(Engine::Kvm, false)]);
         assert_eq!(decide(Accel::Tcg, || true, Some(true)), [(Engine::Tcg, false)]);
+    }
+
+    #[test]
+    fn a_late_guest_counts_only_if_tcg_is_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory { file: Some(dir.path().join("kvm.json")), host_boot: "one".into() };
+        let late = VmError::Deadline { engine: "kvm", seconds: 30, console: String::new() };
+        let notes = conclude(&late, Duration::from_secs(45), &memory);
+        assert!(notes[0].ends_with("under TCG it took 45 s, so KVM is tried again next time"), "{notes:?}");
+        assert_eq!(memory.kvm_boots(), None);
+        conclude(&late, Duration::from_secs(2), &memory);
+        assert_eq!(memory.kvm_boots(), Some(false));
+        let (status, text) = ("exit status 1".to_owned(), String::new());
+        let ended = VmError::Ended { engine: "kvm", status, messages: text.clone(), console: text };
+        assert!(says_something(&ended, Duration::from_secs(45)));
     }
 
     #[test]

@@ -57,8 +57,9 @@ pub const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_consol
 
 /// How long a guest may take to print its ready line, by default.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-/// How long the first try with KVM may take on a host about which nothing is known.
-const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the first try with KVM may take on a host about which nothing is known. A guest in a VM whose own host is
+/// busy was seen to take 13 s.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long QEMU and the vsock device may take to obey SIGTERM before SIGKILL.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often a guest CID that another VM holds is replaced by a fresh one.
@@ -248,15 +249,13 @@ impl Vm {
                     if on_trial {
                         notes.extend(memory.remember(true));
                     } else if let Some(failure) = kvm_failure.take() {
-                        notes.push(format!(
-                            "KVM is offered here but the guest does not boot in it: {failure}"
-                        ));
-                        notes.extend(memory.remember(false));
+                        let took = vm.boot_timing().power_on_to_ready;
+                        notes.extend(accel::conclude(&failure, took, &memory));
                     }
                     vm.notes = notes;
                     return Ok(vm);
                 }
-                Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error.headline()),
+                Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error),
                 Err(error) => return Err(error.with_memory(config.memory_mib)),
             }
         }

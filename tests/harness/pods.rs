@@ -1,0 +1,115 @@
+//! `image-builder` as a user types it, with pods that no other test sees.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+/// A place for pods of one test's own.
+pub struct Pods {
+    state: TempDir,
+}
+
+impl Pods {
+    /// A place without pods.
+    ///
+    /// # Errors
+    /// When no directory can be made.
+    pub fn new() -> Result<Pods> {
+        Ok(Pods { state: tempfile::tempdir()? })
+    }
+
+    /// Where its files are.
+    pub fn path(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Writes the manifest of a pod with one busybox container per `(name, script)`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn manifest(&self, pod: &str, containers: &[(&str, &str)]) -> Result<PathBuf> {
+        let image = root().join("out/images/busybox");
+        let mut text =
+            format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}}}\nspec:\n  containers:\n");
+        for (name, script) in containers {
+            let script = serde_json::to_string(script)?;
+            text += &format!(
+                "    - name: {name}\n      image: {}\n      command: [sh, -c, {script}]\n",
+                image.display()
+            );
+        }
+        let path = self.state.path().join(format!("{pod}.yaml"));
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// `image-builder` with these arguments, for pods of this test.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let program = root().join("target/debug/image-builder");
+        ensure!(program.exists(), "{} is missing: run `make build`", program.display());
+        let mut command = Command::new(program);
+        command.args(arguments).env("PITH_STATE", self.state.path().join("pods")).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments)?.output().context("run image-builder")
+    }
+
+    /// What it prints, when it ends with 0.
+    ///
+    /// # Errors
+    /// When it ends otherwise, with what it said.
+    pub fn success(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?}: {}: {stderr}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Processes that have something of this test's state on their command line.
+    fn processes(&self) -> Vec<String> {
+        let needle = self.state.path().display().to_string();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&needle) {
+                found.push(line);
+            }
+        }
+        found
+    }
+
+    /// Nothing runs any more, and no file of a pod is left.
+    ///
+    /// # Errors
+    /// When something is left after 120 s, with its name.
+    pub fn nothing_is_left(&self) -> Result<()> {
+        let start = Instant::now();
+        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        ensure!(self.processes().is_empty(), "left running: {:?}", self.processes());
+        let pods = self.state.path().join("pods");
+        let left: Vec<_> =
+            std::fs::read_dir(&pods).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        ensure!(left.is_empty(), "left in {}: {left:?}", pods.display());
+        Ok(())
+    }
+}
+
+/// The project's directory.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default()
+}

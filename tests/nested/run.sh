@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Boots the host of `make nested` and runs our tests in it: a Debian 12 whose /dev/kvm works, under QEMU's emulation of a
+# processor with SVM. ./build-host.sh makes it, ./inside.sh is what it does, ./table.py prints what came of it.
+#
+#   run.sh [NEXTEST-ARGUMENT ...]      for example part of a test's name; all tests of the profiles without any
+#
+# NESTED_PROFILES     profiles of .config/nextest.toml, one after the other ("nested nested-legacy nested-qemu10")
+# NESTED_MINUTES      when to give up (90)
+# NESTED_MEMORY       MiB of the machine (6144)
+#
+# Everything is in out/nested afterwards: console.log, the results of each profile as JUnit, table.md. Exit status 0 when all
+# passed. The machine ends with this script, however that ends.
+set -eu -o pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+tree=$(cd "$here/../.." && pwd)
+cache=${PITH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pith}
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
+out=$tree/out/nested
+profiles=${NESTED_PROFILES:-nested nested-legacy nested-qemu10}
+minutes=${NESTED_MINUTES:-90}
+# How long the machine may take to its first word, and how long it may be silent then: nextest says each minute what is slow.
+boot_seconds=180 silent_seconds=400
+
+say() { printf 'nested: %s\n' "$*"; }
+case "$tree$cache$out" in
+  *[[:space:],]*) say "no blanks and commas, please: $tree, $cache" >&2; exit 1 ;;
+esac
+
+host=$("$here/build-host.sh")
+rm -rf "$out"
+mkdir -p "$out"
+cd "$tree"
+cargo=${CARGO:-cargo}
+# Machine monitors that tests/nested/monitors.rs tries, by the registry's name, and the version.
+monitor() { # PROGRAM CRATE VERSION
+  [ ! -x "$cache/monitors/$2-$3/bin/$1" ] || return 0
+  say "building $2 $3 (some minutes, once)"
+  $cargo install --quiet --locked --root "$cache/monitors/$2-$3" --target-dir "$cache/tmp/$2" "$2" --version "$3"
+  rm -rf "$cache/tmp/$2"
+}
+monitor alioth alioth-cli 0.12.0
+say "building the tests"
+$cargo nextest list --locked -p tests --profile "${profiles%% *}" --list-type binaries-only --message-format json >"$out/binaries.json"
+$cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$out/cargo.json"
+cp -L "$(command -v cargo-nextest)" "$out/cargo-nextest"
+{
+  printf 'cache=%q\nhost=%q\nprofiles=%q\narguments=(' "$cache" "$host" "$profiles"
+  [ $# = 0 ] || printf '%q ' "$@"
+  echo ')'
+} >"$out/job"
+
+qemu=() machine='' shown=''
+qemu_command() {
+  local share
+  qemu=(
+    "$host/qemu/usr/lib64/ld-linux-x86-64.so.2" --library-path "$host/qemu/usr/lib/x86_64-linux-gnu"
+    "$host/qemu/usr/bin/qemu-system-x86_64" -L "$host/qemu/usr/share/qemu" -L "$host/qemu/usr/share/seabios"
+    -nodefaults -no-user-config -no-reboot -display none
+    -machine q35 -accel tcg,thread=multi -cpu max,-la57 -smp 2 -m "${NESTED_MEMORY:-6144}"
+    -kernel "$host/vmlinuz" -initrd "$host/initrd"
+    # With hpet as the clock, everything in the machine takes twice as long.
+    -append "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc no_timer_check mitigations=off pith.tree=$tree"
+    -chardev "file,id=console,path=$out/console.log" -serial chardev:console
+    -drive "if=none,id=root,format=raw,readonly=on,file=$host/root.erofs" -device virtio-blk-pci,drive=root
+    -virtfs "local,path=$tree,mount_tag=tree,security_model=none,readonly=on,multidevs=remap"
+    -virtfs "local,path=$cache,mount_tag=cache,security_model=none,readonly=on,multidevs=remap"
+    -virtfs "local,path=$out,mount_tag=results,security_model=none,multidevs=remap"
+  )
+}
+end_machine() {
+  [ -z "$machine" ] || kill -KILL "$machine" 2>/dev/null || true
+  [ -z "$machine" ] || wait "$machine" 2>/dev/null || true
+  machine=''
+  # What it said last is shown before its reader goes.
+  [ -z "$shown" ] || sleep 0.3
+  [ -z "$shown" ] || kill "$shown" 2>/dev/null || true
+  shown=''
+}
+trap end_machine EXIT
+trap 'exit 130' INT TERM HUP
+
+# Boots the machine and waits for its end. 0 when it switched itself off, 2 when it never said a word, 1 else.
+machine_runs() {
+  : >"$out/console.log"
+  setpriv --pdeathsig KILL -- "${qemu[@]}" </dev/null 2>"$out/qemu.log" &
+  machine=$!
+  setpriv --pdeathsig KILL -- tail -n +1 -F "$out/console.log" 2>/dev/null &
+  shown=$!
+  local started=$SECONDS spoken=0 silent
+  while kill -0 "$machine" 2>/dev/null; do
+    sleep 1
+    [ $spoken = 1 ] || ! grep -q '^nested: ' "$out/console.log" || spoken=1
+    silent=$(($(date +%s) - $(stat -c %Y "$out/console.log")))
+    if [ $spoken = 0 ] && [ $((SECONDS - started)) -gt $boot_seconds ]; then
+      say "the machine did not come up in $boot_seconds s"
+      end_machine
+      return 2
+    elif [ $spoken = 1 ] && [ $silent -gt $silent_seconds ]; then
+      say "the machine has been silent for $silent s: it hangs"
+      end_machine
+      return 1
+    elif [ $((SECONDS - started)) -gt $((minutes * 60)) ]; then
+      say "no end after $minutes minutes (NESTED_MINUTES)"
+      end_machine
+      return 1
+    fi
+  done
+  end_machine
+}
+
+qemu_command
+started=$SECONDS
+say "booting a Debian 12 with KVM under emulation"
+machine_runs && came=0 || came=$?
+if [ $came = 2 ]; then
+  say "once more"
+  machine_runs && came=0 || came=$?
+fi
+cat "$out/qemu.log" >&2
+rm -f "$out/cargo-nextest" "$out/job" "$out/qemu.log"
+minutes_taken=$(((SECONDS - started + 30) / 60))
+for profile in $profiles; do
+  [ -f "$out/$profile.xml" ] || { say "no results of the profile $profile; see $out/console.log" >&2; came=1; }
+done
+python3 "$here/table.py" "$out" "$minutes_taken" $profiles
+[ $came = 0 ] && [ "$(cat "$out/status" 2>/dev/null || echo none)" = 0 ]
