@@ -45,6 +45,8 @@ layer() { # SHARE DIRECTORY: the share at a directory of its own, with a layer i
 layer tree "$tree"
 layer cache "$cache"
 export PITH_CACHE=$cache PATH=$cache/bin:$PATH
+# Under emulation, and with other work beside it, everything may take this many times as long.
+export PITH_PATIENCE=8
 for monitor in "$cache"/monitors/*/bin; do PATH=$monitor:$PATH; done
 # What is known of another host, and notes of other runs.
 rm -rf "$cache/kvm.json" "$tree/out/devices"

@@ -18,6 +18,7 @@ mod error;
 mod machine;
 mod nic;
 mod nursery;
+mod patience;
 mod qmp;
 mod share;
 mod sys;
@@ -55,11 +56,6 @@ pub const CONSOLE_PORT: u32 = 1026;
 /// Words for the kernel's command line that switch that console on.
 pub const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
 
-/// How long a guest may take to print its ready line, by default.
-const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-/// How long the first try with KVM may take on a host about which nothing is known. A guest in a VM whose own host is
-/// busy was seen to take 13 s.
-const PROBE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long QEMU and the vsock device may take to obey SIGTERM before SIGKILL.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often a guest CID that another VM holds is replaced by a fresh one.
@@ -174,7 +170,7 @@ impl VmConfig {
             network: Nic::Absent,
             accel: Accel::Auto,
             run_dir: run_dir.into(),
-            deadline: BOOT_DEADLINE,
+            deadline: patience::BOOT,
             growth: Growth::default(),
             extra: Vec::new(),
         }
@@ -239,11 +235,13 @@ impl Vm {
                 .map_err(|source| VmError::io("read", format!("the {what} {}", path.display()), source))?;
         }
         machine::check(&config)?;
+        let patience = patience::wanted()?;
         let memory = Memory::of_this_host();
         let mut notes = Vec::new();
         let mut kvm_failure = None;
         for (engine, on_trial) in accel::candidates(config.accel, &memory) {
-            let deadline = if on_trial { PROBE_DEADLINE.min(config.deadline) } else { config.deadline };
+            let deadline = if on_trial { patience::TRIAL.min(config.deadline) } else { config.deadline };
+            let deadline = deadline.saturating_mul(patience);
             match Self::boot_with(&config, engine, deadline).await {
                 Ok(mut vm) => {
                     if on_trial {
