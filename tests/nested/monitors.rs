@@ -107,23 +107,27 @@ fn alioth(kernel: [&str; 2], vsock: &str) -> Result<Monitor> {
     Monitor::start(command)
 }
 
-/// A CID that no other test has: they run one at a time, and QEMU's are random.
-const CID: u32 = 4711;
+/// CIDs that no other guest has: those of QEMU's are random.
+const BZIMAGE: u32 = 4711;
+const ELF: u32 = 4712;
+const OWN: u32 = 4713;
 
 #[tokio::test]
 async fn alioth_runs_the_bzimage_with_the_kernels_vsock() -> Result<()> {
-    lives(alioth(["--kernel", "vmlinuz"], &format!("vhost,cid={CID}"))?, Endpoint::Vsock { cid: CID }).await
+    let monitor = alioth(["--kernel", "vmlinuz"], &format!("vhost,cid={BZIMAGE}"))?;
+    lives(monitor, Endpoint::Vsock { cid: BZIMAGE }).await
 }
 
 #[tokio::test]
 async fn alioth_runs_the_elf_kernel_with_the_kernels_vsock() -> Result<()> {
-    lives(alioth(["--pvh", "vmlinux"], &format!("vhost,cid={CID}"))?, Endpoint::Vsock { cid: CID }).await
+    let monitor = alioth(["--pvh", "vmlinux"], &format!("vhost,cid={ELF}"))?;
+    lives(monitor, Endpoint::Vsock { cid: ELF }).await
 }
 
 #[tokio::test]
 async fn alioth_runs_the_guest_with_a_vsock_of_its_own() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("vsock.sock");
-    let vsock = format!("uds,cid={CID},path={}", socket.display());
+    let vsock = format!("uds,cid={OWN},path={}", socket.display());
     lives(alioth(["--kernel", "vmlinuz"], &vsock)?, Endpoint::Hybrid { socket }).await
 }

@@ -42,7 +42,7 @@ monitor() { # PROGRAM CRATE VERSION
 }
 monitor alioth alioth-cli 0.12.0
 say "building the tests"
-$cargo nextest list --locked -p tests --profile "${profiles%% *}" --list-type binaries-only --message-format json >"$out/binaries.json"
+$cargo nextest list --locked --workspace --profile "${profiles%% *}" --list-type binaries-only --message-format json >"$out/binaries.json"
 $cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" >"$out/cargo.json"
 cp -L "$(command -v cargo-nextest)" "$out/cargo-nextest"
 {
