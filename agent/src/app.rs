@@ -388,7 +388,7 @@ async fn serve(
         tracing::error!(%error, "there is no debug console");
     }
     if let Some(port) = agent.config.passfd_listener_port
-        && let Err(error) = passfd::serve(&agent.passfd, port.get())
+        && let Err(error) = passfd::serve(&agent.passfd, port.get(), agent.clock.watcher())
     {
         tracing::error!(%error, port, "streams cannot be passed");
     }

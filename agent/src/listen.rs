@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,16 +24,30 @@ const LARGEST_WRITE: usize = 28 * 1024;
 /// Pause after a failed accept, as when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Connections of the host to a vsock port.
+/// What a connection of the host's tells about the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// The host has made one.
+    Arrived,
+    /// One was reset. A host that hangs up does not do that, only a vsock device that begins anew: after a restore, and with
+    /// some monitors after a save (`virtio_vsock_reset_sock` of Linux 6.12).
+    Reset,
+}
+
+/// Is told of signs. Must be quick: it is called on the runtime's thread.
+pub(crate) type Watcher = Arc<dyn Fn(Sign) + Send + Sync>;
+
+/// Connections of the host to a vsock port. The watcher is told of an arrival before anybody reads from the connection.
 pub(crate) fn vsock(
     cid: Cid,
     port: u32,
+    watcher: Option<Watcher>,
 ) -> io::Result<impl Stream<Item = io::Result<Limited<VsockStream>>> + Send> {
     let cid = match cid {
         Cid::Any => tokio_vsock::VMADDR_CID_ANY,
         Cid::Is(cid) => cid,
     };
-    Ok(from_the_host(VsockListener::bind(VsockAddr::new(cid, port))?))
+    Ok(from_the_host(VsockListener::bind(VsockAddr::new(cid, port))?, watcher))
 }
 
 /// Whether a host could reach this guest by vsock: whether a device gave it a context id. One may still be plugged in.
@@ -49,12 +64,17 @@ pub(crate) fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<Unix
     Ok(local(UnixListener::bind(path)?))
 }
 
-fn from_the_host(listener: VsockListener) -> impl Stream<Item = io::Result<Limited<VsockStream>>> + Send {
-    stream::unfold(listener, |listener| async move {
+fn from_the_host(
+    listener: VsockListener,
+    watcher: Option<Watcher>,
+) -> impl Stream<Item = io::Result<Limited<VsockStream>>> + Send {
+    stream::unfold((listener, watcher), |(listener, watcher)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
-                    return Some((Ok(Limited(stream)), listener));
+                    let stream = Limited { stream, watcher: watcher.clone() };
+                    stream.tell(Sign::Arrived);
+                    return Some((Ok(stream), (listener, watcher)));
                 }
                 Ok((_, peer)) => {
                     tracing::warn!(cid = peer.cid(), "refused a connection that is not the host's");
@@ -82,18 +102,39 @@ async fn back_off(error: &io::Error) {
 }
 
 /// A stream that writes at most [`LARGEST_WRITE`] bytes at once.
-pub(crate) struct Limited<S>(S);
+pub(crate) struct Limited<S> {
+    stream: S,
+    watcher: Option<Watcher>,
+}
 
 impl Limited<VsockStream> {
     /// The host's port of this connection.
     pub(crate) fn peer_port(&self) -> io::Result<u32> {
-        Ok(self.0.peer_addr()?.port())
+        Ok(self.stream.peer_addr()?.port())
+    }
+}
+
+impl<S> Limited<S> {
+    fn tell(&self, sign: Sign) {
+        if let Some(watcher) = &self.watcher {
+            watcher(sign);
+        }
+    }
+
+    /// Tells the watcher, if that is what happened.
+    fn notice<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result
+            && error.kind() == io::ErrorKind::ConnectionReset
+        {
+            self.tell(Sign::Reset);
+        }
+        result
     }
 }
 
 impl<S: AsFd> AsFd for Limited<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 }
 
@@ -103,22 +144,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.notice(read)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let part = &data[..data.len().min(LARGEST_WRITE)];
-        Pin::new(&mut self.0).poll_write(cx, part)
+        let written = Pin::new(&mut self.stream).poll_write(cx, part);
+        self.notice(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -130,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn writes_are_cut_and_nothing_is_lost() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut limited = Limited(near);
+        let mut limited = Limited { stream: near, watcher: None };
         let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         assert_eq!(limited.write(&data).await.unwrap(), LARGEST_WRITE);
         limited.write_all(&data[LARGEST_WRITE..]).await.unwrap();
@@ -138,5 +181,29 @@ mod tests {
         let mut all = Vec::new();
         far.read_to_end(&mut all).await.unwrap();
         assert!(all == data);
+    }
+
+    /// A connection whose device has begun anew.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_and_an_end_is_not() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let watcher: Watcher = {
+            let told = Arc::clone(&told);
+            Arc::new(move |sign| told.lock().unwrap().push(sign))
+        };
+        let mut ended = Limited { stream: &b""[..], watcher: Some(Arc::clone(&watcher)) };
+        assert_eq!(ended.read(&mut [0]).await.unwrap(), 0);
+        assert!(told.lock().unwrap().is_empty());
+        let mut broken = Limited { stream: Broken, watcher: Some(watcher) };
+        assert!(broken.read(&mut [0]).await.is_err());
+        assert_eq!(*told.lock().unwrap(), [Sign::Reset]);
     }
 }

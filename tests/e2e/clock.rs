@@ -1,42 +1,13 @@
 //! The guest's clock stays the host's, also when the machine stands still for a while.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use image_builder::vm::AgentClient;
-use protocols::agent::SetGuestDateTimeRequest;
 use serde_json::Value;
-use tests::{Container, Guest, Machine};
+use tests::{Guest, Machine, host_now};
 
 /// What the feature promises.
 const BOUND: Duration = Duration::from_millis(100);
-
-fn host_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
-}
-
-async fn set(guest: &Guest, time: Duration) -> Result<()> {
-    let request = SetGuestDateTimeRequest {
-        Sec: time.as_secs().try_into()?,
-        Usec: time.subsec_micros().into(),
-        ..Default::default()
-    };
-    guest.api().set_guest_date_time(AgentClient::call(), &request).await?;
-    Ok(())
-}
-
-/// How far the guest's clock is from the host's, for sure: what the asking took is in its favour.
-async fn error(container: &Container) -> Result<Duration> {
-    let before = host_now();
-    let text = container.sh("adjtimex").await?;
-    let after = host_now();
-    let field = |name: &str| -> Result<u64> {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)).context(text.clone())?;
-        Ok(line.trim_start_matches(':').trim().parse()?)
-    };
-    let guest = Duration::from_secs(field("time.tv_sec")?) + Duration::from_micros(field("time.tv_usec")?);
-    Ok(before.saturating_sub(guest).max(guest.saturating_sub(after)))
-}
 
 /// By how many milliseconds the agent has stepped the clock, each time, from its records on the console. Not over vsock: its
 /// device on the host may not wake up with the machine (`vhost-device-vsock` 0.3).
@@ -67,11 +38,15 @@ async fn a_clock_survives_a_stop(machine: Machine) -> Result<()> {
     let guest = Guest::builder().machine(machine).boot().await?;
     guest.sandbox().await?;
     let container = guest.container("c1").run().await?;
-    set(&guest, host_now()).await?;
-    assert!(error(&container).await? <= BOUND, "not what was set: {:?}", error(&container).await?);
+    guest.set_clock(host_now()).await?;
+    assert!(
+        container.clock_error().await? <= BOUND,
+        "not what was set: {:?}",
+        container.clock_error().await?
+    );
     // The agent has looked at its source since.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert!(error(&container).await? <= BOUND, "not kept: {:?}", error(&container).await?);
+    assert!(container.clock_error().await? <= BOUND, "not kept: {:?}", container.clock_error().await?);
     // Under KVM it may have stepped the clock before: what the host set was not exactly the host's time.
     let before = steps(&guest)?.len();
     guest.vm().qmp("stop", Value::Null).await?;
@@ -83,7 +58,7 @@ async fn a_clock_survives_a_stop(machine: Machine) -> Result<()> {
     println!("{machine:?}: stood still for {stood} ms, stepped by {by} ms");
     // It was right before, so the step is the time that it missed.
     assert!((by - stood).unsigned_abs() <= BOUND.as_millis() as u64, "{stood} ms became {by} ms");
-    match tokio::time::timeout(Duration::from_secs(8), error(&container)).await {
+    match tokio::time::timeout(Duration::from_secs(8), container.clock_error()).await {
         Ok(left) => assert!(left? <= BOUND, "wrong after the step"),
         Err(_) => println!("{machine:?}: the host's vsock device did not wake up with the machine"),
     }
@@ -106,7 +81,7 @@ async fn what_the_host_sets_is_kept_even_if_it_is_another_time() -> Result<()> {
     guest.sandbox().await?;
     let container = guest.container("c1").run().await?;
     let year_2030 = Duration::from_secs(1_900_000_000);
-    set(&guest, year_2030).await?;
+    guest.set_clock(year_2030).await?;
     let at = host_now();
     tokio::time::sleep(Duration::from_secs(9)).await;
     let text = container.sh("date +%s").await?;

@@ -34,6 +34,7 @@ mod reclaim;
 mod recovery;
 mod shims;
 mod silent;
+mod snapshot;
 mod storages;
 mod streams;
 mod volumes;

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
 use image_builder::format::cpio;
 use image_builder::tree::{Kind, Node, Tree, TreePath};
-use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Vm, VmConfig};
+use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Snapshot, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
 use tempfile::TempDir;
@@ -25,7 +26,14 @@ const SANDBOX: &str = "pod";
 pub struct Guest {
     vm: Option<Vm>,
     client: AgentClient,
-    _directory: TempDir,
+    /// Of the guest's own files, and of those that it was booted from.
+    directories: Vec<Arc<TempDir>>,
+}
+
+/// A guest on a file, to be continued as often as wanted.
+pub struct Saved {
+    snapshot: Snapshot,
+    directories: Vec<Arc<TempDir>>,
 }
 
 /// How a guest is to be booted.
@@ -44,6 +52,7 @@ pub struct GuestBuilder {
     shares: Vec<Share>,
     files: Tree,
     growth: Growth,
+    savable: bool,
     qemu: Vec<OsString>,
 }
 
@@ -94,6 +103,14 @@ impl GuestBuilder {
     #[must_use]
     pub fn growth(mut self, cpus: u32, memory_mib: u32) -> GuestBuilder {
         self.growth = Growth { cpus, memory_mib };
+        self
+    }
+
+    /// On a machine that [`Guest::save`] can save, a q35.
+    #[must_use]
+    pub fn savable(mut self) -> GuestBuilder {
+        self.machine = Machine::Q35;
+        self.savable = true;
         self
     }
 
@@ -197,6 +214,7 @@ impl GuestBuilder {
         config.deadline = READY;
         config.shares = self.shares;
         config.growth = self.growth;
+        config.savable = self.savable;
         config.extra = self.qemu;
         config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
@@ -206,7 +224,7 @@ impl GuestBuilder {
         }));
         let vm = Vm::boot(config).await.context("boot a guest")?;
         let client = vm.client().await.context("dial the agent")?;
-        Ok(Guest { vm: Some(vm), client, _directory: directory })
+        Ok(Guest { vm: Some(vm), client, directories: vec![Arc::new(directory)] })
     }
 }
 
@@ -315,6 +333,32 @@ impl Guest {
         destroyed.context("DestroySandbox")?;
         ensure!(self.vm().wait_off(READY).await, "the machine stays on");
         Ok(())
+    }
+}
+
+impl Guest {
+    /// Writes the guest to a file and ends it. All connections to it end with it.
+    ///
+    /// # Errors
+    /// When it was not booted as [`GuestBuilder::savable`], or QEMU refuses.
+    pub async fn save(mut self, file: &Path) -> Result<Saved> {
+        let vm = self.vm.take().context("the guest is gone")?;
+        let snapshot = vm.save(file).await.context("save the guest")?;
+        Ok(Saved { snapshot, directories: std::mem::take(&mut self.directories) })
+    }
+}
+
+impl Saved {
+    /// Continues the guest in a machine of its own. Containers go on where they were.
+    ///
+    /// # Errors
+    /// When QEMU does not take it, or the agent does not answer.
+    pub async fn restore(&self) -> Result<Guest> {
+        let directory = Arc::new(tempfile::tempdir().context("make a directory for the guest")?);
+        let vm = self.snapshot.restore(directory.path()).await.context("restore the guest")?;
+        let client = vm.client().await.context("dial the agent")?;
+        let directories = [directory].into_iter().chain(self.directories.iter().cloned()).collect();
+        Ok(Guest { vm: Some(vm), client, directories })
     }
 }
 

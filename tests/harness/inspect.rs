@@ -44,6 +44,11 @@ impl Guest {
             .context("start the inspector")?;
         Ok(Inspector { container })
     }
+
+    /// The inspector that was started before the guest was saved.
+    pub fn attached_inspector(&self) -> Inspector {
+        Inspector { container: self.container("inspector").made() }
+    }
 }
 
 /// A line of [`Snapshot::processes`] without the difference between running and waiting.

@@ -13,6 +13,7 @@
 //! Containers have a busybox as their root. Products come from `make build images`; one that is missing is an error,
 //! never a skip. Every guest ends with its [`Guest`], and its console is printed when the test panics.
 
+mod clock;
 mod container;
 mod guest;
 mod inspect;
@@ -26,8 +27,9 @@ mod silent;
 mod storage;
 mod tables;
 
+pub use clock::host_now;
 pub use container::{Container, ContainerBuilder, mount};
-pub use guest::{Guest, GuestBuilder, busybox, product};
+pub use guest::{Guest, GuestBuilder, Saved, busybox, product};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
 pub use network::{address, link};

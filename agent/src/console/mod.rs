@@ -30,7 +30,7 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 /// When the port is taken.
 pub(crate) fn start(agent: Arc<Agent>) -> std::io::Result<()> {
     let port = agent.config.debug_console_vport.map_or(PORT, NonZeroU32::get);
-    let connections = listen::vsock(Cid::Any, port)?;
+    let connections = listen::vsock(Cid::Any, port, Some(agent.clock.watcher()))?;
     tracing::info!(port, "debug console listens");
     tokio::spawn(serve(agent, connections));
     Ok(())

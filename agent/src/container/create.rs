@@ -380,8 +380,9 @@ pub(super) fn process(
     pidfd: OwnedFd,
     exit: tokio::sync::watch::Receiver<Option<i32>>,
     ends: Ends,
-    claimed: Claimed,
+    mut claimed: Claimed,
 ) -> Result<Process, ContainerError> {
+    claimed.is_init = exec_id.is_empty();
     let stdio = Stdio::start(ends, claimed, &exit).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {

@@ -50,6 +50,15 @@ pub(crate) fn reseed(seed: &[u8]) -> Result<(), RandomError> {
     sys::random::reseed(pool.as_fd()).map_err(failed("reseed from"))
 }
 
+/// Makes the generator's next numbers differ from those of another copy of this machine, as far as the processor and
+/// `known` differ: what is known is mixed in without being counted as entropy, and new seed is taken at once.
+pub(crate) fn stir(known: &[u8]) -> Result<(), RandomError> {
+    let failed = |operation| move |source| RandomError::Pool { operation, source };
+    let mut pool = OpenOptions::new().write(true).open(POOL).map_err(failed("open"))?;
+    pool.write_all(known).map_err(failed("write to"))?;
+    sys::random::reseed(pool.as_fd()).map_err(failed("reseed from"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub(crate) struct Claimed {
     pub(super) stdin: Option<Peer>,
     pub(super) stdout: Option<Peer>,
     pub(super) stderr: Option<Peer>,
+    /// Whether the process is a container's first, which must not end because its host was exchanged.
+    pub(crate) is_init: bool,
 }
 
 /// Connections that nobody has claimed yet.
@@ -187,13 +190,14 @@ impl Waiting {
             }
         }
         let mut take = |port: Option<NonZeroU32>| Some(queue.peers.remove(&port?.get())?.0);
-        Ok(Claimed { stdin: take(ports[0]), stdout: take(ports[1]), stderr: take(ports[2]) })
+        let [stdin, stdout, stderr] = ports.map(&mut take);
+        Ok(Claimed { stdin, stdout, stderr, is_init: false })
     }
 }
 
 /// Listens on a vsock port and keeps the connections that the host makes. Listens when this returns.
-pub(crate) fn serve(waiting: &Arc<Waiting>, port: u32) -> io::Result<()> {
-    let connections = listen::vsock(Cid::Any, port)?;
+pub(crate) fn serve(waiting: &Arc<Waiting>, port: u32, watcher: listen::Watcher) -> io::Result<()> {
+    let connections = listen::vsock(Cid::Any, port, Some(watcher))?;
     let waiting = Arc::clone(waiting);
     waiting.open();
     tokio::spawn(async move {
@@ -346,13 +350,24 @@ impl Drain {
     }
 }
 
-/// Copies from the host to stdin. Its end closes a pipe; a terminal stays as it is, somebody else may attach to it.
-/// `inputs` has what callers ask for meanwhile.
+/// What is to become of a process's stdin when its connection does not go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stdin {
+    /// A terminal stays as it is: somebody else may attach to it.
+    pub(super) is_terminal: bool,
+    /// The stdin of a container's first process stays open after a reset, which is no host that hangs up but a machine that
+    /// goes on from a snapshot: the end of its input would be the end of many such processes.
+    pub(super) is_init: bool,
+}
+
+/// Copies from the host to stdin. The connection's end closes a pipe. `inputs` has what callers ask for; they may write
+/// once `is_passed` is false, after a reset that stdin has outlived.
 pub(super) async fn feed(
     fd: pipe::Sender,
     peer: Peer,
     mut inputs: mpsc::Receiver<Input>,
-    is_terminal: bool,
+    Stdin { is_terminal, is_init }: Stdin,
+    is_passed: Arc<AtomicBool>,
     mut exit: Exit,
 ) {
     let mut peer = Some(peer);
@@ -381,6 +396,12 @@ pub(super) async fn feed(
                     },
                     () = exit.come() => return,
                 },
+                Err(error)
+                    if (is_init || is_terminal) && error.kind() == io::ErrorKind::ConnectionReset =>
+                {
+                    is_passed.store(false, Ordering::Relaxed);
+                    return stdio::feed(fd, inputs, is_terminal, exit).await;
+                }
                 _ if is_terminal => peer = None,
                 _ => return,
             },

@@ -168,22 +168,28 @@ async fn a_host_that_hung_up_does_not_stop_the_process() {
     writer.join().unwrap().unwrap();
 }
 
-struct Stdin {
+struct Fed {
     child: OwnedFd,
     exit: watch::Sender<Option<i32>>,
     far: DuplexStream,
     inputs: mpsc::Sender<Input>,
+    is_passed: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
-fn stdin(is_terminal: bool) -> Stdin {
+fn stdin(is_terminal: bool) -> Fed {
+    let (near, far) = peer(1000);
+    fed(near, far, Stdin { is_terminal, is_init: false })
+}
+
+fn fed(near: Peer, far: DuplexStream, kind: Stdin) -> Fed {
     let (child, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (exit, watcher) = watch::channel(None);
-    let (near, far) = peer(1000);
     let (inputs, receiver) = mpsc::channel(4);
     let fd = stdio::writer(write).unwrap();
-    let task = tokio::spawn(feed(fd, near, receiver, is_terminal, Exit::of(&watcher)));
-    Stdin { child, exit, far, inputs, task }
+    let is_passed = Arc::new(AtomicBool::new(true));
+    let task = tokio::spawn(feed(fd, near, receiver, kind, Arc::clone(&is_passed), Exit::of(&watcher)));
+    Fed { child, exit, far, inputs, is_passed, task }
 }
 
 fn read_to_end(child: OwnedFd) -> tokio::task::JoinHandle<Vec<u8>> {
@@ -197,7 +203,7 @@ fn read_to_end(child: OwnedFd) -> tokio::task::JoinHandle<Vec<u8>> {
 
 #[tokio::test]
 async fn the_end_of_a_connection_closes_a_pipe() {
-    let Stdin { child, exit: _exit, mut far, inputs: _inputs, task } = stdin(false);
+    let Fed { child, exit: _exit, mut far, inputs: _inputs, task, .. } = stdin(false);
     let read = read_to_end(child);
     far.write_all(&[7; 300_000]).await.unwrap();
     drop(far);
@@ -207,7 +213,7 @@ async fn the_end_of_a_connection_closes_a_pipe() {
 
 #[tokio::test]
 async fn the_end_of_a_connection_leaves_a_terminal_open() {
-    let Stdin { child, exit, mut far, inputs, task } = stdin(true);
+    let Fed { child, exit, mut far, inputs, task, .. } = stdin(true);
     far.write_all(b"typed").await.unwrap();
     drop(far);
     let mut buffer = [0; 5];
@@ -224,7 +230,7 @@ async fn the_end_of_a_connection_leaves_a_terminal_open() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_stdin_comes_after_what_was_sent() {
-    let Stdin { child, exit: _exit, mut far, inputs, task } = stdin(false);
+    let Fed { child, exit: _exit, mut far, inputs, task, .. } = stdin(false);
     assert!(inputs.send(Input::Close).await.is_ok());
     far.write_all(b"sent before").await.unwrap();
     task.await.unwrap();
@@ -237,9 +243,51 @@ async fn closing_stdin_comes_after_what_was_sent() {
 
 #[tokio::test]
 async fn a_process_that_closed_its_end_is_told_to_the_host() {
-    let Stdin { child, exit: _exit, mut far, inputs: _inputs, task } = stdin(false);
+    let Fed { child, exit: _exit, mut far, inputs: _inputs, task, .. } = stdin(false);
     drop(child);
     far.write_all(b"for nobody").await.unwrap();
     task.await.unwrap();
     assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+}
+
+/// A connection whose device has begun anew.
+struct Reset;
+
+impl AsyncRead for Reset {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+fn reset(kind: Stdin) -> Fed {
+    fed(Box::new(tokio::io::join(Reset, tokio::io::sink())), peer(1).1, kind)
+}
+
+#[tokio::test]
+async fn a_reset_closes_the_stdin_of_an_exec() {
+    let Fed { child, exit: _exit, inputs: _inputs, task, .. } =
+        reset(Stdin { is_terminal: false, is_init: false });
+    assert_eq!(read_to_end(child).await.unwrap(), b"");
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_leaves_the_stdin_of_a_container_to_the_api() {
+    for kind in [Stdin { is_terminal: false, is_init: true }, Stdin { is_terminal: true, is_init: false }] {
+        let Fed { child, exit: _exit, inputs, is_passed, task, .. } = reset(kind);
+        // Calls look at this before they send anything.
+        while is_passed.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        assert!(inputs.send(Input::Data(b"by call".to_vec(), reply)).await.is_ok());
+        answer.await.unwrap().unwrap();
+        drop(inputs);
+        assert_eq!(read_to_end(child).await.unwrap(), b"by call");
+        task.await.unwrap();
+    }
 }

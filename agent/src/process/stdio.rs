@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ pub(crate) enum Ends {
 #[derive(Debug)]
 pub(crate) struct Stdio {
     stdin: mpsc::Sender<Input>,
-    stdin_is_passed: bool,
+    stdin_is_passed: Arc<AtomicBool>,
     stdout: Outlet,
     stderr: Outlet,
     /// The terminal's master end, while its process lives.
@@ -202,10 +203,12 @@ impl Stdio {
             Ok(Outlet::Calls(output))
         };
         let (sender, receiver) = mpsc::channel(16);
-        let stdin_is_passed = claimed.stdin.is_some();
+        let stdin_is_passed = Arc::new(AtomicBool::new(claimed.stdin.is_some()));
         match (pipes.stdin.map(writer).transpose()?, claimed.stdin) {
             (Some(fd), Some(peer)) => {
-                drop(tokio::spawn(passfd::feed(fd, peer, receiver, is_terminal, exit.clone())));
+                let stdin = passfd::Stdin { is_terminal, is_init: claimed.is_init };
+                let is_passed = Arc::clone(&stdin_is_passed);
+                drop(tokio::spawn(passfd::feed(fd, peer, receiver, stdin, is_passed, exit.clone())));
             }
             (Some(fd), None) => drop(tokio::spawn(feed(fd, receiver, is_terminal, exit.clone()))),
             (None, _) => {}
@@ -264,7 +267,7 @@ impl Stdio {
 
     /// Writes all of `data` to stdin. The writing goes on if the caller goes away.
     pub(crate) async fn write(&self, data: Vec<u8>) -> Result<(), StreamError> {
-        if self.stdin_is_passed {
+        if self.stdin_is_passed.load(Ordering::Relaxed) {
             return Err(StreamError::Passed("stdin"));
         }
         let (reply, written) = oneshot::channel();
@@ -441,7 +444,12 @@ impl Held {
 }
 
 /// Writes what arrives on the channel, until it is closed or the process has ended and nobody reads.
-async fn feed(fd: pipe::Sender, mut inputs: mpsc::Receiver<Input>, is_terminal: bool, mut exit: Exit) {
+pub(super) async fn feed(
+    fd: pipe::Sender,
+    mut inputs: mpsc::Receiver<Input>,
+    is_terminal: bool,
+    mut exit: Exit,
+) {
     loop {
         let input = tokio::select! {
             input = inputs.recv() => input,

@@ -59,7 +59,7 @@ pub(super) async fn metrics(agent: Arc<Agent>) -> Result<Metrics, Failure> {
     for container in agent.registry.all() {
         *containers.entry(container.state().to_string()).or_default() += 1;
     }
-    let metrics = on_a_thread(move || Ok(agent.metrics.gather(&containers))).await?;
+    let metrics = on_a_thread(move || Ok(agent.metrics.gather(&containers, agent.clock.restores()))).await?;
     Ok(Metrics { metrics, ..Default::default() })
 }
 

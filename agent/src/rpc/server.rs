@@ -38,7 +38,8 @@ pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Se
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
     let listener = match address {
         ServerAddr::Vsock { cid, port } => {
-            Listener::new(answered(listen::vsock(*cid, *port).map_err(failed)?))
+            let connections = listen::vsock(*cid, *port, Some(agent.clock.watcher()));
+            Listener::new(answered(connections.map_err(failed)?))
         }
         ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?)),
     };

@@ -154,6 +154,29 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
     Ok(())
 }
 
+/// Refuses a machine that shall be saved and could not: QEMU does not save `vhost-user-vsock`, which must be unplugged first.
+pub(super) fn check_savable(config: &VmConfig) -> Result<(), VmError> {
+    if config.savable && config.machine != Machine::Q35 {
+        return Err(VmError::Config(
+            "without /dev/vhost-vsock a machine that can be saved is a q35: its vsock device must be plugged out"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Name of the vsock device.
+pub(super) const VSOCK: &str = "vsock";
+/// Name of the port that it can be plugged out of, where the machine is to be saved.
+const VSOCK_PORT: &str = "vsockport";
+/// Its place on q35: the highest that the machine itself leaves free.
+const VSOCK_PORT_ADDRESS: &str = "0x1e";
+
+/// The vsock device of a savable machine, as QMP's `device_add` takes it.
+pub(super) fn vsock_to_plug() -> serde_json::Value {
+    serde_json::json!({ "driver": "vhost-user-vsock-pci", "id": VSOCK, "chardev": VSOCK, "bus": VSOCK_PORT })
+}
+
 /// Where a machine takes orders.
 pub(super) fn qmp_socket(run_dir: &Path) -> std::path::PathBuf {
     run_dir.join("qmp.sock")
@@ -166,6 +189,7 @@ pub(super) fn arguments(
     vsock: &VsockDevice,
     tsc_khz: Option<u64>,
     run_dir: &Path,
+    incoming: Option<&Path>,
 ) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
     args.push("-nodefaults");
@@ -217,11 +241,25 @@ pub(super) fn arguments(
         Transport::Mmio => "device",
     };
     match vsock {
-        VsockDevice::Vhost { cid } => args.pair("-device", format!("vhost-vsock-{suffix},guest-cid={cid}")),
-        VsockDevice::VhostUser { socket } => {
-            args.pair("-chardev", joined("socket,id=vsock,path=", &escaped(socket)));
-            args.pair("-device", format!("vhost-user-vsock-{suffix},chardev=vsock"));
+        VsockDevice::Vhost { cid } => {
+            args.pair("-device", format!("vhost-vsock-{suffix},id={VSOCK},guest-cid={cid}"));
         }
+        VsockDevice::VhostUser { socket } => {
+            args.pair("-chardev", joined(&format!("socket,id={VSOCK},path="), &escaped(socket)));
+            let mut device = format!("vhost-user-vsock-{suffix},id={VSOCK},chardev={VSOCK}");
+            if config.savable {
+                let port = format!("pcie-root-port,id={VSOCK_PORT},chassis=30,addr={VSOCK_PORT_ADDRESS}");
+                args.pair("-device", port);
+                device.push_str(&format!(",bus={VSOCK_PORT}"));
+            }
+            // It is not in what was saved, and is plugged in later.
+            if incoming.is_none() {
+                args.pair("-device", device);
+            }
+        }
+    }
+    if let Some(file) = incoming {
+        args.pair("-incoming", super::snapshot::read_command(file));
     }
     if !config.shares.is_empty() && config.machine.transport() == Transport::Mmio {
         // What a microvm offers by default is older than what virtiofsd speaks.
@@ -373,7 +411,7 @@ mod tests {
     }
 
     fn text(config: &VmConfig, engine: Engine, vsock: &VsockDevice) -> String {
-        let args = arguments(config, engine, vsock, Some(2_600_000), std::path::Path::new("/run"));
+        let args = arguments(config, engine, vsock, Some(2_600_000), Path::new("/run"), None);
         args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -393,7 +431,7 @@ mod tests {
             "-accel tcg,thread=multi",
             "memory-backend-memfd,id=mem,size=512M,share=on",
             "socket,id=vsock,path=/run/v,,1.sock",
-            "vhost-user-vsock-device,chardev=vsock",
+            "vhost-user-vsock-device,id=vsock,chardev=vsock",
             "tsc_early_khz=2600000 tsc=reliable nolapic_timer",
         ] {
             assert!(line.contains(part), "{part} in {line}");
@@ -403,10 +441,30 @@ mod tests {
     #[test]
     fn q35_under_kvm_keeps_the_kernel_its_own_master() {
         let line = text(&config(Machine::Q35), Engine::Kvm, &VsockDevice::Vhost { cid: 9 });
-        assert!(line.contains("vhost-vsock-pci,guest-cid=9") && line.contains("-cpu host"));
+        assert!(line.contains("vhost-vsock-pci,id=vsock,guest-cid=9") && line.contains("-cpu host"));
         for word in ["nokaslr", "tsc_early_khz", "nolapic_timer"] {
             assert!(!line.contains(word), "{word} in {line}");
         }
+    }
+
+    #[test]
+    fn a_savable_machine_waits_for_its_state_without_the_device_that_is_not_in_it() {
+        let mut config = config(Machine::Q35);
+        config.savable = true;
+        let vsock = VsockDevice::VhostUser { socket: "/run/v".into() };
+        let line = text(&config, Engine::Tcg, &vsock);
+        assert!(line.contains("vhost-user-vsock-pci,id=vsock,chardev=vsock,bus=vsockport"), "{line}");
+        let line = |vsock| {
+            let file = Path::new("/s/it's");
+            let args = arguments(&config, Engine::Tcg, vsock, None, Path::new("/run"), Some(file));
+            args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        };
+        let restored = line(&vsock);
+        assert!(restored.contains("-incoming exec:cat '/s/it'\\''s'"), "{restored}");
+        assert!(restored.contains("id=vsockport") && !restored.contains("vhost-user-vsock"), "{restored}");
+        assert!(line(&VsockDevice::Vhost { cid: 3 }).contains("vhost-vsock-pci"));
+        config.machine = Machine::Microvm;
+        assert!(check_savable(&config).unwrap_err().to_string().contains("q35"));
     }
 
     #[test]

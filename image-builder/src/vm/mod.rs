@@ -15,12 +15,14 @@ mod client;
 mod console;
 mod endpoint;
 mod error;
+mod files;
 mod machine;
 mod nic;
 mod nursery;
 mod patience;
 mod qmp;
 mod share;
+mod snapshot;
 mod sys;
 mod tsc;
 
@@ -41,11 +43,13 @@ pub use error::VmError;
 pub use machine::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use share::Share;
+pub use snapshot::Snapshot;
 pub use tsc::host_khz as host_tsc_khz;
 
 use crate::cache::Cache;
 use accel::{Engine, Memory};
 use console::{Console, Stage};
+use files::RunFiles;
 use machine::VsockDevice;
 use nursery::{Nursery, Ward};
 
@@ -90,6 +94,8 @@ pub struct VmConfig {
     pub deadline: Duration,
     /// What can be plugged in while the guest runs, beside devices.
     pub growth: Growth,
+    /// Whether [`Vm::save`] can be asked for. Wants a q35 where the vsock device is not the kernel's.
+    pub savable: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
     pub extra: Vec<OsString>,
 }
@@ -172,6 +178,7 @@ impl VmConfig {
             run_dir: run_dir.into(),
             deadline: patience::BOOT,
             growth: Growth::default(),
+            savable: false,
             extra: Vec::new(),
         }
     }
@@ -203,6 +210,7 @@ impl BootTiming {
 /// A running guest whose agent accepts calls.
 #[derive(Debug)]
 pub struct Vm {
+    config: VmConfig,
     console: Console,
     endpoint: Endpoint,
     /// Connections asked for so far, held while one is made.
@@ -216,6 +224,77 @@ pub struct Vm {
     // Field order is drop order: QEMU dies before the device it talks to.
     qemu: Ward,
     devices: Vec<Ward>,
+}
+
+/// A machine whose processes run, and whose guest does not yet, or may not.
+struct Started {
+    console: Console,
+    endpoint: Endpoint,
+    files: RunFiles,
+    powered_on: Instant,
+    // Field order is drop order: QEMU dies before the device it talks to.
+    qemu: Ward,
+    devices: Vec<Ward>,
+}
+
+impl Started {
+    /// Starts QEMU and the devices beside it. With `incoming` the machine waits for the state that is read from there.
+    async fn start(config: &VmConfig, engine: Engine, incoming: Option<&Path>) -> Result<Self, VmError> {
+        let files = RunFiles::create(&config.run_dir)?;
+        let nursery = Nursery::new()?;
+        let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
+        let vsock = if endpoint::host_has_vhost_vsock() {
+            VsockDevice::Vhost { cid: endpoint::random_cid()? }
+        } else {
+            machine::check_savable(config)?;
+            devices.push(start_vsock_device(&nursery, &files).await?);
+            VsockDevice::VhostUser { socket: files.vhost_socket() }
+        };
+        let endpoint = match &vsock {
+            VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
+            VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
+        };
+        let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
+        let binary = find_tool("qemu-system-x86_64", "PITH_QEMU").ok_or(VmError::MissingTool {
+            tool: "qemu-system-x86_64",
+            fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
+        })?;
+        let mut command = Command::new(binary);
+        command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir, incoming));
+        let powered_on = Instant::now();
+        let (qemu, serial) =
+            nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
+        let console = Console::follow(serial, &files.console_log())?;
+        Ok(Self { console, endpoint, files, powered_on, qemu, devices })
+    }
+
+    /// Why QEMU has ended.
+    async fn ended(&mut self, engine: Engine) -> VmError {
+        VmError::Ended {
+            engine: engine.name(),
+            status: self.qemu.stop(STOP_GRACE).await,
+            messages: fs::read_to_string(self.files.qemu_log()).unwrap_or_default(),
+            console: self.console.tail(),
+        }
+    }
+
+    fn running(self, config: VmConfig, engine: Engine, ready: Ready, ready_at: Instant) -> Vm {
+        let Self { console, endpoint, files, powered_on, qemu, devices } = self;
+        Vm {
+            config,
+            console,
+            endpoint,
+            dialled: tokio::sync::Mutex::new(0),
+            engine,
+            files,
+            notes: Vec::new(),
+            powered_on,
+            ready,
+            ready_at,
+            qemu,
+            devices,
+        }
+    }
 }
 
 impl Vm {
@@ -272,64 +351,19 @@ impl Vm {
     }
 
     async fn boot_once(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
-        let files = RunFiles::create(&config.run_dir)?;
-        let nursery = Nursery::new()?;
-        let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
-        let vsock = if endpoint::host_has_vhost_vsock() {
-            VsockDevice::Vhost { cid: endpoint::random_cid()? }
-        } else {
-            devices.push(start_vsock_device(&nursery, &files).await?);
-            VsockDevice::VhostUser { socket: files.vhost_socket() }
-        };
-        let endpoint = match &vsock {
-            VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
-            VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
-        };
-        let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
-        let binary = find_tool("qemu-system-x86_64", "PITH_QEMU").ok_or(VmError::MissingTool {
-            tool: "qemu-system-x86_64",
-            fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
-        })?;
-        let mut command = Command::new(binary);
-        command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir));
-        let powered_on = Instant::now();
-        let (qemu, serial) =
-            nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
-        let console = Console::follow(serial, &files.console_log())?;
-        let stage = console.wait_for_boot(deadline).await;
-        let (ready, ready_at) = match stage {
+        let mut started = Started::start(config, engine, None).await?;
+        let (ready, ready_at) = match started.console.wait_for_boot(deadline).await {
             Stage::Ready { ready, at } => (ready, at),
-            Stage::Closed => {
-                let mut qemu = qemu;
-                let status = qemu.stop(STOP_GRACE).await;
-                return Err(VmError::Ended {
-                    engine: engine.name(),
-                    status,
-                    messages: fs::read_to_string(files.qemu_log()).unwrap_or_default(),
-                    console: console.tail(),
-                });
-            }
+            Stage::Closed => return Err(started.ended(engine).await),
             Stage::Booting => {
                 return Err(VmError::Deadline {
                     engine: engine.name(),
                     seconds: deadline.as_secs(),
-                    console: console.tail(),
+                    console: started.console.tail(),
                 });
             }
         };
-        Ok(Self {
-            console,
-            endpoint,
-            dialled: tokio::sync::Mutex::new(0),
-            engine,
-            files,
-            notes: Vec::new(),
-            powered_on,
-            ready,
-            ready_at,
-            qemu,
-            devices,
-        })
+        Ok(started.running(config.clone(), engine, ready, ready_at))
     }
 
     /// Opens a connection to a vsock port of the guest.
@@ -469,74 +503,6 @@ fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
     places.into_iter().map(|place| place.join(name)).find(|candidate| candidate.is_file())
 }
 
-/// The sockets and logs of one machine. Dropping it removes them.
-#[derive(Debug)]
-struct RunFiles {
-    dir: PathBuf,
-}
-
-impl RunFiles {
-    fn create(dir: &Path) -> Result<Self, VmError> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| VmError::io("create", dir.display(), source))?;
-        let dir = dir.canonicalize().map_err(|source| VmError::io("resolve", dir.display(), source))?;
-        let files = Self { dir };
-        let longest = files.vhost_socket();
-        // sockaddr_un.sun_path holds 108 bytes with its NUL.
-        if longest.as_os_str().len() > 107 {
-            return Err(VmError::PathTooLong { path: longest });
-        }
-        files.remove_files();
-        Ok(files)
-    }
-
-    fn vhost_socket(&self) -> PathBuf {
-        self.dir.join("vhost.sock")
-    }
-
-    fn vsock_socket(&self) -> PathBuf {
-        self.dir.join("vsock.sock")
-    }
-
-    fn qemu_log(&self) -> PathBuf {
-        self.dir.join("qemu.log")
-    }
-
-    fn device_log(&self) -> PathBuf {
-        self.dir.join("vsock.log")
-    }
-
-    fn console_log(&self) -> PathBuf {
-        self.dir.join("console.log")
-    }
-
-    fn remove_files(&self) {
-        for path in
-            [self.vhost_socket(), self.vsock_socket(), self.qemu_log(), self.device_log(), self.console_log()]
-        {
-            drop(fs::remove_file(path));
-        }
-        drop(fs::remove_file(machine::qmp_socket(&self.dir)));
-        share::remove_files(&self.dir);
-    }
-
-    /// Removes our files, and the directory when nothing else is in it.
-    fn remove(&self) {
-        self.remove_files();
-        drop(fs::remove_dir(&self.dir));
-    }
-}
-
-impl Drop for RunFiles {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
 /// The project's cache directory, where there can be one.
 fn cache_root() -> Option<PathBuf> {
     Cache::locate(|name| std::env::var_os(name)).ok().map(|cache| cache.root().to_path_buf())
@@ -560,23 +526,6 @@ mod tests {
         };
         assert_eq!(timing.power_on_to_kernel(), Duration::from_millis(600));
         assert_eq!(timing.power_on_to_init(), Duration::from_millis(1400));
-    }
-
-    #[test]
-    fn run_files_refuse_a_path_no_socket_can_have() {
-        let dir = tempfile::tempdir().unwrap();
-        let long = dir.path().join("x".repeat(100));
-        assert!(matches!(RunFiles::create(&long), Err(VmError::PathTooLong { .. })));
-    }
-
-    #[test]
-    fn run_files_leave_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = dir.path().join("run");
-        let files = RunFiles::create(&run).unwrap();
-        fs::write(files.qemu_log(), "x").unwrap();
-        drop(files);
-        assert!(!run.exists());
     }
 
     #[tokio::test]

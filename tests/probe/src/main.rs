@@ -4,13 +4,14 @@
 //! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--call NAME`,
 //! `--vfio GROUP:ADDRESS`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
-//! keeps the number of times in a file. `--hello` in the end says that it runs, and ends: the first process of a kernel
+//! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hello` in the end says that it runs, and ends: the first process of a kernel
 //! whose boot is measured, which hands on all words that it does not know.
 
 mod attempt;
 mod process;
 mod sys;
 mod view;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,17 @@ fn main() -> ExitCode {
         && word == "--swap"
     {
         return attempt::swap(one, other, count);
+    }
+    if let [_, word, file] = args.as_slice()
+        && word == "--witness"
+    {
+        return match witness::watch(file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("witness: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     if args.last().is_some_and(|word| word == "--hello") {
         // The kernel's own messages come out where what processes write is lost, for want of an interrupt.

@@ -40,80 +40,124 @@ pub(super) struct Offset {
 }
 
 /// A source of time.
-pub(super) enum Source {
-    /// The clock of a KVM host.
-    Host(File),
-    /// The chip, and the guest's time at the beginning of one of its seconds less that second.
-    Chip {
-        /// Its seconds since 1970, read anew each time.
-        seconds: File,
-        /// None until learned.
-        phase: Option<i64>,
-    },
+pub(super) trait Source: Send + Sync {
+    /// Its name, for the log.
+    fn name(&self) -> &'static str;
+
+    /// How often to look.
+    fn period(&self) -> Duration;
+
+    /// Whether it tells what time it is, and at once. Otherwise it tells how much time has passed.
+    fn is_absolute(&self) -> bool;
+
+    /// What can be seen at once.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn glance(&self) -> io::Result<Offset>;
+
+    /// Looks as closely as it can. `ahead` is by how much the guest's time is ahead of the source's, as far as is known.
+    /// `sleep` gives false when the look is to be given up. None for such a look, and for one that was too slow to mean
+    /// anything.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn look(&self, ahead: Option<i64>, sleep: &mut dyn FnMut(Duration) -> bool)
+    -> io::Result<Option<Offset>>;
+}
+
+/// The best source of this machine; none where it has none.
+pub(super) fn find() -> Option<Box<dyn Source>> {
+    if let Some(clock) = host_clock() {
+        return Some(Box::new(Host(clock)));
+    }
+    let seconds = File::open("/sys/class/rtc/rtc0/since_epoch").ok()?;
+    Some(Box::new(Chip(seconds)))
 }
 
 /// The guest's own time, in nanoseconds since 1970.
-pub(super) fn guest_now() -> i64 {
+fn guest_now() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     now.tv_sec.saturating_mul(SECOND).saturating_add(now.tv_nsec)
 }
 
-impl Source {
-    /// The best source of this machine; none where it has none.
-    pub(super) fn find() -> Option<Source> {
-        host_clock().map(Source::Host).or_else(|| {
-            let seconds = File::open("/sys/class/rtc/rtc0/since_epoch").ok()?;
-            Some(Source::Chip { seconds, phase: None })
-        })
+/// The clock of a KVM host.
+struct Host(File);
+
+impl Source for Host {
+    fn name(&self) -> &'static str {
+        "the host's clock through KVM"
     }
 
-    /// Its name, for the log.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Source::Host(_) => "the host's clock through KVM",
-            Source::Chip { .. } => "the real-time clock chip",
-        }
+    fn period(&self) -> Duration {
+        Duration::from_secs(2)
     }
 
-    /// How often to look.
-    pub(super) fn period(&self) -> Duration {
-        match self {
-            Source::Host(_) => Duration::from_secs(2),
-            Source::Chip { .. } => Duration::from_secs(5),
-        }
+    fn is_absolute(&self) -> bool {
+        true
     }
 
-    /// Forgets what was learned about the chip: the guest's time has been set right by other means.
-    pub(super) fn relearn(&mut self) {
-        if let Source::Chip { phase, .. } = self {
-            *phase = None;
-        }
-    }
-
-    /// Looks. None when the chip was not yet known, or the look was too slow to mean anything.
-    pub(super) fn look(&mut self) -> io::Result<Option<Offset>> {
-        match self {
-            Source::Host(device) => {
-                let clock = ClockId::from_raw(clock_of(device.as_raw_fd()));
-                let look = || -> io::Result<Offset> {
-                    let before = guest_now();
-                    let there = clock_gettime(clock)?;
-                    let after = guest_now();
-                    let there = there.tv_sec().saturating_mul(SECOND) + there.tv_nsec();
-                    let uncertainty = (after - before).max(0) / 2;
-                    Ok(Offset { offset: there - (before + uncertainty), uncertainty })
-                };
-                let looks = (0..LOOKS).map(|_| look()).collect::<io::Result<Vec<_>>>()?;
-                Ok(looks.into_iter().min_by_key(|look| look.uncertainty))
-            }
-            Source::Chip { seconds, phase } => {
-                let edge = find_edge(*phase, || read_seconds(seconds), guest_now, std::thread::sleep)?;
-                let Some(edge) = edge.filter(|edge| edge.uncertainty <= UNSURE) else { return Ok(None) };
-                let now = edge.guest - edge.second * SECOND;
-                let known = phase.get_or_insert(now);
-                Ok(Some(Offset { offset: *known - now, uncertainty: edge.uncertainty }))
+    fn glance(&self) -> io::Result<Offset> {
+        let clock = ClockId::from_raw(clock_of(self.0.as_raw_fd()));
+        let look = || -> io::Result<Offset> {
+            let before = guest_now();
+            let there = clock_gettime(clock)?;
+            let after = guest_now();
+            let there = there.tv_sec().saturating_mul(SECOND) + there.tv_nsec();
+            let uncertainty = (after - before).max(0) / 2;
+            Ok(Offset { offset: there - (before + uncertainty), uncertainty })
+        };
+        let mut best = look()?;
+        for _ in 1..LOOKS {
+            let next = look()?;
+            if next.uncertainty < best.uncertainty {
+                best = next;
             }
         }
+        Ok(best)
+    }
+
+    fn look(&self, _: Option<i64>, _: &mut dyn FnMut(Duration) -> bool) -> io::Result<Option<Offset>> {
+        self.glance().map(Some)
+    }
+}
+
+/// The chip, as the file that has its seconds since 1970, read anew each time.
+struct Chip(File);
+
+impl Source for Chip {
+    fn name(&self) -> &'static str {
+        "the real-time clock chip"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    fn is_absolute(&self) -> bool {
+        false
+    }
+
+    fn glance(&self) -> io::Result<Offset> {
+        let before = guest_now();
+        let second = read_seconds(&self.0)?;
+        let asked = (guest_now() - before).max(0) / 2;
+        // Somewhere in that second.
+        let there = second.saturating_mul(SECOND) + SECOND / 2;
+        Ok(Offset { offset: there - (before + asked), uncertainty: SECOND / 2 + asked })
+    }
+
+    fn look(
+        &self,
+        ahead: Option<i64>,
+        sleep: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<Option<Offset>> {
+        let edge = find_edge(ahead, || read_seconds(&self.0), guest_now, sleep)?;
+        let sure = edge.filter(|edge| edge.uncertainty <= UNSURE);
+        Ok(sure.map(|edge| Offset {
+            offset: edge.second.saturating_mul(SECOND) - edge.guest,
+            uncertainty: edge.uncertainty,
+        }))
     }
 }
 
@@ -146,23 +190,27 @@ struct Edge {
     uncertainty: i64,
 }
 
-/// Waits for the beginning of a second, a little before it is expected. None when none begins in two seconds: the chip
-/// stands still.
+/// Waits for the beginning of a second, a little before it is expected. None when none begins in two seconds, since the chip
+/// stands still, and when `sleep` says that it is to be given up.
 fn find_edge(
-    phase: Option<i64>,
+    ahead: Option<i64>,
     mut read: impl FnMut() -> io::Result<i64>,
     mut now: impl FnMut() -> i64,
-    mut sleep: impl FnMut(Duration),
+    sleep: &mut dyn FnMut(Duration) -> bool,
 ) -> io::Result<Option<Edge>> {
-    if let Some(phase) = phase {
-        let until = SECOND - (now() - phase).rem_euclid(SECOND);
-        sleep(Duration::from_nanos(until.unsigned_abs()).saturating_sub(AHEAD));
+    if let Some(ahead) = ahead {
+        let until = SECOND - now().saturating_sub(ahead).rem_euclid(SECOND);
+        if !sleep(Duration::from_nanos(until.unsigned_abs()).saturating_sub(AHEAD)) {
+            return Ok(None);
+        }
     }
     let mut before = now();
     let first = read()?;
     let start = before;
     loop {
-        sleep(STEP);
+        if !sleep(STEP) {
+            return Ok(None);
+        }
         let asked = now();
         let second = read()?;
         let after = now();
@@ -191,8 +239,11 @@ mod tests {
             time.set(time.get() + 100_000);
             Ok((time.get() - phase).div_euclid(SECOND))
         };
-        let sleep = |by: Duration| time.set(time.get() + by.as_nanos() as i64);
-        (find_edge(known, read, || time.get(), sleep).unwrap(), reads.get())
+        let mut sleep = |by: Duration| {
+            time.set(time.get() + by.as_nanos() as i64);
+            true
+        };
+        (find_edge(known, read, || time.get(), &mut sleep).unwrap(), reads.get())
     }
 
     #[test]
@@ -215,8 +266,22 @@ mod tests {
     #[test]
     fn a_chip_that_stands_still_is_given_up() {
         let time = Cell::new(0i64);
-        let sleep = |by: Duration| time.set(time.get() + by.as_nanos() as i64);
-        assert_eq!(find_edge(None, || Ok(7), || time.get(), sleep).unwrap(), None);
+        let mut sleep = |by: Duration| {
+            time.set(time.get() + by.as_nanos() as i64);
+            true
+        };
+        assert_eq!(find_edge(None, || Ok(7), || time.get(), &mut sleep).unwrap(), None);
+    }
+
+    #[test]
+    fn a_look_is_given_up_when_there_is_something_else_to_do() {
+        let reads = Cell::new(0);
+        let read = || {
+            reads.set(reads.get() + 1);
+            Ok(7)
+        };
+        assert_eq!(find_edge(Some(0), read, || 0, &mut |_| false).unwrap(), None);
+        assert_eq!(reads.get(), 0);
     }
 
     #[test]

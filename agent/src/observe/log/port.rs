@@ -43,7 +43,7 @@ impl Port {
 
     /// Listens. Accepts connections when this returns.
     pub(super) fn serve(self: &Arc<Self>, port: u32) -> io::Result<()> {
-        let connections = listen::vsock(Cid::Any, port)?;
+        let connections = listen::vsock(Cid::Any, port, None)?;
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let mut connections = std::pin::pin!(connections);

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use text::{Exposition, Kind};
 
+use crate::guest::clock::Restores;
+
 /// File systems whose room is worth a gauge: what has a disk of its own. Others would count the memory again.
 const WITH_ROOM: [&str; 5] = ["btrfs", "ext4", "overlay", "vfat", "xfs"];
 
@@ -24,7 +26,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// The whole text. `containers` counts them by state. Blocks.
-    pub(crate) fn gather(&self, containers: &BTreeMap<String, usize>) -> String {
+    pub(crate) fn gather(&self, containers: &BTreeMap<String, usize>, restores: Restores) -> String {
         let mut text = Exposition::default();
         let scrapes = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
         text.family("kata_agent_scrape_count", Kind::Counter, "Metrics scrape count.").value(scrapes);
@@ -36,6 +38,15 @@ impl Metrics {
         for (state, count) in containers {
             family.sample(&[("state", state)], count);
         }
+        let help = "Signs that the VM was saved, restored or moved, by kind.";
+        let mut family = text.family("pith_guest_restores", Kind::Counter, help);
+        for (sign, count) in
+            [("generation", restores.forked), ("reset", restores.reset), ("clock", restores.still)]
+        {
+            family.sample(&[("sign", sign)], count);
+        }
+        let help = "How often the agent made the real-time clock jump to the right time.";
+        text.family("pith_guest_clock_steps", Kind::Counter, help).value(restores.stepped);
         text.finish()
     }
 }
@@ -170,8 +181,11 @@ mod tests {
     #[test]
     fn every_line_is_a_comment_or_a_sample_of_the_family_before_it() {
         let metrics = Metrics::default();
-        metrics.gather(&BTreeMap::new());
-        let text = metrics.gather(&BTreeMap::from([("running".to_owned(), 2)]));
+        metrics.gather(&BTreeMap::new(), Restores::default());
+        let text = metrics.gather(
+            &BTreeMap::from([("running".to_owned(), 2)]),
+            Restores { reset: 3, ..Restores::default() },
+        );
         let mut family = String::new();
         let mut names = BTreeSet::new();
         for line in text.lines() {
@@ -186,6 +200,7 @@ mod tests {
         }
         assert!(text.contains("\nkata_agent_scrape_count 2\n"), "{text}");
         assert!(text.contains("\npith_containers{state=\"running\"} 2\n"), "{text}");
+        assert!(text.contains("\npith_guest_restores{sign=\"reset\"} 3\n"), "{text}");
         for name in
             ["kata_agent_total_rss", "kata_guest_meminfo", "kata_guest_cpu_time", "kata_guest_vm_stat"]
         {

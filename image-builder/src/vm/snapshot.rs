@@ -1,0 +1,202 @@
+//! A machine on a file: saved by QEMU's migration, and continued from there, as often as wanted and several times at once.
+//!
+//! ```text
+//!  save:     unplug vsock* ─ stop ─ migrate to the file ─ quit
+//!  restore:  QEMU with -incoming ─ plug vsock* ─ cont ─ wait for the guest's vsock driver*
+//! ```
+//!
+//! `*` where vsock is `vhost-device-vsock`: QEMU refuses to save a machine with such a device (its vmstate is
+//! `unmigratable`, 7.2 to 10). For the guest it is the same as the reset of the kernel's device after a restore: all
+//! connections end with ECONNRESET, listeners stay (`virtio_vsock_reset_sock` is called for both, Linux 6.12).
+//!
+//! Promises that the file is whole when [`Vm::save`] returns, and that no copy changes it. Disks must be read-only, since
+//! copies share them; shares and networks of the host are not saved.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::accel::Engine;
+use super::console::{Ready, Stage};
+use super::{Started, Vm, VmConfig, VmError, endpoint, machine};
+
+/// How long QEMU may take to write or to read a machine.
+const TRANSFER: Duration = Duration::from_secs(300);
+/// How long the guest may take to let go of a device, or to find one.
+const PLUGGED: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const POLL: Duration = Duration::from_millis(10);
+/// QEMU's own limit is 128 MiB a second, for the sake of machines that run meanwhile. Bytes a second.
+const BANDWIDTH: u64 = 16 << 30;
+
+/// A machine on a file.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    config: VmConfig,
+    engine: Engine,
+    ready: Ready,
+    file: PathBuf,
+}
+
+impl Vm {
+    /// Stops the machine, writes it to a file and ends QEMU. Connections to the guest end.
+    ///
+    /// # Errors
+    /// A machine that was not booted as [`VmConfig::savable`], QEMU's refusal, and a file that cannot be written.
+    pub async fn save(self, file: &Path) -> Result<Snapshot, VmError> {
+        if !self.config.savable {
+            return Err(VmError::Config("the machine was not booted to be saved".to_owned()));
+        }
+        if !endpoint::host_has_vhost_vsock() {
+            self.qmp("device_del", json!({ "id": machine::VSOCK })).await?;
+            self.until("take out the vsock device of", PLUGGED, async || {
+                let devices = self.qmp("qom-list", json!({ "path": "/machine/peripheral" })).await?;
+                let mut names = devices.as_array().into_iter().flatten();
+                Ok(!names.any(|device| device["name"] == machine::VSOCK))
+            })
+            .await?;
+        }
+        self.qmp("stop", Value::Null).await?;
+        self.qmp("migrate-set-parameters", json!({ "max-bandwidth": BANDWIDTH })).await?;
+        self.qmp("migrate", json!({ "uri": write_command(file) })).await?;
+        self.until("save", TRANSFER, async || {
+            let progress = self.qmp("query-migrate", Value::Null).await?;
+            match progress["status"].as_str() {
+                // The file gets its name when all of it is there.
+                Some("completed") => Ok(file.exists()),
+                Some("failed" | "cancelled") => {
+                    let messages = progress["error-desc"].as_str().unwrap_or("no reason given").to_owned();
+                    Err(VmError::Qmp { command: "migrate".to_owned(), messages })
+                }
+                _ => Ok(false),
+            }
+        })
+        .await?;
+        let snapshot = Snapshot {
+            config: self.config.clone(),
+            engine: self.engine,
+            ready: self.ready.clone(),
+            file: file.to_owned(),
+        };
+        self.stop().await?;
+        Ok(snapshot)
+    }
+
+    /// Asks again and again until the answer is yes.
+    async fn until(
+        &self,
+        operation: &'static str,
+        at_most: Duration,
+        mut is_done: impl AsyncFnMut() -> Result<bool, VmError>,
+    ) -> Result<(), VmError> {
+        let start = Instant::now();
+        while !is_done().await? {
+            if start.elapsed() > at_most {
+                let late = std::io::ErrorKind::TimedOut.into();
+                return Err(VmError::io(operation, "the machine", late));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Continues the machine, with its files in a run directory of its own. The guest runs when this returns, and its
+    /// agent can be dialled.
+    ///
+    /// # Errors
+    /// A missing tool or file, and a QEMU that does not take the state, with its words.
+    pub async fn restore(&self, run_dir: &Path) -> Result<Vm, VmError> {
+        let config = VmConfig { run_dir: run_dir.to_owned(), ..self.config.clone() };
+        let started = Started::start(&config, self.engine, Some(&self.file)).await?;
+        let mut vm = started.running(config, self.engine, self.ready.clone(), Instant::now());
+        self.wait_for_state(&mut vm).await?;
+        let is_plugged = !endpoint::host_has_vhost_vsock();
+        if is_plugged {
+            vm.qmp("device_add", machine::vsock_to_plug()).await?;
+        }
+        vm.qmp("cont", Value::Null).await?;
+        vm.ready_at = Instant::now();
+        if is_plugged {
+            // Whoever dials before the driver is there finds a device that never answers again.
+            let device = format!("/machine/peripheral/{}/virtio-backend", machine::VSOCK);
+            vm.until("reach vsock in", PLUGGED, async || {
+                let status = vm.qmp("x-query-virtio-status", json!({ "path": device })).await?;
+                Ok(status["status"]["statuses"].to_string().contains("DRIVER_OK"))
+            })
+            .await?;
+        }
+        Ok(vm)
+    }
+
+    /// Where the machine lies.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Waits until QEMU has read all of it.
+    async fn wait_for_state(&self, vm: &mut Vm) -> Result<(), VmError> {
+        let start = Instant::now();
+        loop {
+            if let Stage::Closed = vm.console.wait_for_boot(POLL).await {
+                return Err(VmError::Ended {
+                    engine: self.engine.name(),
+                    status: vm.qemu.stop(super::STOP_GRACE).await,
+                    messages: std::fs::read_to_string(vm.files.qemu_log()).unwrap_or_default(),
+                    console: vm.console.tail(),
+                });
+            }
+            match vm.qmp("query-status", Value::Null).await {
+                Ok(status) if status["status"] != "inmigrate" => return Ok(()),
+                Ok(_) => {}
+                // It does not take orders yet.
+                Err(VmError::Io { .. }) if start.elapsed() < TRANSFER => {}
+                Err(error) => return Err(error),
+            }
+            if start.elapsed() > TRANSFER {
+                return Err(VmError::io("read", self.file.display(), std::io::ErrorKind::TimedOut.into()));
+            }
+        }
+    }
+}
+
+/// What QEMU is told to read a machine from.
+pub(super) fn read_command(file: &Path) -> OsString {
+    let mut command = b"exec:cat ".to_vec();
+    command.extend(quoted(file));
+    OsString::from_vec(command)
+}
+
+/// What QEMU is told to write it to. The name appears when the file is whole.
+fn write_command(file: &Path) -> String {
+    let file = String::from_utf8_lossy(&quoted(file)).into_owned();
+    format!("exec:cat > {file}.part && mv {file}.part {file}")
+}
+
+/// One word of a shell.
+fn quoted(path: &Path) -> Vec<u8> {
+    let mut word = vec![b'\''];
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'\'' => word.extend(b"'\\''"),
+            byte => word.push(*byte),
+        }
+    }
+    word.push(b'\'');
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_whatever_is_in_it() {
+        assert_eq!(read_command(Path::new("/a b/it's")), "exec:cat '/a b/it'\\''s'");
+        assert_eq!(write_command(Path::new("/s")), "exec:cat > '/s'.part && mv '/s'.part '/s'");
+    }
+}

@@ -1,0 +1,226 @@
+//! A guest that is saved and continued elsewhere, twice from one file and both at the same time. QEMU's migration to a file
+//! stands in for the snapshots of other monitors: memory, devices and clock sources go on from where they were, the host's
+//! time has gone on without them. Where the host's kernel has no vhost-vsock the vsock device is plugged out before and in
+//! after, which ends connections as a restore does.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use image_builder::vm::AgentClient;
+use protocols::agent::{GetMetricsRequest, ReseedRandomDevRequest};
+use protocols::health::CheckRequest;
+use serde_json::Value;
+use tests::{Container, Guest, GuestBuilder, Running, Saved, host_now};
+
+/// How wrong a clock may be after a restore.
+const BOUND: Duration = Duration::from_secs(1);
+/// How long the machine lies on its file, at least: what the clock misses.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// A line of the witness, a process that writes one every few milliseconds.
+#[derive(Debug, Clone)]
+struct Line {
+    time: Duration,
+    random: BTreeSet<String>,
+    /// How often it was told that the clock was set.
+    sets: u64,
+}
+
+fn machine() -> Result<GuestBuilder> {
+    Guest::builder()
+        .savable()
+        .memory(192)
+        .cmdline(&["agent.passfd_listener_port=1027"])
+        .program("/probe", "probe")
+}
+
+async fn witness(guest: &Guest) -> Result<Container> {
+    let witness = guest.container("witness").args(["/probe", "--witness", "/seen"]);
+    witness.mount("/probe", "bind", "/probe", &["bind", "ro"]).run().await
+}
+
+/// What the witness has written lately.
+async fn seen(witness: &Container) -> Result<Vec<Line>> {
+    let text = witness.sh("tail -n 2000 /seen").await?;
+    text.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let random = [words[1], words[2]].map(str::to_owned).into();
+            Ok(Line { time: Duration::from_millis(words[0].parse()?), random, sets: words[3].parse()? })
+        })
+        .collect()
+}
+
+fn numbers(lines: &[Line]) -> BTreeSet<&String> {
+    lines.iter().flat_map(|line| &line.random).collect()
+}
+
+/// The witness's lines from the one before the first that has the right time, and twenty more at least.
+async fn first_right(witness: &Container, back: Duration) -> Result<Vec<Line>> {
+    for _ in 0..300 {
+        let lines = seen(witness).await?;
+        let first = lines.iter().position(|line| line.time + BOUND > back);
+        if let Some(first) = first.filter(|first| *first > 0 && lines.len() > first + 20) {
+            println!("{:?} were missed", lines[first].time - lines[first - 1].time);
+            return Ok(lines[first - 1..].to_vec());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the witness has no right time in 30 s")
+}
+
+/// Waits until the guest says so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    for _ in 0..300 {
+        if is_so().await? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("{what}: not in 30 s")
+}
+
+async fn save(guest: Guest, directory: &tempfile::TempDir) -> Result<Saved> {
+    let saved = guest.save(&directory.path().join("machine")).await?;
+    tokio::time::sleep(AWAY).await;
+    Ok(saved)
+}
+
+/// How many sockets the agent has.
+async fn sockets(inspector: &tests::Inspector) -> Result<usize> {
+    Ok(inspector.sh("ls -l /guest/proc/1/fd | grep -c socket:").await?.parse()?)
+}
+
+async fn metric(guest: &Guest, line: &str) -> Result<u64> {
+    let text = guest.api().get_metrics(AgentClient::call(), &GetMetricsRequest::new()).await?.metrics;
+    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    value.with_context(|| format!("no {line} in {text}"))?.parse().context("a number")
+}
+
+#[tokio::test]
+async fn a_machine_that_is_restored_twice_is_two_machines_with_the_right_time() -> Result<()> {
+    let guest = machine()?.qemu(&["-device", "vmgenid,guid=auto"]).boot().await?;
+    guest.sandbox().await?;
+    let inspector = guest.inspector().await?;
+    let expected = sockets(&inspector).await?;
+
+    // All that can be open when the machine is saved: streams that the host passed, execs that read from them or from
+    // calls, connections without a call and calls without an answer.
+    let witness_there = witness(&guest).await?;
+    let (mut stdin, mut stdout) = (guest.pass().await?, guest.pass().await?);
+    let reader =
+        guest.container("reader").script("while read word; do echo $word >> /said; done; sleep 1000");
+    let reader = reader.ports([stdin.port, stdout.port, 0]).run().await?;
+    stdin.write(b"before\n").await?;
+    let passed = guest.pass().await?;
+    let waits = reader.exec(["sh", "-c", "cat; echo ended > /ended"]).id("waits").ports([passed.port, 0, 0]);
+    waits.start().await?;
+    let called = reader.exec(["cat"]).id("called").start().await?;
+    called.write(b"one ").await?;
+    let idle = [guest.vm().client().await?, guest.vm().client().await?];
+    let unanswered = tokio::spawn({
+        let witness = witness_there.clone();
+        async move { witness.wait().await }
+    });
+    until("the exec and the reader run", async || {
+        Ok(reader.sh("cat /said; pidof cat | wc -w").await? == "before\n2")
+    })
+    .await?;
+    guest.set_clock(host_now()).await?;
+    ensure!(witness_there.clock_error().await? < BOUND, "wrong from the beginning");
+    // The chip's second is known after the first look at it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let directory = tempfile::tempdir()?;
+    let saved = save(guest, &directory).await?;
+    assert!(unanswered.await?.is_err(), "the call goes on");
+    assert!(idle[0].health.check(AgentClient::call(), &CheckRequest::new()).await.is_err(), "goes on");
+    assert_eq!(stdout.read_to_end().await?, b"");
+    let length = std::fs::metadata(directory.path().join("machine"))?.len();
+
+    let back = host_now();
+    let (one, other) = (saved.restore().await?, saved.restore().await?);
+    let mut all = Vec::new();
+    for guest in [&one, &other] {
+        let witness = guest.container("witness").made();
+        let wrong = witness.clock_error().await?;
+        assert!(wrong < BOUND, "wrong by {wrong:?}");
+        let lines = first_right(&witness, back).await?;
+        println!("{length} bytes; wrong by {wrong:?} at the first call");
+        assert!(lines[1].sets > lines[0].sets, "the witness was not told: {:?}", &lines[..2]);
+        // The first line with the right time may have been begun before the save, all others are of this machine.
+        all.push(lines[2..].to_vec());
+        until("the new generation is counted", async || {
+            Ok(metric(guest, "pith_guest_restores{sign=\"generation\"}").await? == 1)
+        })
+        .await?;
+        let log = guest.vm().console_log();
+        let mut records = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_note = |record: &Value| {
+            record["msg"].as_str().is_some_and(|text| text.starts_with("the machine goes on from a snapshot"))
+        };
+        assert!(records.any(|record| is_note(&record)), "{log}");
+
+        // Containers and execs of the API go on, over new connections; what waited for the host has ended.
+        let reader = guest.container("reader").made();
+        reader.init().write(b"after\n").await?;
+        until("the reader reads on", async || Ok(reader.sh("cat /said").await? == "before\nafter")).await?;
+        until("the exec has ended", async || Ok(reader.sh("cat /ended; true").await? == "ended")).await?;
+        let called = Running::of(guest.client(), "reader", "called");
+        called.write(b"two").await?;
+        called.close_stdin().await?;
+        let finished = called.finish().await?;
+        assert_eq!((finished.status, &finished.stdout[..]), (0, &b"one two"[..]));
+        let inspector = guest.attached_inspector();
+        until("old connections are closed", async || Ok(sockets(&inspector).await? == expected)).await?;
+        assert_eq!(guest.container("new").run().await?.sh("echo new").await?, "new");
+    }
+    let (one_saw, other_saw) = (numbers(&all[0]), numbers(&all[1]));
+    assert!(one_saw.len() > 10 && other_saw.len() > 10, "{} and {}", one_saw.len(), other_saw.len());
+    let equal: Vec<_> = one_saw.intersection(&other_saw).collect();
+    assert!(equal.is_empty(), "both saw {equal:?}");
+    one.destroy().await?;
+    other.destroy().await
+}
+
+#[tokio::test]
+async fn a_host_that_pauses_containers_makes_all_right_before_they_go_on() -> Result<()> {
+    // Without VMGenID: nothing but the host's calls tells the guest.
+    let guest = machine()?.boot().await?;
+    guest.sandbox().await?;
+    let witness_there = witness(&guest).await?;
+    guest.set_clock(host_now()).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    witness_there.pause().await?;
+    let directory = tempfile::tempdir()?;
+    let saved = save(guest, &directory).await?;
+
+    let mut all = Vec::new();
+    for seed in [1, 2] {
+        let guest = saved.restore().await?;
+        let witness = guest.container("witness").made();
+        let back = host_now();
+        guest.set_clock(host_now()).await?;
+        let request = ReseedRandomDevRequest { data: vec![seed; 32], ..Default::default() };
+        guest.api().reseed_random_dev(AgentClient::call(), &request).await?;
+        witness.resume().await?;
+        // No line has a time between the save and now.
+        let lines = first_right(&witness, back).await?;
+        assert!(lines[1].time - lines[0].time >= AWAY, "{:?}", &lines[..2]);
+        assert!(lines[1..].iter().all(|line| line.time + BOUND > back));
+        assert!(lines[1].sets > lines[0].sets, "the witness was not told: {:?}", &lines[..2]);
+        all.push(lines[2..].to_vec());
+        guest.destroy().await?;
+    }
+    let equal: Vec<&String> = numbers(&all[0]).intersection(&numbers(&all[1])).copied().collect();
+    assert!(equal.is_empty(), "both saw {equal:?}");
+
+    // A host that makes no call but one: the connection is reason enough to look at the clock.
+    let guest = saved.restore().await?;
+    let witness = guest.container("witness").made();
+    witness.resume().await?;
+    until("the clock is right again", async || Ok(witness.clock_error().await? < BOUND)).await?;
+    assert!(metric(&guest, "pith_guest_clock_steps").await? >= 1);
+    Ok(())
+}
