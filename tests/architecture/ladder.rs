@@ -3,16 +3,28 @@
 
 use crate::source::workspace;
 
-/// Binary and module of every `binary(NAME) and test(/^MODULE::/)` in the configuration.
+/// Binary and module of every `binary(NAME) and test(/^MODULE::/)` in the configuration, also where several modules are named
+/// in brackets: `/^(ONE|OTHER)::/`, `/^(ONE::|OTHER::it_does)/`.
 fn named(config: &str) -> Vec<(&str, &str)> {
-    config
-        .split("binary(")
-        .filter_map(|rest| {
-            let (binary, rest) = rest.split_once(") and test(/^")?;
-            let (module, _) = rest.split_once("::/)")?;
-            (!binary.contains(')')).then_some((binary, module))
-        })
-        .collect()
+    let mut all = Vec::new();
+    for rest in config.split("binary(").skip(1) {
+        let Some((binary, rest)) = rest.split_once(") and test(/^") else { continue };
+        let Some((modules, _)) = rest.split_once("/)") else { continue };
+        if binary.contains(')') {
+            continue;
+        }
+        // Without the colons it is the beginning of a name, of a module or of a test.
+        let are_modules = modules.ends_with("::");
+        for name in modules.trim_start_matches('(').split(['|', ')']) {
+            match name.split_once("::") {
+                Some(("", _)) => {}
+                Some((module, _)) => all.push((binary, module)),
+                None if are_modules => all.push((binary, name)),
+                None => {}
+            }
+        }
+    }
+    all
 }
 
 #[test]

@@ -237,7 +237,7 @@ async fn a_broken_file_closes_the_guest() -> Result<()> {
 async fn a_guest_that_judges_says_so() -> Result<()> {
     let guest = guest().boot().await?;
     let details = guest.api().get_guest_details(AgentClient::call(), &GuestDetailsRequest::new()).await?;
-    assert_eq!(details.agent_details.extra_features, ["agent-policy"]);
+    assert_eq!(details.agent_details.extra_features, ["agent-policy", "seccomp"]);
     drop(guest);
     let guest = Guest::boot().await?;
     let details = guest.api().get_guest_details(AgentClient::call(), &GuestDetailsRequest::new()).await?;

@@ -67,7 +67,6 @@ COMMIT
 -A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name web -j ACCEPT
 -A INPUT -m string --string \"attack\" --algo bm -j DROP
 -A FORWARD -j LOG --log-prefix \"forwarded: \"
--A OUTPUT -j NFLOG --nflog-group 5
 COMMIT
 ";
 
@@ -88,7 +87,6 @@ async fn words_of_firewalls_and_of_zones_are_known() -> Result<()> {
             "--hashlimit-name web",
             "--string attack",
             "--log-prefix",
-            "--nflog-group 5",
             "--zone 1",
             range,
         ] {
