@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::accel::Engine;
 use super::console::{Ready, Stage};
-use super::{Started, Vm, VmConfig, VmError, endpoint, machine};
+use super::{AGENT_PORT, Started, Vm, VmConfig, VmError, endpoint, machine};
 
 /// How long QEMU may take to write or to read a machine.
 const TRANSFER: Duration = Duration::from_secs(300);
@@ -130,6 +130,13 @@ impl Snapshot {
             })
             .await?;
         }
+        // The driver says that it is there a moment before it answers.
+        vm.until("reach the agent of", PLUGGED, async || match vm.dial(AGENT_PORT).await {
+            Ok(_connection) => Ok(true),
+            Err(VmError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        })
+        .await?;
         Ok(vm)
     }
 
