@@ -114,6 +114,12 @@ impl Limited<VsockStream> {
     }
 }
 
+/// Whether a connection ended because its transport began anew. A reader that waits in the kernel gets ECONNRESET then; one
+/// that asks afterwards, as an event loop does, gets ENOTCONN (net/vmw_vsock/af_vsock.c, Linux 6.12).
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected)
+}
+
 impl<S> Limited<S> {
     fn tell(&self, sign: Sign) {
         if let Some(watcher) = &self.watcher {
@@ -124,7 +130,7 @@ impl<S> Limited<S> {
     /// Tells the watcher, if that is what happened.
     fn notice<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &result
-            && error.kind() == io::ErrorKind::ConnectionReset
+            && is_reset(error)
         {
             self.tell(Sign::Reset);
         }

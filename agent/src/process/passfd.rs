@@ -397,7 +397,7 @@ pub(super) async fn feed(
                     () = exit.come() => return,
                 },
                 Err(error)
-                    if (is_init || is_terminal) && error.kind() == io::ErrorKind::ConnectionReset =>
+                    if (is_init || is_terminal) && listen::is_reset(&error) =>
                 {
                     is_passed.store(false, Ordering::Relaxed);
                     return stdio::feed(fd, inputs, is_terminal, exit).await;
