@@ -273,6 +273,7 @@ impl Commands {
         let result = match self.birthplace(&program).await {
             Ok(cgroup) => {
                 let result = tokio::select! {
+                    biased;
                     result = self.within_deadline(command, &cgroup) => result,
                     () = reply.closed() => Err(CommandError::Abandoned(program.clone())),
                 };

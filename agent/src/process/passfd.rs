@@ -390,6 +390,7 @@ pub(super) async fn feed(
             },
             count = arrival => match count {
                 Ok(1..) => tokio::select! {
+                    biased;
                     written = stdio::write_all(&fd, &buffer) => if written.is_err() {
                         // The process closed its end; so does the connection, for the host to know.
                         return;

@@ -451,14 +451,18 @@ pub(super) async fn feed(
     mut exit: Exit,
 ) {
     loop {
+        // What was handed in before the end is tried before the end counts: a grandchild may read it.
         let input = tokio::select! {
+            biased;
             input = inputs.recv() => input,
             // With its reader gone the pipe is of no use; a terminal lives until the process does.
             () = exit.come() => None,
         };
         match input {
             Some(Input::Data(data, reply)) => {
+                // A process may end because of what it has just read. That was written, and the caller is told so.
                 let result = tokio::select! {
+                    biased;
                     result = write_all(&fd, &data) => result,
                     () = exit.come() => Err(StreamError::Closed),
                 };
@@ -482,7 +486,10 @@ pub(super) async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), 
         match fd.try_write(data) {
             Ok(count) => {
                 data = &data[count..];
-                tokio::task::yield_now().await;
+                // No pause after the last byte: whoever gives up on this write meanwhile would take it for unfinished.
+                if !data.is_empty() {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}

@@ -136,6 +136,31 @@ async fn a_process_that_closed_stdin_makes_writes_fail_clearly() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_read_is_written_though_its_reader_has_ended() {
+    // The order of the runtime's tasks decides, so often enough for each of them.
+    for _ in 0..200 {
+        let (exit, watcher) = alive();
+        let (ours, child) = pipes(0).unwrap();
+        let stdio = Stdio::of_pipes(ours, &watcher).unwrap();
+        let process = async {
+            let stdin = reader(child.0[0].as_ref().unwrap().try_clone().unwrap()).unwrap();
+            let mut line = [0; 16];
+            let count = loop {
+                match stdin.try_read(&mut line) {
+                    Ok(count) => break count,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            exit.send_replace(Some(5));
+            count
+        };
+        let (written, read) = tokio::join!(stdio.write(b"line\n".to_vec()), process);
+        assert_eq!(read, 5);
+        written.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn any_pipe_size_that_shims_ask_for_is_rounded_to_one_that_is_possible() {
     // runtime-rs sends agent.container_pipe_size=1 unless told otherwise.
     for (asked, page_multiple) in [(1, 1), (5000, 2), (1 << 20, 256)] {

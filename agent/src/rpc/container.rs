@@ -50,9 +50,10 @@ pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Re
     Ok(container.update(spec::resources_from_wire(&wire)?).await?)
 }
 
-/// Waits for the next kill. As soon as the sandbox ends there will be none.
+/// Waits for the next kill. Kills that nobody was told of are told before the end of the sandbox, after which there are none.
 pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
     let next = tokio::select! {
+        biased;
         next = agent.oom.next() => next,
         () = agent.ended() => None,
     };
