@@ -67,6 +67,7 @@ COMMIT
 -A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name web -j ACCEPT
 -A INPUT -m string --string \"attack\" --algo bm -j DROP
 -A FORWARD -j LOG --log-prefix \"forwarded: \"
+-A FORWARD -j NFLOG --nflog-group 3
 COMMIT
 ";
 
@@ -87,6 +88,7 @@ async fn words_of_firewalls_and_of_zones_are_known() -> Result<()> {
             "--hashlimit-name web",
             "--string attack",
             "--log-prefix",
+            "--nflog-group 3",
             "--zone 1",
             range,
         ] {
