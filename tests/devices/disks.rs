@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use image_builder::format::dax::{self, PREFIX};
 use protocols::oci;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Guest, Port, VOLUMES, seen, storage};
 
 use crate::{before, device, exchange, ext4, file_of, q35, user_of};
@@ -17,10 +17,15 @@ const PATIENCE: &str = "agent.hotplug_timeout=30";
 
 /// Plugs an ext4 into a port, has a container read and write it, takes both away and looks at the disk.
 async fn round(guest: &Guest, port: &Port) -> Result<()> {
+    round_with(guest, port, json!({})).await
+}
+
+/// The same with a disk that has further properties.
+pub(crate) async fn round_with(guest: &Guest, port: &Port, properties: Value) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let disk = ext4(&directory.path().join("disk"), 16)?;
     let (inspector, before) = before(guest).await?;
-    guest.plug_disk(port, "hot", &disk, false).await?;
+    guest.plug_disk_with(port, "hot", &disk, false, properties).await?;
     let container = user_of(guest, "c1", storage("blk", port.path, "ext4", &[], "hot")).run().await?;
     exchange(&container).await?;
     container.remove().await?;

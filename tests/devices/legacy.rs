@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 use tests::{Guest, Port, seen, storage};
 
-use crate::{exchange, ext4, file_of, q35, user_of};
+use crate::{disks, exchange, ext4, file_of, q35, user_of};
 
 const LEGACY: &str = "disable-modern=on";
 const TEST: &str = "legacy::";
@@ -21,17 +21,7 @@ async fn a_network_card_reaches_the_host() -> Result<()> {
 #[tokio::test]
 async fn a_disk_comes_through_a_bridge() -> Result<()> {
     let guest = q35(Guest::builder(), &[Port::BRIDGE]).await?;
-    let directory = tempfile::tempdir()?;
-    let disk = ext4(&directory.path().join("disk"), 16)?;
-    guest.add_drive("hot", &disk, false).await?;
-    let properties = json!({ "drive": "hot", "disable-modern": "on" });
-    guest.plug_into(&Port::BRIDGE, "virtio-blk-pci", "hot", properties).await?;
-    let container =
-        user_of(&guest, "c1", storage("blk", Port::BRIDGE.path, "ext4", &[], "hot")).run().await?;
-    exchange(&container).await?;
-    container.remove().await?;
-    guest.unplug_disk("hot").await?;
-    assert_eq!(file_of(&disk, "answer")?, "from the guest\n");
+    disks::round_with(&guest, &Port::BRIDGE, json!({ "disable-modern": "on" })).await?;
     let how = "storage, hot-plugged into a PCI bridge, legacy only";
     seen("blk", how, &format!("{TEST}a_disk_comes_through_a_bridge"))
 }

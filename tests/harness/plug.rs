@@ -116,8 +116,24 @@ impl Guest {
     /// # Errors
     /// QEMU's refusal.
     pub async fn plug_disk(&self, port: &Port, id: &str, file: &Path, readonly: bool) -> Result<()> {
+        self.plug_disk_with(port, id, file, readonly, json!({})).await
+    }
+
+    /// Plugs a virtio disk with further properties into a port.
+    ///
+    /// # Errors
+    /// QEMU's refusal.
+    pub async fn plug_disk_with(
+        &self,
+        port: &Port,
+        id: &str,
+        file: &Path,
+        readonly: bool,
+        mut properties: Value,
+    ) -> Result<()> {
         self.add_drive(id, file, readonly).await?;
-        self.plug_into(port, "virtio-blk-pci", id, json!({ "drive": id })).await
+        properties["drive"] = id.into();
+        self.plug_into(port, "virtio-blk-pci", id, properties).await
     }
 
     /// Takes a device out, and waits until the guest has let go of it.
