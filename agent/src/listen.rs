@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use crate::config::Cid;
+use crate::sys;
 
 /// Most bytes in one write to a vsock.
 const LARGEST_WRITE: usize = 28 * 1024;
@@ -72,7 +73,8 @@ fn from_the_host(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
-                    let stream = Limited { stream, watcher: watcher.clone() };
+                    let reset = reset_of(&stream);
+                    let stream = Limited { stream, watcher: watcher.clone(), reset };
                     stream.tell(Sign::Arrived);
                     return Some((Ok(stream), (listener, watcher)));
                 }
@@ -101,10 +103,48 @@ async fn back_off(error: &io::Error) {
     tokio::time::sleep(BACK_OFF).await;
 }
 
-/// A stream that writes at most [`LARGEST_WRITE`] bytes at once.
+/// A stream that writes at most [`LARGEST_WRITE`] bytes at once, and whose readers hear of a reset.
 pub(crate) struct Limited<S> {
     stream: S,
     watcher: Option<Watcher>,
+    reset: Reset,
+}
+
+/// Whether a connection was reset.
+enum Reset {
+    /// Not yet, when last asked. Ready when it is.
+    Watched(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
+    /// It was.
+    Seen,
+    /// Nobody can tell before the connection is used.
+    Unwatched,
+}
+
+/// Watches a connection for a reset.
+///
+/// After a reset, vsock reports EPOLLERR and EPOLLOUT but not EPOLLIN (`vsock_poll`, Linux 6.12; TCP reports all three), and
+/// the runtime wakes readers for EPOLLIN and EPOLLHUP only. Without this a reader would wait for ever. The descriptor is a
+/// copy, because a descriptor can be registered with the runtime once only.
+fn reset_of(stream: &VsockStream) -> Reset {
+    match stream.as_fd().try_clone_to_owned().and_then(sys::reset::error_pending) {
+        Ok(reset) => Reset::Watched(Box::pin(reset)),
+        Err(error) => {
+            tracing::warn!(%error, "a reset of a connection may not be noticed");
+            Reset::Unwatched
+        }
+    }
+}
+
+impl Reset {
+    /// Whether it has happened. If not, the task is woken when it does.
+    fn is_seen(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Reset::Watched(reset) = self
+            && reset.as_mut().poll(cx).is_ready()
+        {
+            *self = Reset::Seen;
+        }
+        matches!(self, Reset::Seen)
+    }
 }
 
 impl Limited<VsockStream> {
@@ -150,7 +190,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let mut read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && self.reset.is_seen(cx) {
+            read = Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         self.notice(read)
     }
 }
@@ -179,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn writes_are_cut_and_nothing_is_lost() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut limited = Limited { stream: near, watcher: None };
+        let mut limited = Limited { stream: near, watcher: None, reset: Reset::Unwatched };
         let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         assert_eq!(limited.write(&data).await.unwrap(), LARGEST_WRITE);
         limited.write_all(&data[LARGEST_WRITE..]).await.unwrap();
@@ -205,11 +248,43 @@ mod tests {
             let told = Arc::clone(&told);
             Arc::new(move |sign| told.lock().unwrap().push(sign))
         };
-        let mut ended = Limited { stream: &b""[..], watcher: Some(Arc::clone(&watcher)) };
+        let mut ended =
+            Limited { stream: &b""[..], watcher: Some(Arc::clone(&watcher)), reset: Reset::Unwatched };
         assert_eq!(ended.read(&mut [0]).await.unwrap(), 0);
         assert!(told.lock().unwrap().is_empty());
-        let mut broken = Limited { stream: Broken, watcher: Some(watcher) };
+        let mut broken = Limited { stream: Broken, watcher: Some(watcher), reset: Reset::Unwatched };
         assert!(broken.read(&mut [0]).await.is_err());
         assert_eq!(*told.lock().unwrap(), [Sign::Reset]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_the_runtime_does_not_wake_hears_of_a_reset() {
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let watcher: Watcher = {
+            let told = Arc::clone(&told);
+            Arc::new(move |_| {
+                told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            })
+        };
+        let (reset, happens) = tokio::sync::oneshot::channel::<()>();
+        let reset_of_it = Reset::Watched(Box::pin(async move { drop(happens.await) }));
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut limited = Limited { stream: near, watcher: Some(watcher), reset: reset_of_it };
+        far.write_all(b"a").await.unwrap();
+        assert_eq!(limited.read(&mut [0; 4]).await.unwrap(), 1);
+        let later = async {
+            tokio::task::yield_now().await;
+            far.write_all(b"before").await.unwrap();
+            drop(reset);
+        };
+        let mut buffer = [0; 6];
+        let (read, ()) = tokio::join!(limited.read_exact(&mut buffer), later);
+        // What came before the reset is read before it.
+        assert_eq!((read.unwrap(), &buffer), (6, b"before"));
+        for time in 1..=2 {
+            let error = limited.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), time);
+        }
     }
 }

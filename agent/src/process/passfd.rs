@@ -231,6 +231,8 @@ pub(super) struct Drain {
     fd: pipe::Receiver,
     /// None once the host is gone: the rest is thrown away.
     peer: Option<Peer>,
+    /// The host has ended its half of the connection.
+    has_heard_all: bool,
     exit: Exit,
     /// Bytes that the process has left behind and that are not copied yet. None while it lives.
     owed: Option<u64>,
@@ -248,7 +250,9 @@ impl Drain {
         is_terminal: bool,
     ) -> watch::Receiver<bool> {
         let (copied, watcher) = watch::channel(false);
-        tokio::spawn(Drain { fd, peer: Some(peer), exit, owed: None, is_terminal, copied }.run());
+        tokio::spawn(
+            Drain { fd, peer: Some(peer), has_heard_all: false, exit, owed: None, is_terminal, copied }.run(),
+        );
         watcher
     }
 
@@ -309,8 +313,10 @@ impl Drain {
             return tokio::time::timeout(QUIET, self.fd.readable()).await.is_ok();
         }
         tokio::select! {
+            biased;
             _ = self.fd.readable() => {}
             () = self.exit.come() => {}
+            () = hear(&mut self.peer, &mut self.has_heard_all) => {}
         }
         true
     }
@@ -346,6 +352,18 @@ impl Drain {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Lets go of the connection of an idle output once it was reset. What the host sends over it means nothing.
+async fn hear(peer: &mut Option<Peer>, has_heard_all: &mut bool) {
+    let Some(host) = peer.as_mut().filter(|_| !*has_heard_all) else { return std::future::pending().await };
+    match host.read(&mut [0; 64]).await {
+        Ok(count) => *has_heard_all = count == 0,
+        Err(error) => {
+            tracing::debug!(%error, "the connection of an output is gone");
+            *peer = None;
         }
     }
 }
@@ -400,6 +418,7 @@ pub(super) async fn feed(
                 Err(error)
                     if (is_init || is_terminal) && listen::is_reset(&error) =>
                 {
+                    drop(peer);
                     is_passed.store(false, Ordering::Relaxed);
                     return stdio::feed(fd, inputs, is_terminal, exit).await;
                 }

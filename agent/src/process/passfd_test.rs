@@ -263,8 +263,28 @@ impl AsyncRead for Reset {
     }
 }
 
+/// One, and what notices when it is let go.
+fn broken() -> (Peer, DuplexStream) {
+    let (near, far) = duplex(1);
+    (Box::new(tokio::io::join(Reset, near)), far)
+}
+
 fn reset(kind: Stdin) -> Fed {
-    fed(Box::new(tokio::io::join(Reset, tokio::io::sink())), peer(1).1, kind)
+    let (near, far) = broken();
+    fed(near, far, kind)
+}
+
+#[tokio::test]
+async fn a_reset_ends_the_connection_of_an_idle_output() {
+    let (read, child) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (_exit, watcher) = watch::channel(None);
+    let (near, mut far) = broken();
+    let mut copied = Drain::start(stdio::reader(read).unwrap(), near, Exit::of(&watcher), false);
+    assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+    // The process goes on, and writes to nobody.
+    rustix::io::write(&child, b"unheard").unwrap();
+    drop(child);
+    wait_for_copy(&mut copied).await;
 }
 
 #[tokio::test]
@@ -278,7 +298,8 @@ async fn a_reset_closes_the_stdin_of_an_exec() {
 #[tokio::test]
 async fn a_reset_leaves_the_stdin_of_a_container_to_the_api() {
     for kind in [Stdin { is_terminal: false, is_init: true }, Stdin { is_terminal: true, is_init: false }] {
-        let Fed { child, exit: _exit, inputs, is_passed, task, .. } = reset(kind);
+        let Fed { child, exit: _exit, mut far, inputs, is_passed, task } = reset(kind);
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "the connection is let go");
         // Calls look at this before they send anything.
         while is_passed.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;

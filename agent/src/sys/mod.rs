@@ -7,4 +7,5 @@ pub(crate) mod device_mapper;
 pub(crate) mod ext4;
 pub(crate) mod link;
 pub(crate) mod random;
+pub(crate) mod reset;
 pub(crate) mod swap;
