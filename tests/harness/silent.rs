@@ -3,12 +3,12 @@
 //! Nothing tells when it is ready. So QEMU is asked whether the guest's driver has taken the vsock device
 //! (`vhost-device-vsock` must not be asked for a connection before), and from then on the agent is dialled until it answers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use image_builder::vm::{AGENT_PORT, AgentClient, Endpoint};
+use image_builder::vm::{AGENT_PORT, AgentClient, Endpoint, find_tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -49,7 +49,7 @@ impl Silent {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         let device = start_device(&at("vhost.sock"), &at("vsock.sock"))?;
-        let mut qemu = tied("qemu-system-x86_64");
+        let mut qemu = tied("qemu-system-x86_64", "PITH_QEMU")?;
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "256M"]);
         qemu.args(["-machine", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max,-erms,-fsrm"]);
         qemu.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
@@ -70,11 +70,13 @@ impl Silent {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // The driver is up long before the agent listens.
-        while self.endpoint.dial(AGENT_PORT).await.is_err() {
+        // The driver is up long before the agent listens, and a moment before it can receive.
+        loop {
             tokio::time::sleep(PAUSE).await;
+            if self.endpoint.dial(AGENT_PORT).await.is_ok() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn driver_is_up(&self) -> Result<bool> {
@@ -130,7 +132,7 @@ impl Drop for Silent {
 }
 
 fn start_device(vhost: &Path, vsock: &Path) -> Result<Child> {
-    let mut device = tied(&vsock_device().display().to_string());
+    let mut device = tied("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK")?;
     device.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]).arg(vhost);
     let mut child = device.arg("--uds-path").arg(vsock).spawn().context("start vhost-device-vsock")?;
     let until = Instant::now() + Duration::from_secs(20);
@@ -143,19 +145,11 @@ fn start_device(vhost: &Path, vsock: &Path) -> Result<Child> {
     Ok(child)
 }
 
-/// As image-builder finds it: on PATH, or where `make setup` puts it.
-fn vsock_device() -> PathBuf {
-    let name = Path::new("vhost-device-vsock");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    places.extend(std::env::var_os("PITH_CACHE").map(|cache| Path::new(&cache).join("bin")));
-    places.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/pith/bin")));
-    places.iter().map(|place| place.join(name)).find(|file| file.is_file()).unwrap_or(name.into())
-}
-
-/// A program that does not outlive this one.
-fn tied(program: &str) -> Command {
+/// A program that does not outlive this one, found as image-builder finds it.
+fn tied(program: &str, variable: &str) -> Result<Command> {
+    let program =
+        find_tool(program, variable).with_context(|| format!("{program} is missing: run `make setup`"))?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", program]);
-    command
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    Ok(command)
 }

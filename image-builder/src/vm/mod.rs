@@ -493,7 +493,7 @@ async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward,
 }
 
 /// Finds a program: by an environment variable, on PATH, or in the cache's `bin`.
-fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
+pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
         return Some(PathBuf::from(path));
     }

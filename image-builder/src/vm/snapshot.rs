@@ -27,6 +27,8 @@ use super::{AGENT_PORT, Started, Vm, VmConfig, VmError, endpoint, machine};
 const TRANSFER: Duration = Duration::from_secs(300);
 /// How long the guest may take to let go of a device, or to find one.
 const PLUGGED: Duration = Duration::from_secs(60);
+/// The device hears of the first memory it was lent within this time.
+const KICKED: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const POLL: Duration = Duration::from_millis(10);
 /// QEMU's own limit is 128 MiB a second, for the sake of machines that run meanwhile. Bytes a second.
@@ -85,6 +87,25 @@ impl Vm {
         Ok(snapshot)
     }
 
+    /// Whether the guest's driver has taken the vsock device and lent it memory to receive into: the index of the available
+    /// ring of its first queue counts that (virtio 1.2, section 2.7.6).
+    async fn vsock_receives(&self) -> Result<bool, VmError> {
+        let device = format!("/machine/peripheral/{}/virtio-backend", machine::VSOCK);
+        let status = self.qmp("x-query-virtio-status", json!({ "path": device })).await?;
+        if !status["status"]["statuses"].to_string().contains("DRIVER_OK") {
+            return Ok(false);
+        }
+        // Not by x-query-virtio-queue-status: that asks the device for the queue's state (VHOST_USER_GET_VRING_BASE), which
+        // stops the queue.
+        let queue =
+            self.qmp("x-query-virtio-vhost-queue-status", json!({ "path": device, "queue": 0 })).await?;
+        let Some(ring) = queue["avail-phys"].as_u64().filter(|ring| *ring != 0) else { return Ok(false) };
+        let command = format!("xp /1hx {:#x}", ring + 2);
+        let read = self.qmp("human-monitor-command", json!({ "command-line": command })).await?;
+        let index = read.as_str().and_then(|text| text.trim().rsplit_once("0x")).map(|(_, digits)| digits);
+        Ok(index.is_some_and(|digits| u16::from_str_radix(digits, 16).is_ok_and(|index| index > 0)))
+    }
+
     /// Asks again and again until the answer is yes.
     async fn until(
         &self,
@@ -122,15 +143,11 @@ impl Snapshot {
         vm.qmp("cont", Value::Null).await?;
         vm.ready_at = Instant::now();
         if is_plugged {
-            // Whoever dials before the driver is there finds a device that never answers again.
-            let device = format!("/machine/peripheral/{}/virtio-backend", machine::VSOCK);
-            vm.until("reach vsock in", PLUGGED, async || {
-                let status = vm.qmp("x-query-virtio-status", json!({ "path": device })).await?;
-                Ok(status["status"]["statuses"].to_string().contains("DRIVER_OK"))
-            })
-            .await?;
+            // Whoever dials before the driver can receive finds a device that never answers again.
+            vm.until("reach vsock in", PLUGGED, async || vm.vsock_receives().await).await?;
+            tokio::time::sleep(KICKED).await;
         }
-        // The driver says that it is there a moment before it answers.
+        // The first connection may come before the agent has seen the new device.
         vm.until("reach the agent of", PLUGGED, async || match vm.dial(AGENT_PORT).await {
             Ok(_connection) => Ok(true),
             Err(VmError::Refused { .. }) => Ok(false),
