@@ -11,7 +11,7 @@ use image_builder::vm::AgentClient;
 use protocols::agent::{GetMetricsRequest, ReseedRandomDevRequest};
 use protocols::health::CheckRequest;
 use serde_json::Value;
-use tests::{Container, Guest, GuestBuilder, Saved, host_now};
+use tests::{Container, Guest, GuestBuilder, Running, Saved, host_now};
 
 /// How wrong a clock may be after a restore.
 const BOUND: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ async fn a_machine_that_is_restored_twice_is_two_machines_with_the_right_time() 
     let guest = machine()?.qemu(&["-device", "vmgenid,guid=auto"]).boot().await?;
     guest.sandbox().await?;
     let inspector = guest.inspector().await?;
-    ensure!(sockets(&inspector).await? > 0, "the agent listens");
+    let expected = sockets(&inspector).await?;
 
     // All that can be open when the machine is saved: streams that the host passed, execs that read from them or from
     // calls, connections without a call and calls without an answer.
@@ -163,8 +163,25 @@ async fn a_machine_that_is_restored_twice_is_two_machines_with_the_right_time() 
         };
         assert!(records.any(|record| is_note(&record)), "{log}");
 
-        // Containers are there, and new ones can be made.
-        assert_eq!(guest.container("reader").made().sh("cat /said").await?, "before");
+        // Containers and execs of the API go on, over new connections; what waited for the host has ended.
+        let reader = guest.container("reader").made();
+        assert_eq!(reader.sh("cat /said").await?, "before");
+        // A stdin that the host passed is served by calls now.
+        reader.init().write(b"after\n").await?;
+        until("the reader goes on", async || Ok(reader.sh("cat /said").await? == "before\nafter")).await?;
+        until("the exec has ended", async || Ok(reader.sh("cat /ended; true").await? == "ended")).await?;
+        let called = Running::of(guest.client(), "reader", "called");
+        called.write(b"two").await?;
+        called.close_stdin().await?;
+        let finished = called.finish().await?;
+        assert_eq!((finished.status, &finished.stdout[..]), (0, &b"one two"[..]));
+        let inspector = guest.attached_inspector();
+        let mut open = 0;
+        let closed = until("old connections are closed", async || {
+            open = sockets(&inspector).await?;
+            Ok(open == expected)
+        });
+        closed.await.with_context(|| format!("{open} sockets, not {expected}"))?;
         assert_eq!(guest.container("new").run().await?.sh("echo new").await?, "new");
     }
     let (one_saw, other_saw) = (numbers(&all[0]), numbers(&all[1]));
