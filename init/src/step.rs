@@ -132,6 +132,10 @@ const fn node(path: &'static str, major: u64, minor: u64, mode: u32) -> Step {
     Step::Node(Node { path, major, minor, mode })
 }
 
+/// The most that the kernel's numbers can hold.
+const MOST_INT: &str = "2147483647";
+const MOST_LONG: &str = "9223372036854775807";
+
 /// The boot, in order.
 ///
 /// `/proc` comes first because the mount table is read from it. devtmpfs may fail: the nodes after it are enough
@@ -179,6 +183,15 @@ pub const TABLE: &[Entry] = &[
     // The kernel never picks PID 1, but what the agent forks for itself would do; containers get their own value.
     should(Step::Write { path: "/proc/self/oom_score_adj", text: "-999" }),
     should(Step::OpenFiles { soft: 65_536, hard: 1_048_576 }),
+    // The kernel counts these for each user, and nearly everybody here is user 0: one container could take all, and then
+    // neither the agent nor another container would get any. Each is charged to the memory of the cgroup that takes it
+    // (SLAB_ACCOUNT, GFP_KERNEL_ACCOUNT), so a container's limit of memory is its bound.
+    should(Step::Write { path: "/proc/sys/fs/file-max", text: MOST_LONG }),
+    should(Step::Write { path: "/proc/sys/fs/epoll/max_user_watches", text: MOST_LONG }),
+    should(Step::Write { path: "/proc/sys/fs/inotify/max_user_instances", text: MOST_INT }),
+    should(Step::Write { path: "/proc/sys/fs/inotify/max_user_watches", text: MOST_INT }),
+    should(Step::Write { path: "/proc/sys/user/max_mnt_namespaces", text: MOST_INT }),
+    should(Step::Write { path: "/proc/sys/user/max_user_namespaces", text: MOST_INT }),
     should(Step::Session),
     should(Step::Hostname { file: "/etc/hostname", default: "localhost" }),
 ];

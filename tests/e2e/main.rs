@@ -32,6 +32,7 @@ mod publish;
 mod python;
 mod reclaim;
 mod recovery;
+mod reserve;
 mod shims;
 mod silent;
 mod snapshot;

@@ -4,10 +4,12 @@
 //! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--call NAME`,
 //! `--vfio GROUP:ADDRESS`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
-//! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hello` in the end says that it runs, and ends: the first process of a kernel
+//! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hoard KIND COUNT FILE`
+//! takes what the kernel counts and keeps it. `--hello` in the end says that it runs, and ends: the first process of a kernel
 //! whose boot is measured, which hands on all words that it does not know.
 
 mod attempt;
+mod hoard;
 mod process;
 mod sys;
 mod view;
@@ -24,13 +26,17 @@ fn main() -> ExitCode {
     {
         return attempt::swap(one, other, count);
     }
-    if let [_, word, file] = args.as_slice()
-        && word == "--witness"
-    {
-        return match witness::watch(file) {
+    let args_as_text: Vec<&str> = args.iter().map(String::as_str).collect();
+    let for_ever = match args_as_text.as_slice() {
+        [_, "--witness", file] => Some(witness::watch(file)),
+        [_, "--hoard", kind, count, file] => Some(hoard::hoard(kind, count, file)),
+        _ => None,
+    };
+    if let Some(ended) = for_ever {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("witness: {error}");
+                eprintln!("{}: {error}", args[1]);
                 ExitCode::FAILURE
             }
         };

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
 fn told(result: c_long) -> Result<c_long, String> {
     if result < 0 {
         Err(format!("errno {}", io::Error::last_os_error().raw_os_error().unwrap_or(0)))
@@ -45,6 +47,12 @@ pub(crate) fn io_priority() -> String {
     // SAFETY: takes integers only.
     let result = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) };
     told(result).map_or_else(|text| text, |value| format!("class {} level {}", value >> 13, value & 0x1fff))
+}
+
+/// Namespaces of its own for this thread. Not a table of descriptors of its own.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    // SAFETY: without CLONE_FILES no descriptor changes its meaning for other threads.
+    Ok(unsafe { unshare_unsafe(namespaces.difference(UnshareFlags::FILES)) }?)
 }
 
 /// The execution domain.
