@@ -23,10 +23,12 @@ async fn plug_card(guest: &Guest) -> Result<()> {
 #[tokio::test]
 async fn a_program_in_a_container_drives_a_device() -> Result<()> {
     // Interrupts are remapped, without which the guest's kernel hands out no device. KVM leaves that to QEMU only if asked.
-    let builder = Guest::builder()
-        .program("/probe", "probe")?
-        .cmdline(&["intel_iommu=on"])
-        .qemu(&["-machine", "kernel-irqchip=split", "-device", "intel-iommu"]);
+    let builder = Guest::builder().program("/probe", "probe")?.cmdline(&["intel_iommu=on"]).qemu(&[
+        "-machine",
+        "kernel-irqchip=split",
+        "-device",
+        "intel-iommu",
+    ]);
     let guest = q35(builder, &[Port::ROOT]).await?;
     let inspector = guest.inspector().await?;
     plug_card(&guest).await?;

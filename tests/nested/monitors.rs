@@ -1,10 +1,12 @@
 //! Other machine monitors than QEMU, as far as a registry offers them as packages: a guest boots, is reached, runs a container
 //! and ends its VM.
 //!
-//! Alioth (crate `alioth-cli`): KVM, PVH or bzImage, virtio on PCI, a vsock of the kernel's or behind a Unix socket.
+//! Alioth (crate `alioth-cli`): KVM, PVH or bzImage, virtio on PCI, a vsock of the kernel's or behind a Unix socket. It starts
+//! with a terminal as its standard input only.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -14,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use image_builder::vm::{AgentClient, Endpoint, Ready};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::health::CheckRequest;
+use rustix::pty::OpenptFlags;
 use tests::{ContainerBuilder, busybox, product};
 
 /// How long a guest may take until it is ready, and its monitor until it has ended.
@@ -24,13 +27,25 @@ struct Monitor {
     child: Child,
     lines: mpsc::Receiver<String>,
     console: Vec<String>,
+    /// The other end of the terminal that is its standard input. Nobody types.
+    _keyboard: OwnedFd,
+}
+
+/// A terminal: where somebody would type, and what a program reads from.
+fn terminal() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let keyboard = rustix::pty::openpt(flags).context("make a terminal")?;
+    rustix::pty::unlockpt(&keyboard)?;
+    let input = rustix::pty::ioctl_tiocgptpeer(&keyboard, flags).context("open the terminal")?;
+    Ok((keyboard, input))
 }
 
 impl Monitor {
     fn start(mut command: Command) -> Result<Monitor> {
         let name = command.get_program().to_owned();
         let how = || format!("start {}: `make nested` builds it", name.display());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(how)?;
+        let (keyboard, input) = terminal()?;
+        let mut child = command.stdin(input).stdout(Stdio::piped()).spawn().with_context(how)?;
         let console = child.stdout.take().context("no stdout")?;
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -39,7 +54,7 @@ impl Monitor {
                 drop(send.send(line));
             }
         });
-        Ok(Monitor { child, lines, console: Vec::new() })
+        Ok(Monitor { child, lines, console: Vec::new(), _keyboard: keyboard })
     }
 
     fn ready(&mut self) -> Result<Ready> {
