@@ -19,7 +19,7 @@ mod manifest;
 pub mod network;
 pub mod output;
 pub mod pod;
-mod quantity;
+pub mod quantity;
 mod session;
 pub mod spec;
 pub mod state;
