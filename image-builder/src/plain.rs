@@ -15,6 +15,11 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     open_with(File::options().read(true), OFlag::empty(), path)
 }
 
+/// As [`open`], with options of one's own, and not through a link.
+pub(crate) fn open_no_link(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    open_with(options, OFlag::O_NOFOLLOW, path)
+}
+
 fn open_with(options: &mut OpenOptions, flags: OFlag, path: &Path) -> io::Result<File> {
     let file = options.custom_flags((flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path);
     let file = file.map_err(|error| match error.raw_os_error() {
@@ -42,8 +47,12 @@ mod tests {
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
         assert!(open(&at("file")).is_ok() && open(&at("link")).is_ok());
+        let append = || File::options().append(true).clone();
         for path in [at("fifo"), dir.path().to_path_buf(), "/dev/zero".into()] {
             assert!(open(&path).is_err(), "{}", path.display());
+            assert!(open_no_link(&mut append(), &path).is_err(), "{}", path.display());
         }
+        assert!(open_no_link(&mut append(), &at("file")).is_ok());
+        assert!(open_no_link(&mut append(), &at("link")).is_err());
     }
 }

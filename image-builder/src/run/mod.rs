@@ -20,6 +20,7 @@ pub mod network;
 pub mod output;
 pub mod pod;
 pub mod quantity;
+mod screen;
 mod session;
 pub mod spec;
 pub mod state;
