@@ -25,6 +25,8 @@ use seal::Verdict;
 
 /// How often two builders that find the same broken entry may meet.
 const TRIES: u32 = 5;
+/// What was measured about an entry: the one file in it that may come, or change, after it was sealed.
+pub(crate) const MEASURED: &str = "sizes.json";
 /// Where [`replace`] writes before it renames.
 const NEW: &str = ".new-";
 /// How old a workspace or an unfinished file must be before it can be taken for abandoned.

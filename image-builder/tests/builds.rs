@@ -134,8 +134,8 @@ fn a_build_killed_at_any_moment_is_followed_by_a_right_one() {
         File::open(path).unwrap().set_modified(old).unwrap();
     }
     place.right_initrd(EPOCHS + 1);
-    assert_eq!(abandoned("out"), [PathBuf::new(); 0]);
-    assert_eq!(abandoned("cache/work"), [PathBuf::new(); 0]);
+    assert_eq!(abandoned("out"), Vec::<PathBuf>::new());
+    assert_eq!(abandoned("cache/work"), Vec::<PathBuf>::new());
 }
 
 #[test]

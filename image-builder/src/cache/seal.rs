@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheError, replace, sync_dir, write_atomically};
+use super::{CacheError, MEASURED, replace, sync_dir, write_atomically};
 use crate::digest::Digest;
 
 const SEAL: &str = ".seal";
@@ -152,7 +152,7 @@ fn remember(entry: &Path, stamp: Option<String>) {
 }
 
 /// Everything in an entry that is no directory, and its directories with the entry itself last; both relative to it. What
-/// belongs to the seal is left out.
+/// belongs to the seal is left out, and what may be added later.
 fn walk(entry: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CacheError> {
     let (mut files, mut directories) = (Vec::new(), Vec::new());
     let mut pending = vec![PathBuf::new()];
@@ -163,7 +163,7 @@ fn walk(entry: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CacheError> {
             let path = dir.join(found.file_name());
             if found.file_type().map_err(CacheError::io("read", &at))?.is_dir() {
                 pending.push(path);
-            } else if path != Path::new(SEAL) && path != Path::new(CHECKED) {
+            } else if ![SEAL, CHECKED, MEASURED].map(Path::new).contains(&path.as_path()) {
                 files.push(path);
             }
         }
@@ -194,7 +194,11 @@ mod tests {
     fn what_was_sealed_is_whole_and_stays_so_beside_new_files() {
         let dir = sealed();
         assert_eq!(look_at(dir.path()), Verdict::Whole);
-        fs::write(dir.path().join("measured-later"), "x").unwrap();
+        for name in ["new", MEASURED] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        seal(dir.path()).unwrap();
+        fs::write(dir.path().join(MEASURED), "measured again").unwrap();
         fs::remove_file(dir.path().join(CHECKED)).unwrap();
         assert_eq!(look_at(dir.path()), Verdict::Whole);
         assert!(dir.path().join(CHECKED).exists(), "the next look reads no content");

@@ -34,7 +34,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List running pods.
     Ps,
-    /// Run one more command in a container.
+    /// Run one more command in a container. Signals are passed on to it; this program ends by SIGTERM or SIGHUP when the
+    /// command has not ended 5 s later, and by any when the guest does not take it.
     Exec(exec::ExecArgs),
     /// Show what a container wrote.
     Logs(pods::LogsArgs),

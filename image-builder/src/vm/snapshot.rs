@@ -137,6 +137,7 @@ impl Snapshot {
             Err(error) => Err(error),
         })
         .await?;
+        vm.files.close_sockets();
         Ok(vm)
     }
 
