@@ -199,22 +199,32 @@ fn a_state_directory_of_somebody_elses_is_refused_and_no_lock_is_waited_for() {
     assert!(place.refused(&["stop", "web"]).contains("no pod"));
 }
 
+/// A process that is ended with the test, however that ends.
+struct Ward(Child);
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// A process that holds a pod's lock, and does not end when it is asked to.
-fn stubborn_pod(place: &Place, name: &str) -> Child {
+fn stubborn_pod(place: &Place, name: &str) -> Ward {
     let dir = place.path("state").join(name);
     fs::create_dir_all(&dir).unwrap();
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let script = "trap '' TERM; exec 9>>\"$0/lock\"; flock 9; echo holds; exec sleep 1000";
     let mut pod = Command::new("sh");
     pod.args(["-c", script]).arg(&dir).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    let mut pod = pod.spawn().unwrap();
+    let mut pod = Ward(pod.spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(pod.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(pod.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "holds\n");
     let container = serde_json::json!({"name": "a", "id": "a", "image": "a", "phase": "running", "exit_code": null,
         "process": {"env": [], "cwd": "/", "uid": 0, "gid": 0, "groups": [], "no_new_privileges": false}});
     let record = serde_json::json!({
-        "name": name, "pid": pod.id(), "phase": "running", "stop_within": 0, "started": 0, "accel": null,
+        "name": name, "pid": pod.0.id(), "phase": "running", "stop_within": 0, "started": 0, "accel": null,
         "endpoint": {"kind": "hybrid", "socket": dir.join("vsock.sock")}, "containers": [container],
         "timings": image_builder::run::timing::Timings::default(),
     });
@@ -223,12 +233,26 @@ fn stubborn_pod(place: &Place, name: &str) -> Child {
 }
 
 #[test]
+fn logs_say_what_is_gone() {
+    let place = Place::new();
+    let _pod = stubborn_pod(&place, "web");
+    // As they are after five million bytes of which the last hundred are kept.
+    fs::write(place.path("state/web/a.log.4999900"), "x".repeat(50)).unwrap();
+    fs::write(place.path("state/web/a.log.4999950"), "y".repeat(50)).unwrap();
+    let output = ended(place.command(&["logs", "web"]).spawn().unwrap());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, ("x".repeat(50) + &"y".repeat(50)).into_bytes());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("4999900 bytes of the log of a are gone"), "{told}");
+}
+
+#[test]
 fn stop_ends_a_pod_that_does_not_end_by_itself() {
     let place = Place::new();
     let mut pod = stubborn_pod(&place, "web");
     let stop = place.command(&["stop", "web"]).spawn().unwrap();
     // As a shell would, so that the process is gone and not a zombie.
-    let status = pod.wait().unwrap();
+    let status = pod.0.wait().unwrap();
     assert_eq!(status.signal(), Some(9));
     let output = ended(stop);
     assert!(output.status.success(), "{output:?}");
@@ -238,7 +262,7 @@ fn stop_ends_a_pod_that_does_not_end_by_itself() {
 #[test]
 fn a_signal_ends_a_client_whose_guest_does_not_answer() {
     let place = Place::new();
-    let mut pod = stubborn_pod(&place, "web");
+    let _pod = stubborn_pod(&place, "web");
     // A guest's socket that takes connections, and says nothing after the handshake.
     let listener = std::os::unix::net::UnixListener::bind(place.path("state/web/vsock.sock")).unwrap();
     let guest = std::thread::spawn(move || {
@@ -263,8 +287,6 @@ fn a_signal_ends_a_client_whose_guest_does_not_answer() {
         assert!(begun.elapsed() < Duration::from_secs(40));
     }
     drop(guest.join().unwrap());
-    pod.kill().unwrap();
-    pod.wait().unwrap();
 }
 
 #[test]

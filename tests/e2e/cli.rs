@@ -92,23 +92,6 @@ fn a_reader_that_stalls_holds_up_neither_a_start_nor_a_stop() -> Result<()> {
 }
 
 #[test]
-fn a_log_keeps_its_end_and_says_what_is_gone() -> Result<()> {
-    let pods = Pods::new()?;
-    let manifest =
-        pods.manifest("long", &[("one", "yes | head -c 12000000; echo the end"), ("two", "sleep 1000")])?;
-    pods.success(&["run", "--detach", "-f", &manifest.display().to_string()])?;
-    let log = pods.run(&["logs", "--follow", "long", "one"])?;
-    let log_after = pods.run(&["logs", "long", "one"])?;
-    let kept = log_after.stdout.len();
-    ensure!(log.stdout.ends_with(b"the end\n") && log_after.stdout.ends_with(b"the end\n"), "no end");
-    ensure!((7 << 20..=8 << 20).contains(&kept), "{kept} bytes are kept");
-    let said = String::from_utf8_lossy(&log_after.stderr).into_owned();
-    ensure!(said.contains(&format!("{} bytes of the log of one are gone", 12_000_008 - kept)), "{said}");
-    pods.success(&["stop", "long"])?;
-    pods.nothing_is_left()
-}
-
-#[test]
 fn what_is_wrong_with_a_pod_is_said_before_anything_boots() -> Result<()> {
     let pods = Pods::new()?;
     let refused = |text: &str, named: &str| -> Result<()> {
