@@ -1,13 +1,19 @@
 //! The per-user cache of things that are dear to make, addressed by the digest of all that went into them.
 //!
-//! Layout: `CACHE/<kind>/<key>/…`. An entry appears by a rename of a finished directory and is never changed after
-//! that, so a reader sees all of it or nothing, and two builders that race both succeed; only what was measured about an
-//! entry may be added later, as a file that is written at once. Unfinished work lives in
-//! `CACHE/work/` and is removed when its owner drops it. Must never hold what cannot be made again.
+//! Layout: `CACHE/<kind>/<key>/…`. An entry is brought to the disk and sealed ([`seal`]), appears by a rename of its
+//! finished directory and is never changed after that, so a reader sees all of it or nothing, and two builders that race
+//! both succeed; only what was measured about an entry may be added later, as a file that is written at once. Whoever
+//! finds an entry compares it with its seal; one that is broken is thrown away with a note, and made anew.
+//! Unfinished work lives in `CACHE/work/` and is removed when its owner drops it. Must never hold what cannot be made
+//! again.
+
+mod seal;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +21,15 @@ use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
 use crate::digest::Digest;
+use seal::Verdict;
 
-/// How old a workspace must be before it can be taken for abandoned.
+/// How often two builders that find the same broken entry may meet.
+const TRIES: u32 = 5;
+/// What was measured about an entry: the one file in it that may come, or change, after it was sealed.
+pub(crate) const MEASURED: &str = "sizes.json";
+/// Where [`replace`] writes before it renames.
+const NEW: &str = ".new-";
+/// How old a workspace or an unfinished file must be before it can be taken for abandoned.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Why the cache could not be used.
@@ -48,12 +61,19 @@ impl CacheError {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    note: fn(&str),
 }
 
 impl Cache {
     /// Uses `root`, which need not exist yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, note: |_| {} }
+    }
+
+    /// Tells `note` when an entry is thrown away.
+    #[must_use]
+    pub fn with_notes(self, note: fn(&str)) -> Self {
+        Self { note, ..self }
     }
 
     /// Finds the place by `PITH_CACHE`, `XDG_CACHE_HOME/pith` or `HOME/.cache/pith`, asking `variable` for each.
@@ -74,9 +94,49 @@ impl Cache {
         &self.root
     }
 
-    /// Where the entry of this kind and key is, if it is there.
+    /// Where the entry of this kind and key is, if it is there and whole. One that is not is thrown away.
     pub fn entry(&self, kind: &str, key: &Digest) -> Option<PathBuf> {
-        Some(self.entry_path(kind, key)).filter(|path| path.is_dir())
+        self.entry_or_older(kind, key, |_| false)
+    }
+
+    /// As [`Cache::entry`]; an entry of a version that sealed none is sealed now, if `is_whole` says that nothing of it is
+    /// missing.
+    pub fn entry_or_older(
+        &self,
+        kind: &str,
+        key: &Digest,
+        is_whole: impl Fn(&Path) -> bool,
+    ) -> Option<PathBuf> {
+        let entry = Some(self.entry_path(kind, key)).filter(|path| path.is_dir())?;
+        if seal::look_at(&entry) == Verdict::Whole {
+            return Some(entry);
+        }
+        self.settle(kind, &entry, is_whole)
+    }
+
+    /// Seals or throws away an entry that is not whole. Only one process at a time does so, and looks again before: another
+    /// one may have put a whole entry there.
+    fn settle(&self, kind: &str, entry: &Path, is_whole: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        let kind = File::open(self.root.join(kind)).ok()?;
+        let _lock = Flock::lock(kind, FlockArg::LockExclusive).ok()?;
+        let problem = match seal::look_at(entry) {
+            Verdict::Whole => return Some(entry.to_path_buf()),
+            Verdict::Unsealed if is_whole(entry) && seal::seal(entry).is_ok() => {
+                return Some(entry.to_path_buf());
+            }
+            Verdict::Unsealed => "was made by an older version, which kept no list of its files".to_owned(),
+            Verdict::Broken(problem) => format!("is broken: {problem}"),
+        };
+        // Another builder may have thrown it away while we waited.
+        if entry.is_dir() {
+            (self.note)(&format!("{} {problem}; it is made anew", entry.display()));
+            // Out of the way by one rename. What is left of it in a workspace goes with that, or with a later one.
+            match self.workspace() {
+                Ok(work) => drop(fs::rename(entry, work.path().join("broken"))),
+                Err(_) => drop(fs::remove_dir_all(entry)),
+            }
+        }
+        None
     }
 
     /// All entries of a kind, newest first by modification time.
@@ -98,33 +158,45 @@ impl Cache {
     /// # Errors
     /// When the directory cannot be made.
     pub fn workspace(&self) -> Result<Workspace, CacheError> {
-        let work = self.root.join("work");
-        fs::create_dir_all(&work).map_err(CacheError::io("create", &work))?;
-        remove_abandoned(&work);
-        let dir = tempfile::Builder::new().prefix("build-").tempdir_in(&work);
-        let dir = dir.map_err(CacheError::io("create a directory in", &work))?;
-        let handle = File::open(dir.path()).map_err(CacheError::io("open", dir.path()))?;
-        let lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| CacheError::io("lock", dir.path())(errno.into()))?;
-        Ok(Workspace { dir, _lock: lock })
+        Workspace::new_in(&self.root.join("work"), "build-")
     }
 
     /// Makes the directory `finished` (inside a [`Cache::workspace`]) the entry of this kind and key, and answers
     /// where it now is. When another builder was faster, its entry stays and `finished` is left to its owner.
     ///
     /// # Errors
-    /// When the rename fails for any other reason.
+    /// When it cannot be brought to the disk, or the rename fails for any other reason.
     pub fn publish(&self, kind: &str, key: &Digest, finished: &Path) -> Result<PathBuf, CacheError> {
         let entry = self.entry_path(kind, key);
         let parent = self.root.join(kind);
         fs::create_dir_all(&parent).map_err(CacheError::io("create", &parent))?;
-        match fs::rename(finished, &entry) {
-            Ok(()) => Ok(entry),
-            Err(_) if entry.is_dir() => Ok(entry),
-            Err(source) => {
-                Err(CacheError::Io { operation: "rename the finished entry to", path: entry, source })
+        seal::seal(finished)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match fs::rename(finished, &entry) {
+                Ok(()) => break,
+                // What stands there is whole, or is thrown away by this.
+                Err(_) if entry.is_dir() && self.entry(kind, key).is_some() => return Ok(entry),
+                Err(_) if tries < TRIES && !entry.is_dir() => {}
+                Err(source) => {
+                    return Err(CacheError::Io {
+                        operation: "rename the finished entry to",
+                        path: entry,
+                        source,
+                    });
+                }
             }
         }
+        sync_dir(&parent)?;
+        sync_dir(&self.root)?;
+        Ok(entry)
+    }
+
+    /// Seals an entry that a test has changed.
+    #[cfg(test)]
+    pub(crate) fn reseal(entry: &Path) {
+        seal::seal(entry).unwrap();
     }
 
     fn entry_path(&self, kind: &str, key: &Digest) -> PathBuf {
@@ -140,65 +212,106 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// An empty directory in `parent`, which is made when absent, with a name that begins with `prefix`. What killed owners
+    /// of such directories left behind is removed first.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub(crate) fn new_in(parent: &Path, prefix: &str) -> Result<Self, CacheError> {
+        fs::create_dir_all(parent).map_err(CacheError::io("create", parent))?;
+        remove_abandoned(parent, prefix);
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+        let dir = dir.map_err(CacheError::io("create a directory in", parent))?;
+        let handle = File::open(dir.path()).map_err(CacheError::io("open", dir.path()))?;
+        let lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| CacheError::io("lock", dir.path())(errno.into()))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 }
 
-/// Removes the directories in `work` that nobody holds a lock on. One that was just made may not be locked yet, so
+/// Removes what is called `prefix…` in `dir` and nobody holds a lock on. What was just made may not be locked yet, so
 /// young ones are left alone; and so is what cannot be removed, since tidying up is not worth an error.
-fn remove_abandoned(work: &Path) {
-    let Ok(entries) = fs::read_dir(work) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let age = fs::metadata(&path)
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|at| at.elapsed().ok());
-        if age.is_none_or(|age| age < GRACE) {
+fn remove_abandoned(dir: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes()))
+    {
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+        if age.is_none_or(|age| age < GRACE) || !(metadata.is_dir() || metadata.is_file()) {
             continue;
         }
-        if let Ok(lock) = File::open(&path).map(|dir| Flock::lock(dir, FlockArg::LockExclusiveNonblock)) {
-            match lock {
-                Ok(_held) => drop(fs::remove_dir_all(&path)),
-                Err(_in_use) => {}
-            }
+        let Ok(handle) = File::open(&path) else { continue };
+        if let Ok(_held) = Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            drop(if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) });
         }
     }
 }
 
-/// Copies `from` to `to` so that `to` is at all times absent, old or complete: through a temporary file beside it.
-/// Permission bits come along.
+/// Copies `from` to `to` so that `to` is at all times absent, old or complete, also after a power failure: through a
+/// temporary file beside it. Permission bits come along.
 ///
 /// # Errors
 /// When any step fails; the temporary file is gone then.
 pub fn install(from: &Path, to: &Path) -> Result<(), CacheError> {
     let bytes = fs::read(from).map_err(CacheError::io("read", from))?;
+    let permissions = fs::metadata(from).map_err(CacheError::io("inspect", from))?.permissions();
     // Left alone when it is the same already, so that what depends on its time is not made again.
     if fs::read(to).ok().as_ref() != Some(&bytes) {
-        write_atomically(to, &bytes)?;
+        put(to, &bytes, permissions.clone(), true)?;
     }
-    let permissions = fs::metadata(from).map_err(CacheError::io("inspect", from))?.permissions();
     fs::set_permissions(to, permissions).map_err(CacheError::io("set the mode of", to))
 }
 
-/// Writes `bytes` to `path` so that `path` is at all times absent, old or complete. Mode 0644; parents are made.
+/// Writes `bytes` to `path` so that `path` is at all times absent, old or complete, also after a power failure. Mode
+/// 0644; parents are made.
 ///
 /// # Errors
 /// When any step fails; the temporary file is gone then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
+    put(path, bytes, fs::Permissions::from_mode(0o644), true)
+}
+
+/// As [`write_atomically`], for what means nothing after the next boot of the host: nobody waits for the disk.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    put(path, bytes, fs::Permissions::from_mode(0o644), false)
+}
+
+fn put(path: &Path, bytes: &[u8], permissions: fs::Permissions, durable: bool) -> Result<(), CacheError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(CacheError::io("create", parent))?;
+    remove_abandoned(parent, NEW);
     let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(fs::Permissions::from_mode(0o644))
+        .prefix(NEW)
+        .permissions(permissions)
         .tempfile_in(parent)
         .map_err(CacheError::io("create a file in", parent))?;
+    let handle = file.as_file().try_clone().map_err(CacheError::io("write", path))?;
+    // Tells others that somebody still writes it. Where files cannot be locked, only its age does.
+    let _lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok();
     file.write_all(bytes).map_err(CacheError::io("write", path))?;
+    if durable {
+        file.as_file().sync_all().map_err(CacheError::io("write", path))?;
+    }
     file.persist(path).map_err(|error| CacheError::io("replace", path)(error.error))?;
-    Ok(())
+    if durable { sync_dir(parent) } else { Ok(()) }
+}
+
+/// Brings the names in a directory to the disk: a rename is there for good only then (rename(2), fsync(2)).
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), CacheError> {
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        // Some file systems have nothing to bring.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other.map_err(CacheError::io("write the names in", dir)),
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +351,59 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_entry_is_thrown_away_and_a_new_one_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cache"));
+        let key = Digest::of(b"key");
+        let publish = |content: &str| {
+            let work = cache.workspace().unwrap();
+            let product = work.path().join("product");
+            fs::create_dir(&product).unwrap();
+            fs::write(product.join("file"), content).unwrap();
+            cache.publish("kernel", &key, &product).unwrap()
+        };
+        let entry = publish("right");
+        fs::write(entry.join("file"), "").unwrap();
+        assert_eq!(cache.entry("kernel", &key), None);
+        assert!(!entry.exists());
+        publish("right");
+        fs::write(entry.join("file"), "").unwrap();
+        // Nobody looked before the next builder was done.
+        assert_eq!(publish("right"), entry);
+        assert_eq!(fs::read_to_string(entry.join("file")).unwrap(), "right");
+        assert_eq!(fs::read_dir(cache.root().join("work")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_of_an_older_version_is_sealed_if_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().into());
+        let key = Digest::of(b"key");
+        let entry = dir.path().join("kernel").join(key.to_string());
+        fs::create_dir_all(&entry).unwrap();
+        fs::write(entry.join("file"), "whole").unwrap();
+        let is_whole = |dir: &Path| fs::read(dir.join("file")).is_ok_and(|text| text == b"whole");
+        assert_eq!(cache.entry_or_older("kernel", &key, is_whole), Some(entry.clone()));
+        assert_eq!(cache.entry("kernel", &key), Some(entry.clone()), "it has a seal now");
+        fs::remove_dir_all(&entry).unwrap();
+        fs::create_dir_all(&entry).unwrap();
+        fs::write(entry.join("file"), "who").unwrap();
+        assert_eq!(cache.entry_or_older("kernel", &key, is_whole), None);
+        assert!(!entry.exists());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, young) = (dir.path().join(".new-old"), dir.path().join(".new-young"));
+        fs::write(&young, "half").unwrap();
+        fs::write(&old, "half").unwrap();
+        File::open(&old).unwrap().set_modified(std::time::SystemTime::now() - 2 * GRACE).unwrap();
+        write_atomically(&dir.path().join("file"), b"x").unwrap();
+        assert!(!old.exists() && young.exists());
+    }
+
+    #[test]
     fn abandoned_workspaces_are_removed_and_busy_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().into());
@@ -257,7 +423,6 @@ mod tests {
 
     #[test]
     fn install_replaces_and_keeps_the_mode() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("deep/to"));
         fs::write(&from, "new").unwrap();

@@ -272,9 +272,25 @@ mod tests {
         assert!(std::fs::read(entry.join("image")).unwrap() == image);
         // Only what comes out of the cache can be told from what is packed anew.
         std::fs::write(entry.join("image"), "kept").unwrap();
+        Cache::reseal(entry);
         assert_eq!(pack(&layout, &options).unwrap().image, b"kept");
         assert!(pack(&layout, &Options { twice: true, ..options.clone() }).unwrap().image == image);
         assert!(pack(&layout, &Options { epoch: 1, ..options }).unwrap().image != b"kept");
+    }
+
+    #[test]
+    fn a_cache_entry_that_was_cut_short_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path(), 1000);
+        let cache = Cache::new(dir.path().join("cache"));
+        let options = Options { twice: false, cache: Some(cache.clone()), ..options(Compression::Zstd) };
+        let image = pack(&layout, &options).unwrap().image;
+        for length in [0, 1, image.len() as u64 - 1] {
+            let [entry] = &cache.entries("initrd")[..] else { panic!("one entry") };
+            let file = std::fs::File::options().write(true).open(entry.join("image")).unwrap();
+            file.set_len(length).unwrap();
+            assert!(pack(&layout, &options).unwrap().image == image, "cut to {length}");
+        }
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl Source {
             Location::Url(url) => {
                 let Some(expected) = self.sha256 else { return Err(SourceError::Unpinned(url.clone())) };
                 let name = file_name(url);
-                if let Some(entry) = cache.entry("source", &expected) {
+                let is_whole = |entry: &Path| {
+                    Digest::of_file(&entry.join("tarball")).is_ok_and(|(digest, _)| digest == expected)
+                };
+                if let Some(entry) = cache.entry_or_older("source", &expected, is_whole) {
                     return self.check(url, digest(&entry.join("tarball"), &name, "").await?);
                 }
                 let step = progress.step(&format!("fetch {name}"), None);
@@ -128,14 +131,24 @@ impl Source {
                 })?;
                 let file = dir.join("tarball");
                 Program::new("curl", "install curl, or give the source as a path")
-                    .args(["--fail", "--location", "--silent", "--show-error", "--retry", "3", "--output"])
+                    .args(["--fail", "--location", "--silent", "--show-error", "--retry", "3"])
+                    // No deadline for the whole, which may be large, but one for a minute without progress.
+                    .args([
+                        "--connect-timeout",
+                        "30",
+                        "--speed-limit",
+                        "1000",
+                        "--speed-time",
+                        "60",
+                        "--output",
+                    ])
                     .arg(&file)
                     .arg(url)
                     .run(|_| ())
                     .await
                     .map_err(|source| SourceError::Program {
                         operation: "fetch",
-                        subject: url.clone(),
+                        subject: format!("{url} into {}", file.display()),
                         source,
                     })?;
                 let mut tarball = self.check(url, digest(&file, &name, "").await?)?;

@@ -68,6 +68,30 @@ fn an_interrupt_ends_the_pod_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_reader_that_stalls_holds_up_neither_a_start_nor_a_stop() -> Result<()> {
+    let pods = Pods::new()?;
+    let flood = "while :; do echo a line of a flood that nobody reads; done";
+    let manifest = pods.manifest("stalled", &[("one", flood), ("two", flood), ("three", "sleep 1000")])?;
+    let mut run = pods.command(&["run", "-f", &manifest.display().to_string()])?;
+    // The pipe is there, and nobody reads it.
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let stalled = run.stdout.take().context("no stdout")?;
+    let phase = || -> Result<String> {
+        let listed: serde_json::Value = serde_json::from_str(&pods.success(&["--json", "ps"])?)?;
+        Ok(listed[0]["phase"].as_str().unwrap_or_default().to_owned())
+    };
+    while phase()? != "running" {
+        ensure!(run.try_wait()?.is_none(), "the pod has ended");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(pods.success(&["exec", "stalled", "three", "--", "echo", "answers"])?, "answers\n");
+    pods.success(&["stop", "stalled"])?;
+    ensure!(!run.wait()?.success(), "containers that were killed ended with 0");
+    drop(stalled);
+    pods.nothing_is_left()
+}
+
+#[test]
 fn what_is_wrong_with_a_pod_is_said_before_anything_boots() -> Result<()> {
     let pods = Pods::new()?;
     let refused = |text: &str, named: &str| -> Result<()> {

@@ -20,8 +20,8 @@ pub enum ArtifactError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file of the layout cannot be written.
-    #[error("cannot write the layout")]
+    /// A file of the layout, or what was pulled, cannot be written.
+    #[error("cannot write the guest")]
     Write(#[from] CacheError),
     /// There is nothing to pack.
     #[error("{} names no product; run `image-builder build` first", .0.display())]
@@ -113,6 +113,26 @@ pub enum ArtifactError {
         subject: String,
         /// What is wrong.
         problem: String,
+    },
+    /// The guest is larger than wanted.
+    #[error("{subject} has {size} bytes, more than {most}; --max-size raises that ceiling")]
+    TooLarge {
+        /// The reference.
+        subject: String,
+        /// What its manifest promises.
+        size: u64,
+        /// The ceiling.
+        most: u64,
+    },
+    /// Nothing moves.
+    #[error(
+        "the transfer of {reference} made no progress for {seconds} s; nothing of it was kept, try again"
+    )]
+    Stalled {
+        /// The reference.
+        reference: String,
+        /// For how long.
+        seconds: f64,
     },
     /// The thread that did the work is gone.
     #[error("the transfer of {0} ended without a result; try again")]

@@ -10,8 +10,9 @@ mod guest;
 mod reference;
 mod registry;
 mod transfer;
+mod watch;
 
 pub use error::ArtifactError;
 pub use guest::{ARTIFACT_TYPE, FILE_TYPE, Guest, PackedFile, TITLE};
 pub use reference::Reference;
-pub use transfer::{Pushed, pull, push};
+pub use transfer::{Limits, Pushed, pull, push};

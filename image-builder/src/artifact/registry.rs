@@ -13,8 +13,10 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body, SendBody};
 
 use super::credential::{Challenge, Credential};
+use super::watch::Watch;
 use super::{ArtifactError, Reference};
 use crate::digest::Digest;
+use crate::text;
 
 /// A manifest larger than this is none; registries hold to the same.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -28,6 +30,7 @@ pub(super) struct Repository {
     name: String,
     credential: Credential,
     authorization: Option<String>,
+    watch: Watch,
 }
 
 /// What a request carries; a second try after a 401 begins it anew.
@@ -46,7 +49,7 @@ struct Token {
 
 impl Repository {
     /// The repository of `reference`; nothing is asked yet.
-    pub(super) fn new(reference: &Reference, plain_http: bool) -> Self {
+    pub(super) fn new(reference: &Reference, plain_http: bool, watch: Watch) -> Self {
         let plain = plain_http || reference.is_loopback();
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -54,6 +57,7 @@ impl Repository {
             // A redirect could lead from this host to another one, where http was not allowed.
             .max_redirects(if plain { 0 } else { 5 })
             .user_agent(concat!("image-builder/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(Duration::from_secs(30)))
             .timeout_connect(Some(Duration::from_secs(30)))
             // A registry digests a large blob before it answers.
             .timeout_recv_response(Some(Duration::from_secs(300)));
@@ -66,6 +70,7 @@ impl Repository {
             name: reference.name().to_string(),
             credential: Credential::find(reference.registry(), |name| std::env::var_os(name)),
             authorization: None,
+            watch,
         }
     }
 
@@ -86,7 +91,7 @@ impl Repository {
         match response.status().as_u16() {
             200 => Ok(true),
             404 => Ok(false),
-            _ => Err(refused("HEAD", &url, response)),
+            _ => Err(self.refused("HEAD", &url, response)),
         }
     }
 
@@ -109,7 +114,7 @@ impl Repository {
         let url = format!("{}/v2/{}/blobs/uploads/", self.origin, self.name);
         let response = self.send("POST", &url, &[], Payload::Bytes(&[]))?;
         if response.status().as_u16() != 202 {
-            return Err(refused("POST", &url, response));
+            return Err(self.refused("POST", &url, response));
         }
         let location = header(&response, "location").unwrap_or_default();
         let url = upload_url(&self.origin, &location, digest).ok_or_else(|| ArtifactError::Status {
@@ -123,7 +128,7 @@ impl Repository {
         let response = self.send("PUT", &url, &headers, payload)?;
         match response.status().as_u16() {
             201 => Ok(()),
-            _ => Err(refused("PUT", &url, response)),
+            _ => Err(self.refused("PUT", &url, response)),
         }
     }
 
@@ -133,7 +138,7 @@ impl Repository {
         let response = self.send("PUT", &url, &[("content-type", MANIFEST)], Payload::Bytes(manifest))?;
         match response.status().as_u16() {
             201 => Ok(()),
-            _ => Err(refused("PUT", &url, response)),
+            _ => Err(self.refused("PUT", &url, response)),
         }
     }
 
@@ -142,10 +147,13 @@ impl Repository {
         let url = self.manifest_url(version);
         let mut response = self.send("GET", &url, &[("accept", MANIFEST)], Payload::None)?;
         if response.status().as_u16() != 200 {
-            return Err(refused("GET", &url, response));
+            return Err(self.refused("GET", &url, response));
         }
-        let read = response.body_mut().with_config().limit(MAX_MANIFEST).read_to_vec();
-        read.map_err(|source| ArtifactError::Http { operation: "GET", url, source: Box::new(source) })
+        self.document(&mut response, MAX_MANIFEST).map_err(|source| ArtifactError::Http {
+            operation: "GET",
+            url,
+            source: Box::new(source.into()),
+        })
     }
 
     /// Writes the blob to the new file `path`: at most one byte more than `size`, unverified.
@@ -153,16 +161,22 @@ impl Repository {
         let url = self.blob_url(digest);
         let response = self.send("GET", &url, &[], Payload::None)?;
         if response.status().as_u16() != 200 {
-            return Err(refused("GET", &url, response));
+            return Err(self.refused("GET", &url, response));
         }
         let mut file = File::create_new(path).map_err(ArtifactError::io("create", path))?;
-        let mut content = response.into_body().into_reader().take(size.saturating_add(1));
-        io::copy(&mut content, &mut file).map_err(|source| ArtifactError::Fetch {
-            url,
-            path: path.into(),
-            source,
-        })?;
+        let mut content = self.watch.over(response.into_body().into_reader()).take(size.saturating_add(1));
+        io::copy(&mut content, &mut file)
+            .and_then(|_| file.sync_all())
+            .map_err(|source| ArtifactError::Fetch { url, path: path.into(), source })?;
         Ok(())
+    }
+
+    /// All of an answer, which must not be larger than `most` bytes.
+    fn document(&self, response: &mut Response<Body>, most: u64) -> io::Result<Vec<u8>> {
+        let mut document = Vec::new();
+        let body = response.body_mut().with_config().limit(most).reader();
+        self.watch.over(body).read_to_end(&mut document)?;
+        Ok(document)
     }
 
     fn send(
@@ -197,7 +211,7 @@ impl Repository {
             Payload::Bytes(bytes) => return self.run(method, url, headers, bytes),
             Payload::File(path) => {
                 let file = File::open(path).map_err(ArtifactError::io("open", path))?;
-                SendBody::from_owned_reader(file)
+                SendBody::from_owned_reader(self.watch.over(file))
             }
         };
         self.run(method, url, headers, body)
@@ -241,7 +255,7 @@ impl Repository {
             }
         };
         if !realm.starts_with("https://") && !within(&self.origin, &realm) {
-            return Err(unauthorized(format!("its tokens are at {realm}, which is not https")));
+            return Err(unauthorized(format!("its tokens are at {realm:?}, which is not https")));
         }
         let mut request = self.agent.get(&realm);
         if let Some(service) = service {
@@ -259,12 +273,27 @@ impl Repository {
         if response.status().as_u16() != 200 {
             return Err(unauthorized(self.denied()));
         }
-        let text = response.body_mut().with_config().limit(1 << 20).read_to_vec().map_err(failed)?;
+        let text = self.document(&mut response, 1 << 20).map_err(|error| failed(error.into()))?;
         let token: Token = serde_json::from_slice(&text).map_err(ArtifactError::json(&realm))?;
         let token = token.token.or(token.access_token);
         token
             .map(|token| format!("Bearer {token}"))
-            .ok_or_else(|| unauthorized(format!("{realm} gave no token")))
+            .ok_or_else(|| unauthorized(format!("{realm:?} gave no token")))
+    }
+
+    /// An answer that was not hoped for, with the beginning of what the registry says about it.
+    fn refused(&self, operation: &'static str, url: &str, mut response: Response<Body>) -> ArtifactError {
+        let status = response.status().as_u16();
+        let mut said = Vec::new();
+        let read = self.watch.over(response.body_mut().as_reader()).take(300).read_to_end(&mut said);
+        let said = text::printable(String::from_utf8_lossy(&said).trim()).into_owned();
+        let hint = match status {
+            _ if read.is_ok() && !said.is_empty() => format!("the registry says {said}"),
+            404 => "no such thing is there; check the reference".into(),
+            300..=399 => "it redirects, which over http is not followed; name the other place".into(),
+            _ => "check the reference and what the registry allows".into(),
+        };
+        ArtifactError::Status { operation, url: url.into(), status, hint }
     }
 
     /// Why a second 401 came.
@@ -295,21 +324,6 @@ fn upload_url(origin: &str, location: &str, digest: Digest) -> Option<String> {
     within(origin, &url).then(|| format!("{url}{separator}digest=sha256:{digest}"))
 }
 
-/// An answer that was not hoped for, with the beginning of what the registry says about it.
-fn refused(operation: &'static str, url: &str, mut response: Response<Body>) -> ArtifactError {
-    let status = response.status().as_u16();
-    let mut said = Vec::new();
-    let read = response.body_mut().as_reader().take(300).read_to_end(&mut said);
-    let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).collect();
-    let hint = match status {
-        _ if read.is_ok() && !said.is_empty() => format!("the registry says {said}"),
-        404 => "no such thing is there; check the reference".into(),
-        300..=399 => "it redirects, which over http is not followed; name the other place".into(),
-        _ => "check the reference and what the registry allows".into(),
-    };
-    ArtifactError::Status { operation, url: url.into(), status, hint }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,7 +341,8 @@ mod tests {
 
     #[test]
     fn http_is_for_this_host_or_on_demand() {
-        let origin = |text: &str, plain| Repository::new(&text.parse().unwrap(), plain).origin;
+        let origin =
+            |text: &str, plain| Repository::new(&text.parse().unwrap(), plain, Watch::default()).origin;
         assert_eq!(origin("localhost:1/a:1", false), "http://localhost:1");
         assert_eq!(origin("r.io/a:1", false), "https://r.io");
         assert_eq!(origin("r.io/a:1", true), "http://r.io");

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::artifact::{self, Guest, Reference};
+use image_builder::artifact::{self, Guest, Limits, Reference};
 use image_builder::progress::bytes;
+use image_builder::run::quantity;
 
 use super::Global;
 
@@ -32,6 +33,9 @@ pub(crate) struct PullArgs {
     /// What, as host[:port]/path@sha256:…, or by a tag.
     #[arg(value_name = "REF")]
     reference: Reference,
+    /// The most that its files may take together, for example 1Gi [default: 16Gi].
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    max_size: Option<u64>,
     #[command(flatten)]
     transport: Transport,
 }
@@ -72,7 +76,10 @@ impl PullArgs {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.products()?;
         let _step = global.progress().step(&format!("pull {}", self.reference), None);
-        let guest = artifact::pull(&self.reference, layout.out(), self.transport.plain_http).await?;
+        let usual = Limits::default();
+        let limits = Limits { bytes: self.max_size.unwrap_or(usual.bytes), ..usual };
+        let plain_http = self.transport.plain_http;
+        let guest = artifact::pull(&self.reference, layout.out(), plain_http, limits).await?;
         report(global, &guest, &layout.out().display().to_string())
     }
 }

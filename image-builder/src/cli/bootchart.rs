@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::Args;
 use image_builder::bootchart;
+use image_builder::cache;
 use image_builder::kernel::{self, arch::Arch, profile::Profile};
 use image_builder::vm::{Accel, Machine, VmConfig};
 
@@ -53,8 +54,7 @@ impl BootchartArgs {
         step.done(&format!("ready after {} ms", chart.ready_us / 1000));
         if let Some(path) = &self.svg {
             let title = format!("{} kernel, {} flavour", self.profile, self.flavour);
-            std::fs::write(path, bootchart::draw(&title, &chart))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            cache::write_atomically(path, bootchart::draw(&title, &chart).as_bytes())?;
         }
         global.print(&chart, || {
             let mut spans: Vec<_> = chart.spans.iter().collect();

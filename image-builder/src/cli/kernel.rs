@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use image_builder::cache;
 use image_builder::digest::Digest;
 use image_builder::manifest::Manifest;
 use image_builder::progress::bytes;
@@ -112,7 +113,7 @@ impl Command {
                     let title =
                         format!("Linux {}, object files of the profile {}", report.release, report.profile);
                     let svg = size::draw(&title, &size::of_kernel(&report));
-                    std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+                    cache::write_atomically(path, svg.as_bytes())?;
                 }
                 global.print(&report, || weighed(&report))
             }

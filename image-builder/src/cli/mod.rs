@@ -20,12 +20,18 @@ mod verify;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use image_builder::cache::Cache;
 use image_builder::layout::Layout;
 use image_builder::progress::Progress;
+use image_builder::text;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long work may take to end when it is told to.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Builds what a VM boots (kernel, initrd with the agent), and boots it.
 #[derive(Debug, Parser)]
@@ -148,7 +154,8 @@ impl Global {
 
     /// The cache directory of this user.
     pub(crate) fn cache(&self) -> anyhow::Result<Cache> {
-        Ok(Cache::locate(|name| std::env::var_os(name))?)
+        let note = |note: &str| eprintln!("image-builder: {}", text::lines(note));
+        Ok(Cache::locate(|name| std::env::var_os(name))?.with_notes(note))
     }
 
     /// How to show progress, given `--json` and where standard error goes.
@@ -156,13 +163,18 @@ impl Global {
         Progress::detect(self.json)
     }
 
-    /// Prints a result: as JSON with `--json`, else as `text`. A closed pipe is not an error of ours.
+    /// Prints a result: as JSON with `--json`, else as `words`. A closed pipe is not an error of ours.
     pub(crate) fn print<T: serde::Serialize>(
         &self,
         value: &T,
-        text: impl FnOnce() -> String,
+        words: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
-        let mut line = if self.json { serde_json::to_string_pretty(value)? } else { text() };
+        // What is printed may quote anything: names in an image, answers of a registry.
+        let mut line = if self.json {
+            text::json(&serde_json::to_string_pretty(value)?).into_owned()
+        } else {
+            text::lines(&words()).into_owned()
+        };
         line.push('\n');
         match std::io::stdout().lock().write_all(line.as_bytes()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -183,18 +195,49 @@ async fn interruptible(work: impl Future<Output = anyhow::Result<()>>) -> anyhow
 async fn interruptible_with(
     work: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut asked = End::listen()?;
+    // Dropped with this scope, and the task with it.
+    let mut insists = tokio::task::JoinSet::new();
+    insists.spawn(insist(End::listen()?));
     let number = tokio::select! {
         result = work => return result,
-        _ = interrupt.recv() => 2_u8,
-        _ = terminate.recv() => 15,
-        _ = hangup.recv() => 1,
+        number = asked.next() => number,
     };
     eprintln!("image-builder: stopped by signal {number}; nothing was left behind");
     Ok(ExitCode::from(128 + number))
+}
+
+/// Ends this process when work that is told to stop does not: it may stand in a write to a pipe that nobody reads. What it
+/// leaves behind then is tidied up by a later command.
+async fn insist(mut asked: End) {
+    asked.next().await;
+    // A second signal is a word, too.
+    drop(tokio::time::timeout(PATIENCE, asked.next()).await);
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
+}
+
+/// Signals that ask a command to end.
+struct End([Signal; 3]);
+
+impl End {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+            _ = hangup.recv() => 1,
+        }
+    }
 }
 
 #[cfg(test)]

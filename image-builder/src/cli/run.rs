@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use image_builder::image::Ceiling;
 use image_builder::run::network::{Network, NetworkMode, Publish};
-use image_builder::run::output::{Event, JsonSink, Sink, TextSink};
+use image_builder::run::output::{JsonSink, Sink, TextSink};
+use image_builder::run::quantity;
 use image_builder::run::state::StateDir;
 use image_builder::run::timing::Timings;
 use image_builder::run::{Pod, RunOptions, StopRequest};
@@ -32,7 +34,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List running pods.
     Ps,
-    /// Run one more command in a container.
+    /// Run one more command in a container. Signals are passed on to it; this program ends by SIGTERM or SIGHUP when the
+    /// command has not ended 5 s later, and by any when the guest does not take it.
     Exec(exec::ExecArgs),
     /// Show what a container wrote.
     Logs(pods::LogsArgs),
@@ -107,6 +110,23 @@ pub(crate) struct RunArgs {
     /// How that disk is attached.
     #[arg(long, value_enum, default_value_t, requires = "disk")]
     disk_as: Attachment,
+    #[command(flatten)]
+    unpacking: Unpacking,
+}
+
+/// How much an image may become.
+#[derive(Debug, Args)]
+struct Unpacking {
+    /// The most that the files of one image may take, for example 100Gi [default: 64Gi].
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    max_unpacked: Option<u64>,
+}
+
+impl Unpacking {
+    fn ceiling(&self) -> Ceiling {
+        let usual = Ceiling::default();
+        Ceiling { bytes: self.max_unpacked.unwrap_or(usual.bytes), ..usual }
+    }
 }
 
 /// Arguments of `image`.
@@ -115,6 +135,8 @@ pub(crate) struct ImageArgs {
     /// An OCI layout directory, an archive made by `docker save` or `skopeo copy`, or a directory; `:TAG` behind it
     /// picks one of several images.
     reference: String,
+    #[command(flatten)]
+    unpacking: Unpacking,
 }
 
 impl Command {
@@ -153,10 +175,7 @@ impl RunArgs {
         let options = self.options(global)?;
         let names = pod.containers.iter().map(|container| container.name.clone()).collect();
         let sink = self.sink(global, names);
-        let outcome = image_builder::run::run(pod, options, Arc::clone(&sink), stop_requests()?).await?;
-        if self.timings && !detach::is_detached() {
-            sink.show(&Event::Timings(outcome.timings));
-        }
+        let outcome = image_builder::run::run(pod, options, sink, stop_requests()?).await?;
         Ok(exit_code(outcome.code))
     }
 
@@ -226,6 +245,8 @@ impl RunArgs {
             keep: self.keep,
             bench_exec: self.bench_exec.unwrap_or(if self.timings { BENCH_EXEC } else { 0 }),
             sizes,
+            table: self.timings && !detach::is_detached(),
+            ceiling: self.unpacking.ceiling(),
         })
     }
 
@@ -242,7 +263,9 @@ impl RunArgs {
             return Arc::new(JsonSink::new(std::io::stdout()));
         }
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Arc::new(TextSink::new(names, colour, std::io::stdout(), std::io::stderr()))
+        let (out, err) = (std::io::stdout(), std::io::stderr());
+        let terminals = (out.is_terminal(), err.is_terminal());
+        Arc::new(TextSink::new(names, colour, out, err).on_terminals(terminals.0, terminals.1))
     }
 }
 
@@ -270,7 +293,8 @@ fn stop_requests() -> anyhow::Result<watch::Receiver<StopRequest>> {
 
 impl ImageArgs {
     fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let image = image_builder::image::prepare(&self.reference, &global.cache()?)?;
+        let ceiling = self.unpacking.ceiling();
+        let image = image_builder::image::prepare_within(&self.reference, &global.cache()?, ceiling)?;
         let value = serde_json::json!({
             "disk": image.disk, "bytes": image.size, "cached": image.cached, "config": image.config,
         });

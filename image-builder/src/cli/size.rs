@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
+use image_builder::cache;
 use image_builder::progress::bytes;
 use image_builder::{inspect, size};
 
@@ -35,7 +35,7 @@ impl SizeArgs {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(path) = &self.svg {
             let svg = size::draw(&format!("{name}, its files"), &weight);
-            std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+            cache::write_atomically(path, svg.as_bytes())?;
         }
         let mut files: Vec<_> = inspection.entries.iter().filter(|entry| entry.size > 0).collect();
         files.sort_by(|a, b| b.size.cmp(&a.size).then(a.path.cmp(&b.path)));

@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::ImageError;
+use super::spool::spill;
+use super::{Ceiling, ImageError};
 use crate::cache::Cache;
+use crate::plain;
 
 /// A tar archive with an index of its members.
 pub(super) struct Archive {
@@ -23,17 +25,21 @@ enum Stored {
 
 impl Archive {
     /// Indexes an archive, which may be compressed.
-    pub(super) fn open(path: &Path, cache: &Cache) -> Result<Self, ImageError> {
+    pub(super) fn open(path: &Path, cache: &Cache, ceiling: Ceiling) -> Result<Self, ImageError> {
         let failed = |error| ImageError::io("read", path, error);
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = plain::open(path).map_err(failed)?;
         let mut head = [0; 4];
         let count = file.read_at(&mut head, 0).map_err(failed)?;
         if head.starts_with(&[0x1f, 0x8b]) || head == [0x28, 0xb5, 0x2f, 0xfd] && count == 4 {
             // Members are read out of order, so a compressed archive is unpacked first.
             let work = cache.workspace()?;
-            let mut plain = tempfile::tempfile_in(work.path()).map_err(failed)?;
-            io::copy(&mut decompress(file).map_err(failed)?, &mut plain).map_err(failed)?;
-            file = plain;
+            let unpacked = tempfile::tempfile_in(work.path());
+            let mut unpacked =
+                unpacked.map_err(|error| ImageError::io("create a file in", work.path(), error))?;
+            let mut content = decompress(file).map_err(failed)?;
+            spill(&mut content, &mut unpacked, ceiling.bytes, ceiling, work.path()).map_err(failed)?;
+            drop(content);
+            file = unpacked;
         }
         let mut members = HashMap::new();
         let mut archive =

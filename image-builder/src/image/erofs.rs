@@ -404,7 +404,7 @@ mod tests {
 
     /// A tree with one of everything, and a directory of more than one block.
     fn sample() -> (Tree, Spool) {
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
         let mut tree = Tree::new();
         let mut file = |tree: &mut Tree, path: &str, bytes: &[u8], meta: Meta| {
             let extent = spool.append(&mut &bytes[..]).unwrap();

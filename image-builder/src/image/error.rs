@@ -64,10 +64,12 @@ pub enum ImageError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The disk cannot be written.
-    #[error("{}: cannot make a disk of it", path.display())]
+    #[error("{}: cannot make a disk of it in {}", path.display(), place.display())]
     Disk {
         /// The image.
         path: PathBuf,
+        /// Where the disk was to be.
+        place: PathBuf,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

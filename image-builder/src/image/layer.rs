@@ -119,9 +119,11 @@ fn put<R: Read>(
         // Old archives mark a directory by a slash at the end of the name.
         EntryType::Regular if path.ends_with(b"/") => Kind::Directory(BTreeMap::new()),
         EntryType::Regular | EntryType::Continuous => {
-            let extent =
-                spool.append(entry).map_err(|source| LayerError::Spool { path: display(&path), source })?;
             let size = entry.header().size().map_err(LayerError::Read)?;
+            let extent = spool
+                .expect(size)
+                .and_then(|()| spool.append(entry))
+                .map_err(|source| LayerError::Spool { path: display(&path), source })?;
             if extent.len != size {
                 return Err(problem(&path, "the archive ends inside this file"));
             }
@@ -146,6 +148,9 @@ fn put<R: Read>(
         }
     };
     tree.put(&path, Inode { meta, kind }).map_err(in_tree)?;
+    if tree.len() > spool.ceiling().entries {
+        return Err(problem(&path, format!("the image has more than {} entries", spool.ceiling().entries)));
+    }
     Ok(())
 }
 
@@ -289,7 +294,7 @@ mod tests {
     }
 
     fn tree_of(layers: Vec<Layer>) -> Result<(Tree, Spool), LayerError> {
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
         let mut tree = Tree::new();
         for layer in layers {
             apply(&mut tree, &mut spool, &layer.bytes()[..])?;
@@ -378,7 +383,7 @@ mod tests {
     fn a_truncated_layer_is_an_error() {
         let mut bytes = Layer::new().entry(EntryType::Regular, "f", "", &[7; 5000]).bytes();
         bytes.truncate(3000);
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
         assert!(apply(&mut Tree::new(), &mut spool, &bytes[..]).is_err());
     }
 
@@ -403,7 +408,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_applied_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4096)) {
-            let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+            let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
             drop(apply(&mut Tree::new(), &mut spool, &bytes[..]));
         }
 

@@ -21,6 +21,7 @@ mod spool;
 mod tree;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,31 @@ const WRITER: &[u8] = b"erofs 1";
 const KIND: &str = "images";
 const DISK: &str = "disk.erofs";
 const RECORD: &str = "image.json";
+
+/// The most that an image may unpack to: one of a few kilobytes can grow until a disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Bytes of all files of all layers together.
+    pub bytes: u64,
+    /// Files, directories and everything else that has an inode.
+    pub entries: usize,
+}
+
+impl Default for Ceiling {
+    /// 64 GiB, four million entries.
+    fn default() -> Self {
+        Self { bytes: 64 << 30, entries: 4_000_000 }
+    }
+}
+
+impl Ceiling {
+    fn reached(self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it unpacks to more than {} bytes; --max-unpacked raises that ceiling", self.bytes),
+        )
+    }
+}
 
 /// An image that a guest can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,31 +94,45 @@ struct Record {
 /// Names the file and what is wrong with it: not an image, a digest that does not match, an entry that leads out
 /// of the image.
 pub fn prepare(reference: &str, cache: &Cache) -> Result<Image, ImageError> {
-    match source::open(reference, cache)? {
-        Opened::Image(resolved) => make(reference, resolved.key(), &*resolved, cache),
-        Opened::Directory(path) => pack(&path, cache),
+    prepare_within(reference, cache, Ceiling::default())
+}
+
+/// As [`prepare`], with a ceiling of one's own.
+///
+/// # Errors
+/// As [`prepare`]; also when the image is larger than that.
+pub fn prepare_within(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Image, ImageError> {
+    match source::open(reference, cache, ceiling)? {
+        Opened::Image(resolved) => make(reference, resolved.key(), &*resolved, cache, ceiling),
+        Opened::Directory(path) => pack(&path, cache, ceiling),
     }
 }
 
 /// Makes a disk of a directory as it is, whatever is in it.
-fn pack(dir: &Path, cache: &Cache) -> Result<Image, ImageError> {
+fn pack(dir: &Path, cache: &Cache, ceiling: Ceiling) -> Result<Image, ImageError> {
     let dir = dir.canonicalize().map_err(|error| ImageError::io("find", dir, error))?;
     if !dir.is_dir() {
         return Err(ImageError::source(&dir, "is not a directory"));
     }
     let key = directory::key(&dir)?;
-    make(&dir.display().to_string(), key, &PlainDirectory(dir), cache)
+    make(&dir.display().to_string(), key, &PlainDirectory(dir), cache, ceiling)
 }
 
 /// Makes a disk of what `content` fills a tree with, unless the cache has it under `key`.
-fn make(reference: &str, key: Digest, content: &dyn Fill, cache: &Cache) -> Result<Image, ImageError> {
+fn make(
+    reference: &str,
+    key: Digest,
+    content: &dyn Fill,
+    cache: &Cache,
+    ceiling: Ceiling,
+) -> Result<Image, ImageError> {
     let key = Digest::of_parts([("writer", WRITER), ("image", key.to_string().as_bytes())]);
     if let Some(entry) = cache.entry(KIND, &key) {
         return load(&entry, true);
     }
     let work = cache.workspace()?;
-    let mut spool =
-        Spool::new(work.path()).map_err(|error| ImageError::io("create a file in", work.path(), error))?;
+    let mut spool = Spool::new(work.path(), ceiling)
+        .map_err(|error| ImageError::io("create a file in", work.path(), error))?;
     let mut tree = Tree::new();
     let mut config = content.fill(&mut tree, &mut spool)?;
     config.take_accounts(&tree, &spool);
@@ -100,8 +140,11 @@ fn make(reference: &str, key: Digest, content: &dyn Fill, cache: &Cache) -> Resu
     fs::create_dir(&entry).map_err(|error| ImageError::io("create", &entry, error))?;
     let disk = entry.join(DISK);
     let file = File::create(&disk).map_err(|error| ImageError::io("create", &disk, error))?;
-    erofs::write(&tree, &spool, key.uuid(), file)
-        .map_err(|source| ImageError::Disk { path: PathBuf::from(reference), source: Box::new(source) })?;
+    erofs::write(&tree, &spool, key.uuid(), file).map_err(|source| ImageError::Disk {
+        path: PathBuf::from(reference),
+        place: entry.clone(),
+        source: Box::new(source),
+    })?;
     let record = Record { source: reference.to_owned(), config };
     let text =
         serde_json::to_vec_pretty(&record).map_err(|error| ImageError::io("write", &disk, error.into()))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
+use super::Ceiling;
 use super::error::ImageError;
 use super::source::Opened;
 use super::spool::Spool;
@@ -19,7 +20,7 @@ use crate::tree;
 pub fn root_file_system(tree: &tree::Tree, mtime: u32, uuid: [u8; 16]) -> Result<Vec<u8>, ImageError> {
     let directory = std::env::temp_dir();
     let scratch = |error| ImageError::io("create a file in", &directory, error);
-    let mut spool = Spool::new(&directory).map_err(scratch)?;
+    let mut spool = Spool::new(&directory, Ceiling::default()).map_err(scratch)?;
     let mut packed = Tree::new();
     let meta = |mode: u32| Meta { mode: (mode & 0o7777) as u16, mtime: mtime.into(), ..Meta::default() };
     let root = Inode { meta: meta(0o755), kind: Kind::Directory(BTreeMap::new()) };
@@ -38,7 +39,8 @@ pub fn root_file_system(tree: &tree::Tree, mtime: u32, uuid: [u8; 16]) -> Result
     }
     let mut file = tempfile::tempfile_in(&directory).map_err(scratch)?;
     let copy = file.try_clone().map_err(scratch)?;
-    let wrong = |source| ImageError::Disk { path: "/".into(), source: Box::new(source) };
+    let wrong =
+        |source| ImageError::Disk { path: "/".into(), place: directory.clone(), source: Box::new(source) };
     erofs::write(&packed, &spool, uuid, copy).map_err(wrong)?;
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(scratch)?;
@@ -56,14 +58,15 @@ pub fn contents(reference: &str) -> Result<tree::Tree, ImageError> {
     let work = tempfile::tempdir_in(&temporary).map_err(scratch)?;
     // Archives are unpacked into the cache's workspace, which need not outlive this.
     let cache = Cache::new(work.path().to_path_buf());
-    let (mut packed, mut spool) = (Tree::new(), Spool::new(work.path()).map_err(scratch)?);
-    match source::open(reference, &cache)? {
+    let (mut packed, mut spool) =
+        (Tree::new(), Spool::new(work.path(), Ceiling::default()).map_err(scratch)?);
+    match source::open(reference, &cache, Ceiling::default())? {
         Opened::Image(image) => image.apply_layers(&mut packed, &mut spool)?,
         Opened::Directory(path) => directory::fill(&path, &mut packed, &mut spool)?,
     }
     let mut found = tree::Tree::default();
     let reader = Reader { reference, tree: &packed, spool: &spool };
-    reader.list(InodeId::ROOT, "", &mut found)?;
+    reader.list(&mut found)?;
     Ok(found)
 }
 
@@ -74,38 +77,48 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn list(&self, id: InodeId, path: &str, found: &mut tree::Tree) -> Result<(), ImageError> {
+    /// Everything below the root, parents first.
+    fn list(&self, found: &mut tree::Tree) -> Result<(), ImageError> {
         let wrong = |problem: String| ImageError::source(Path::new(self.reference), problem);
-        for (name, child) in self.tree.names(id) {
-            let name = std::str::from_utf8(name).map_err(|_| {
-                wrong(format!("a name in {path}/ is not UTF-8: {}", String::from_utf8_lossy(name)))
-            })?;
-            let path = format!("{path}/{name}");
-            let Inode { meta, kind } = self.tree.inode(child);
-            let kind = match kind {
-                Kind::Directory(_) => tree::Kind::Directory,
-                Kind::File(extent) => tree::Kind::File(
-                    self.spool.read(*extent).map_err(|error| ImageError::io("read", &path, error))?,
-                ),
-                Kind::Symlink(target) => tree::Kind::Symlink(
-                    String::from_utf8(target.clone())
-                        .map_err(|_| wrong(format!("the target of {path} is not UTF-8")))?,
-                ),
-                &Kind::Char { major, minor } => tree::Kind::Character { major, minor },
-                &Kind::Block { major, minor } => tree::Kind::Block { major, minor },
-                Kind::Fifo => tree::Kind::Fifo,
-                Kind::Socket => return Err(wrong(format!("{path} is a socket"))),
-            };
-            let is_directory = kind == tree::Kind::Directory;
-            let node = tree::Node { mode: meta.mode.into(), uid: meta.uid, gid: meta.gid, kind };
-            tree::TreePath::parse(&path)
-                .and_then(|path| found.insert(path, node))
-                .map_err(|error| wrong(error.to_string()))?;
-            if is_directory {
-                self.list(child, &path, found)?;
+        // A list and not recursion: an image may be deeper than a stack.
+        let mut pending = vec![(InodeId::ROOT, String::new())];
+        while let Some((id, path)) = pending.pop() {
+            for (name, child) in self.tree.names(id) {
+                let name = std::str::from_utf8(name).map_err(|_| {
+                    wrong(format!("a name in {path:?} is not UTF-8: {:?}", String::from_utf8_lossy(name)))
+                })?;
+                let path = format!("{path}/{name}");
+                let inode = self.tree.inode(child);
+                let node = self.node(&path, inode)?;
+                tree::TreePath::parse(&path)
+                    .and_then(|path| found.insert(path, node))
+                    .map_err(|error| wrong(error.to_string()))?;
+                if matches!(inode.kind, Kind::Directory(_)) {
+                    pending.push((child, path));
+                }
             }
         }
         Ok(())
+    }
+
+    fn node(&self, path: &str, inode: &Inode) -> Result<tree::Node, ImageError> {
+        let wrong = |problem: String| ImageError::source(Path::new(self.reference), problem);
+        let kind = match &inode.kind {
+            Kind::Directory(_) => tree::Kind::Directory,
+            Kind::File(extent) => tree::Kind::File(
+                self.spool.read(*extent).map_err(|error| ImageError::io("read", path, error))?,
+            ),
+            Kind::Symlink(target) => tree::Kind::Symlink(
+                String::from_utf8(target.clone())
+                    .map_err(|_| wrong(format!("the target of {path:?} is not UTF-8")))?,
+            ),
+            &Kind::Char { major, minor } => tree::Kind::Character { major, minor },
+            &Kind::Block { major, minor } => tree::Kind::Block { major, minor },
+            Kind::Fifo => tree::Kind::Fifo,
+            Kind::Socket => return Err(wrong(format!("{path:?} is a socket"))),
+        };
+        let meta = &inode.meta;
+        Ok(tree::Node { mode: meta.mode.into(), uid: meta.uid, gid: meta.gid, kind })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Promises that every blob read is checked against its digest before anything made of it is used. Must never
 //! trust a file's name or media type for what is in it: compression is told by the first bytes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 use super::archive::{Archive, decompress};
 use super::spool::Spool;
 use super::tree::Tree;
-use super::{ImageConfig, ImageError, layer};
+use super::{Ceiling, ImageConfig, ImageError, layer};
 use crate::cache::Cache;
 use crate::digest::Digest;
+use crate::{plain, text};
 
 /// JSON documents larger than this are not an image's.
 const MAX_DOCUMENT: u64 = 8 << 20;
@@ -47,7 +48,7 @@ struct LayerRef {
 }
 
 /// Opens what `reference` names.
-pub(super) fn open(reference: &str, cache: &Cache) -> Result<Opened, ImageError> {
+pub(super) fn open(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Opened, ImageError> {
     let (path, tag) = locate(reference)?;
     let metadata = fs::metadata(&path).map_err(|error| ImageError::io("read", &path, error))?;
     if metadata.is_dir() {
@@ -59,7 +60,7 @@ pub(super) fn open(reference: &str, cache: &Cache) -> Result<Opened, ImageError>
         }
         return Ok(Opened::Directory(path));
     }
-    let archive = Archive::open(&path, cache)?;
+    let archive = Archive::open(&path, cache, ceiling)?;
     let has = |name: &str| archive.has(name);
     if has("index.json") {
         resolve_layout(path, Blobs::Archive(archive), tag).map(Box::new).map(Opened::Image)
@@ -137,11 +138,8 @@ fn resolve_docker(path: PathBuf, archive: Archive, tag: Option<String>) -> Resul
         }
         (Some(image), false) => {
             images.push(image);
-            let names: Vec<String> = images.iter().flat_map(tags).collect();
-            return Err(ImageError::source(
-                &path,
-                format!("holds several images; name one of {}", names.join(", ")),
-            ));
+            let names = listed(images.iter().flat_map(tags));
+            return Err(ImageError::source(&path, format!("holds several images; name one of {names}")));
         }
     };
     let document = blobs.document(&path, &image.config)?;
@@ -204,7 +202,7 @@ fn select(
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
+    let names: Vec<String> = names.map(|name| text::printable(&name).into_owned()).collect();
     if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") }
 }
 
@@ -286,7 +284,7 @@ impl Resolved {
         for (layer, content) in self.layers.iter().zip(contents) {
             let failed = |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Layer {
                 path: self.path.clone(),
-                layer: layer.name.clone(),
+                layer: text::printable(&layer.name).into_owned(),
                 source,
             };
             let mut stored = Hashing::new(self.blobs.open(&self.path, &layer.name)?);
@@ -351,11 +349,11 @@ impl Blobs {
         match self {
             Self::Layout(dir) => {
                 let file = dir.join(name);
-                Ok(Box::new(File::open(&file).map_err(|error| ImageError::io("open", file, error))?))
+                Ok(Box::new(plain::open(&file).map_err(|error| ImageError::io("open", file, error))?))
             }
             Self::Archive(archive) => match archive.member(name) {
                 Some(member) => Ok(Box::new(member)),
-                None => Err(ImageError::source(path, format!("{name} is missing in this archive"))),
+                None => Err(ImageError::source(path, format!("{name:?} is missing in this archive"))),
             },
         }
     }
@@ -365,7 +363,7 @@ impl Blobs {
         let mut stream = self.open(path, name)?.take(MAX_DOCUMENT + 1);
         stream.read_to_end(&mut document).map_err(|error| ImageError::io("read", path.join(name), error))?;
         if document.len() as u64 > MAX_DOCUMENT {
-            return Err(ImageError::source(path, format!("{name} is too large to be a document")));
+            return Err(ImageError::source(path, format!("{name:?} is too large to be a document")));
         }
         Ok(document)
     }
@@ -390,7 +388,7 @@ mod tests {
     #[test]
     fn a_missing_image_says_what_an_image_is() {
         let cache = Cache::new(std::env::temp_dir());
-        let Err(error) = open("/nonexistent/image:tag", &cache) else { panic!("opened") };
+        let Err(error) = open("/nonexistent/image:tag", &cache, Ceiling::default()) else { panic!("opened") };
         assert!(error.to_string().contains("OCI layout directory"), "{error}");
     }
 }

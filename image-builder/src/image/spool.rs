@@ -3,7 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::Ceiling;
+
+/// How much is copied at once, in bytes.
+const PIECE: usize = 1 << 17;
 
 /// Where a file's content is in the [`Spool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,24 +22,45 @@ pub(crate) struct Extent {
 pub(crate) struct Spool {
     file: File,
     len: u64,
+    ceiling: Ceiling,
+    /// Where the file is, for those who must make room.
+    place: PathBuf,
 }
 
 impl Spool {
-    /// An empty spool on the file system of `dir`.
-    pub(crate) fn new(dir: &Path) -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile_in(dir)?, len: 0 })
+    /// An empty spool on the file system of `dir`, which takes as many bytes as the ceiling allows.
+    pub(crate) fn new(dir: &Path, ceiling: Ceiling) -> io::Result<Self> {
+        Ok(Self { file: tempfile::tempfile_in(dir)?, len: 0, ceiling, place: dir.to_path_buf() })
+    }
+
+    /// How many bytes it took.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How much may come together.
+    pub(crate) fn ceiling(&self) -> Ceiling {
+        self.ceiling
     }
 
     /// Takes all that `content` has.
     pub(crate) fn append(&mut self, content: &mut impl Read) -> io::Result<Extent> {
         let offset = self.len;
-        self.len += io::copy(content, &mut self.file)?;
-        Ok(Extent { offset, len: self.len - offset })
+        let room = self.ceiling.bytes.saturating_sub(offset);
+        let len = spill(content, &mut self.file, room, self.ceiling, &self.place)?;
+        self.len += len;
+        Ok(Extent { offset, len })
+    }
+
+    /// Refuses content of which is said beforehand that it is too much.
+    pub(crate) fn expect(&self, len: u64) -> io::Result<()> {
+        if len <= self.ceiling.bytes.saturating_sub(self.len) { Ok(()) } else { Err(self.ceiling.reached()) }
     }
 
     /// Copies `len` bytes at `start` of an extent to `out`.
     pub(crate) fn copy(&self, extent: Extent, start: u64, len: u64, out: &mut impl Write) -> io::Result<()> {
-        let mut buffer = vec![0; usize::try_from(len.min(1 << 17)).unwrap_or(1 << 17)];
+        let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
         let mut done = 0;
         while done < len {
             let piece = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
@@ -53,18 +79,55 @@ impl Spool {
     }
 }
 
+/// Copies all of `content`, at most `room` bytes, to a file in the directory `place`. An error of writing names that place.
+pub(super) fn spill(
+    content: &mut impl Read,
+    file: &mut File,
+    room: u64,
+    ceiling: Ceiling,
+    place: &Path,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; PIECE];
+    let mut done = 0;
+    loop {
+        let count = match content.read(&mut buffer) {
+            Ok(0) => return Ok(done),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        done += count as u64;
+        if done > room {
+            return Err(ceiling.reached());
+        }
+        file.write_all(&buffer[..count]).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write to {}: {error}", place.display()))
+        })?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_spool_gives_back_what_it_took() {
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap();
         spool.append(&mut &b"first"[..]).unwrap();
         let extent = spool.append(&mut &b"second"[..]).unwrap();
         assert_eq!(spool.read(extent).unwrap(), b"second");
         let mut piece = Vec::new();
         spool.copy(extent, 2, 3, &mut piece).unwrap();
         assert_eq!(piece, b"con");
+    }
+
+    #[test]
+    fn the_ceiling_holds_for_all_content_together() {
+        let ceiling = Ceiling { bytes: 10, ..Ceiling::default() };
+        let mut spool = Spool::new(&std::env::temp_dir(), ceiling).unwrap();
+        spool.append(&mut &b"123456"[..]).unwrap();
+        assert!(spool.expect(4).is_ok() && spool.expect(5).is_err() && spool.expect(u64::MAX).is_err());
+        let error = spool.append(&mut io::repeat(b'x')).unwrap_err();
+        assert!(error.to_string().contains("--max-unpacked"), "{error}");
     }
 }

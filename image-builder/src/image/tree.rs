@@ -97,6 +97,11 @@ impl Tree {
         }
     }
 
+    /// How many inodes there are or were.
+    pub(crate) fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
     /// Whatever is put into the tree from now on belongs to the next layer.
     pub(crate) fn begin_layer(&mut self) {
         self.layer += 1;
@@ -211,21 +216,36 @@ impl Tree {
     }
 
     /// Removes lower layers' names below a directory.
-    fn prune_names(&mut self, id: InodeId) {
-        let Kind::Directory(names) = &self.inodes[id.0].kind else { return };
-        let links: Vec<(Vec<u8>, Link)> = names.iter().map(|(name, link)| (name.clone(), *link)).collect();
-        for (name, link) in links {
-            let stays = self.prune(link);
-            if let (false, Kind::Directory(names)) = (stays, &mut self.inodes[id.0].kind) {
-                names.remove(&name);
+    fn prune_names(&mut self, top: InodeId) {
+        // A directory is looked at twice: at first all below it is put behind it, and the second time that is done. On a list
+        // and not by recursion: an image may be deeper than a thread's stack.
+        let mut pending = vec![(top, false)];
+        while let Some((id, is_below_done)) = pending.pop() {
+            if is_below_done {
+                self.drop_old_names(id);
+            } else if let Kind::Directory(names) = &self.inodes[id.0].kind {
+                pending.push((id, true));
+                pending.extend(names.values().map(|link| (link.inode, false)));
             }
         }
     }
 
-    /// Removes lower layers' names below a link, and says whether the link itself stays: because this layer made
-    /// it, or because this layer put something below it.
+    /// Removes the names in a directory that stay for no reason: neither did this layer make them, nor is there anything below.
+    fn drop_old_names(&mut self, id: InodeId) {
+        let Kind::Directory(names) = &mut self.inodes[id.0].kind else { return };
+        let mut names = std::mem::take(names);
+        names.retain(|_, link| self.stays(*link));
+        self.inodes[id.0].kind = Kind::Directory(names);
+    }
+
+    /// Removes lower layers' names below a link, and says whether the link itself stays.
     fn prune(&mut self, link: Link) -> bool {
         self.prune_names(link.inode);
+        self.stays(link)
+    }
+
+    /// Whether a link whose insides are pruned stays: because this layer made it, or because something is below it.
+    fn stays(&self, link: Link) -> bool {
         let inhabited =
             matches!(&self.inodes[link.inode.0].kind, Kind::Directory(names) if !names.is_empty());
         link.layer == self.layer || inhabited
@@ -372,6 +392,21 @@ mod tests {
         let id = tree.put(b"a/b", again).unwrap();
         assert_eq!(tree.inode(id).meta.mode, 0o700);
         assert_eq!(listing(&tree), ["/a", "/a/b", "/a/b/c"]);
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_stack_is_pruned() {
+        let mut tree = Tree::new();
+        let deep = b"d/".repeat(250_000);
+        tree.put(&deep, dir()).unwrap();
+        tree.put(b"kept", file(1)).unwrap();
+        tree.begin_layer();
+        tree.white_out(b"d").unwrap();
+        assert_eq!(listing(&tree), ["/kept"]);
+        tree.put(&deep, dir()).unwrap();
+        tree.begin_layer();
+        tree.make_opaque(b"").unwrap();
+        assert!(listing(&tree).is_empty());
     }
 
     #[test]

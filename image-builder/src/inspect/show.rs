@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DIRECTORY, Entry, Inspection, TYPE};
 use crate::progress::bytes;
+use crate::text::printable;
 
 /// Draws the image: what it is, its partitions, then every entry with mode, owner and size; a directory has the size of all
 /// that is in it. `depth` cuts the tree off below so many levels.
@@ -16,16 +17,21 @@ pub fn tree(inspection: &Inspection, depth: Option<usize>) -> String {
         text += &format!(
             "\npartition {}: {} at byte {}, {}, {}",
             partition.number,
-            partition.name,
+            printable(&partition.name),
             partition.start,
             bytes(partition.size),
             partition.content
         );
     }
     for section in &inspection.sections {
-        text += &format!("\n{:<9} {:>10} at byte {}", section.name, bytes(section.size), section.start);
+        text += &format!(
+            "\n{:<9} {:>10} at byte {}",
+            printable(&section.name),
+            bytes(section.size),
+            section.start
+        );
         for line in section.text.iter().flat_map(|text| text.lines()) {
-            text += &format!("\n          {line}");
+            text += &format!("\n          {}", printable(line));
         }
     }
     let sizes = sizes(&inspection.entries);
@@ -40,7 +46,10 @@ pub fn tree(inspection: &Inspection, depth: Option<usize>) -> String {
         let name = entry.path.rsplit('/').next().unwrap_or_default();
         let size = sizes.get(entry.path.as_str()).map_or(entry.size, |size| *size);
         let slash = if entry.mode & TYPE == DIRECTORY { "/" } else { "" };
-        let target = entry.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
+        // Each in its line, whatever it is called.
+        let name = printable(name);
+        let target = entry.target.as_deref().map(printable);
+        let target = target.map(|target| format!(" -> {target}")).unwrap_or_default();
         let owner = format!("{}:{}", entry.uid, entry.gid);
         text += &format!(
             "\n{:04o} {owner:>9} {:>10}  {}{name}{slash}{target}",
@@ -71,6 +80,21 @@ fn sizes(entries: &[Entry]) -> BTreeMap<&str, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        let entry = Entry {
+            path: "/a\n0644 forged\x1b[2J".into(),
+            mode: 0o120_777,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            target: Some("\u{9b}x".into()),
+        };
+        let whole = tree(&Inspection { entries: vec![entry], ..Inspection::default() }, None);
+        assert_eq!(whole.lines().count(), 2, "{whole:?}");
+        assert!(whole.ends_with(r"a\n0644 forged\u{1b}[2J -> \u{9b}x"), "{whole:?}");
+    }
 
     #[test]
     fn directories_have_what_is_below_them() {

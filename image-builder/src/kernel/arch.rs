@@ -63,6 +63,22 @@ impl Arch {
             Self::Aarch64 => "Image",
         }
     }
+
+    /// Whether such an image is as long as its own header says.
+    pub(super) fn is_whole(self, image: &[u8]) -> bool {
+        match self {
+            // The kernel's Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, syssize in 16 bytes at 0x1f4.
+            Self::X86_64 => {
+                let sectors = image.get(0x1f1).map(|&count| if count == 0 { 4 } else { u64::from(count) });
+                let body = image.get(0x1f4..0x1f8).and_then(|field| field.first_chunk().copied());
+                let (Some(sectors), Some(body)) = (sectors, body) else { return false };
+                image.len() as u64 >= (sectors + 1) * 512 + u64::from(u32::from_le_bytes(body)) * 16
+            }
+            // Documentation/arch/arm64/booting.rst: image_size counts memory that is not in the file, so all that can be
+            // said is that it begins as one.
+            Self::Aarch64 => image.get(0x38..0x3c) == Some(b"ARM\x64") && image.len() > 4096,
+        }
+    }
 }
 
 impl fmt::Display for Arch {
@@ -71,5 +87,22 @@ impl fmt::Display for Arch {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_is_cut_short_is_not_whole() {
+        let mut image = vec![0; 5 * 512 + 32];
+        image[0x1f4] = 2;
+        assert!(Arch::X86_64.is_whole(&image));
+        assert!(!Arch::X86_64.is_whole(&image[..image.len() - 1]) && !Arch::X86_64.is_whole(&[]));
+        let mut image = vec![0; 5000];
+        image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        assert!(Arch::Aarch64.is_whole(&image));
+        assert!(!Arch::Aarch64.is_whole(&image[..100]) && !Arch::Aarch64.is_whole(&vec![0; 5000]));
     }
 }

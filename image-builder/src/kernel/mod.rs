@@ -289,7 +289,7 @@ pub async fn build(
 ) -> Result<Kernel, KernelError> {
     let Input { profile, tarball, toolchain, key } = Input::find(dir, options, cache, progress).await?;
     let (arch, budget, name) = (profile.arch, profile.budget, profile.name.clone());
-    if let Some(dir) = cache.entry("kernel", &key).filter(|_| !options.rebuild) {
+    if let Some(dir) = entry(cache, &key, arch).filter(|_| !options.rebuild) {
         let path = dir.join("config");
         let text = std::fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
         verified(&profile, &text)?;
@@ -303,13 +303,17 @@ pub async fn build(
     let work = cache.workspace()?;
     let product = job.run(work.path(), progress).await?;
     if options.rebuild
-        && let Some(dir) = cache.entry("kernel", &key)
+        && let Some(dir) = entry(cache, &key, arch)
     {
         same_products(arch, &product, &dir)?;
     }
+    // They are what was measured of it, and no part of the entry: one of the same bytes may lack them, or have them as we
+    // knew less.
+    let (measured, sizes) = (product.join(size::FILE), work.path().join(size::FILE));
+    if measured.is_file() {
+        std::fs::rename(&measured, &sizes).map_err(KernelError::io("rename", &measured))?;
+    }
     let dir = cache.publish("kernel", &key, &product)?;
-    // Still there when the entry is an older one, of the same bytes: it may lack sizes, or have them as we knew less.
-    let sizes = product.join(size::FILE);
     if sizes.is_file() {
         cache::install(&sizes, &dir.join(size::FILE))?;
     }
@@ -328,7 +332,7 @@ pub async fn size(
 ) -> Result<Report, KernelError> {
     let Input { profile, key, .. } = Input::find(dir, options, cache, progress).await?;
     let not_built = || KernelError::NotBuilt(profile.name.clone());
-    let dir = cache.entry("kernel", &key).ok_or_else(not_built)?;
+    let dir = entry(cache, &key, profile.arch).ok_or_else(not_built)?;
     let record = read_record(&dir)?;
     Ok(Sizes::read(&dir, &profile.name)?.report(&profile.name, &record.release, &profile.requests))
 }
@@ -356,6 +360,20 @@ impl Input {
         let key = key(&profile, &tarball, &toolchain);
         Ok(Self { profile, tarball, toolchain, key })
     }
+}
+
+/// The entry of a kernel in the cache. One of a version that sealed none is believed if its files are as long as they say
+/// themselves: it is dear to make.
+fn entry(cache: &Cache, key: &Digest, arch: Arch) -> Option<PathBuf> {
+    cache.entry_or_older("kernel", key, |dir| {
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap_or_default();
+        // The table of sections is at the very end of the file.
+        object::File::parse(read("vmlinux").as_slice()).is_ok()
+            && read("System.map").ends_with(b"\n")
+            && read("config").ends_with(b"\n")
+            && read_record(dir).is_ok()
+            && arch.is_whole(&read(arch.image()))
+    })
 }
 
 /// Compares two builds of the same input.

@@ -18,7 +18,7 @@ use super::fragment::{Requests, Value};
 use super::kbuild::Tree;
 
 /// The file in a kernel's directory.
-pub(super) const FILE: &str = "sizes.json";
+pub(super) const FILE: &str = crate::cache::MEASURED;
 
 /// What fragment rows are called that are none: objects that no option brings in, and those whose options are all
 /// selected by others or on by default.

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::output::{Event, Sink};
+use super::output::{Event, Stream};
 use super::pod::Pod;
+use super::screen::Screen;
 use super::state::{ContainerRecord, PodDir, PodRecord};
 use super::{Outcome, RunError};
 
@@ -17,13 +18,13 @@ const INTERRUPTED: i32 = 130;
 pub(super) struct Board {
     dir: Arc<PodDir>,
     record: Arc<Mutex<PodRecord>>,
-    sink: Arc<dyn Sink>,
+    screen: Screen,
 }
 
 impl Board {
     /// Writes the first record.
-    pub(super) fn new(dir: PodDir, record: PodRecord, sink: Arc<dyn Sink>) -> Result<Self, RunError> {
-        let board = Self { dir: Arc::new(dir), record: Arc::new(Mutex::new(record)), sink };
+    pub(super) fn new(dir: PodDir, record: PodRecord, screen: Screen) -> Result<Self, RunError> {
+        let board = Self { dir: Arc::new(dir), record: Arc::new(Mutex::new(record)), screen };
         board.change(|_| {})?;
         Ok(board)
     }
@@ -34,8 +35,14 @@ impl Board {
     }
 
     /// Shows an event.
-    pub(super) fn show(&self, event: &Event) {
-        self.sink.show(event);
+    pub(super) fn show(&self, event: Event) {
+        self.screen.show(event);
+    }
+
+    /// Shows a line of a container's output, once there is room for it.
+    pub(super) async fn output(&self, container: &str, stream: Stream, text: String) {
+        let len = text.len();
+        self.screen.output(Event::Output { container: container.to_owned(), stream, text }, len).await;
     }
 
     /// Changes the record and writes it for others to read.
@@ -63,7 +70,7 @@ impl Board {
     }
 
     pub(super) fn note(&self, text: impl Into<String>) {
-        self.sink.show(&Event::Note { text: text.into() });
+        self.screen.show(Event::Note { text: text.into() });
     }
 
     pub(super) fn outcome(&self, pod: &Pod) -> Outcome {
@@ -102,6 +109,7 @@ mod tests {
             name: "web".into(),
             pid: 1,
             phase: Phase::Running,
+            stop_within: 0,
             started: 0,
             accel: None,
             endpoint: None,
@@ -115,9 +123,9 @@ mod tests {
             timings: Timings::default(),
         };
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path().to_path_buf());
-        let sink = Arc::new(JsonSink::new(std::io::sink()));
-        Board::new(state.reserve("web").unwrap(), record, sink).unwrap().outcome(&pod).code
+        let state = StateDir::new(dir.path().join("state"));
+        let screen = Screen::new(Arc::new(JsonSink::new(std::io::sink())));
+        Board::new(state.reserve("web").unwrap(), record, screen).unwrap().outcome(&pod).code
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! One container of a run: created, started, followed until its end.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use protobuf::MessageField;
 use protocols::agent::{CreateContainerRequest, StartContainerRequest};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -12,10 +12,11 @@ use super::board::Board;
 use super::exec::{self, ProcessId};
 use super::output::{Event, Lines, Stream};
 use super::pod::{Container, Pod};
-use super::state::{ContainerPhase, ContainerRecord, ProcessRecord, log_path};
+use super::state::{ContainerPhase, ContainerRecord, LOG_SEGMENTS, ProcessRecord};
 use super::timing::millis;
 use super::{RunError, spec};
 use crate::image::Image;
+use crate::segments::Segments;
 use crate::vm::AgentClient;
 
 /// The record of a container that has not been started.
@@ -37,6 +38,18 @@ pub(super) struct Running {
     pub(super) stop_signal: u32,
     pub(super) exit: watch::Receiver<Option<i32>>,
     _follower: Follower,
+}
+
+#[cfg(test)]
+impl Running {
+    /// A container that nobody follows; it has ended once the sender says so.
+    pub(super) fn for_test(name: &str) -> (watch::Sender<Option<i32>>, Self) {
+        let (publish, exit) = watch::channel(None);
+        let follower = Follower(tokio::spawn(async {}));
+        let running =
+            Self { name: name.to_owned(), id: name.to_owned(), stop_signal: 15, exit, _follower: follower };
+        (publish, running)
+    }
 }
 
 /// The task that reads a container's output; it ends with the run.
@@ -92,7 +105,7 @@ pub(super) async fn start(
         record.phase = ContainerPhase::Running;
         record.process = defaults;
     })?;
-    board.show(&Event::Started { container: container.name.clone() });
+    board.show(Event::Started { container: container.name.clone() });
 
     let process = ProcessId::init(&id);
     if !container.stdin {
@@ -112,11 +125,12 @@ async fn follow(
     board: Board,
     publish: watch::Sender<Option<i32>>,
 ) {
-    let out = show(&client, &process, Stream::Stdout, &container.name, &board);
+    let log = Mutex::new(open_log(&container.name, &board));
+    let out = show(&client, &process, Stream::Stdout, &container.name, &board, &log);
     if container.tty {
         out.await;
     } else {
-        tokio::join!(out, show(&client, &process, Stream::Stderr, &container.name, &board));
+        tokio::join!(out, show(&client, &process, Stream::Stderr, &container.name, &board, &log));
     }
     match exec::wait(&client, &process).await {
         Ok(code) => {
@@ -127,7 +141,7 @@ async fn follow(
             if let Err(error) = noted {
                 board.note(error.to_string());
             }
-            board.show(&Event::Exited { container: container.name.clone(), code });
+            board.show(Event::Exited { container: container.name.clone(), code });
             publish.send_replace(Some(code));
         }
         // The connection is gone; so is the guest, which the run notices by itself.
@@ -135,32 +149,39 @@ async fn follow(
     }
 }
 
-async fn show(client: &AgentClient, process: &ProcessId, stream: Stream, container: &str, board: &Board) {
-    let path = log_path(board.dir().path(), container);
-    let mut log = match tokio::fs::File::options().create(true).append(true).open(&path).await {
-        Ok(log) => Some(log),
-        Err(error) => {
-            board.note(format!("{container} has no log: cannot open {}: {error}", path.display()));
-            None
-        }
-    };
+fn open_log(container: &str, board: &Board) -> Option<Segments> {
+    let log = Segments::create(board.dir().path(), container, LOG_SEGMENTS);
+    log.map_err(|error| board.note(format!("{container} has no log: {error}"))).ok()
+}
+
+async fn show(
+    client: &AgentClient,
+    process: &ProcessId,
+    stream: Stream,
+    container: &str,
+    board: &Board,
+    log: &Mutex<Option<Segments>>,
+) {
     let mut lines = Lines::default();
-    let emit = |text: String| board.show(&Event::Output { container: container.to_owned(), stream, text });
     while let Some(data) = exec::read(client, process, stream).await {
-        if let Some(file) = &mut log {
-            let written = async {
-                file.write_all(&data).await?;
-                file.flush().await
-            };
-            if let Err(error) = written.await {
-                board.note(format!("the log of {container} ends here: {error}"));
-                log = None;
-            }
+        keep(&data, container, board, log);
+        let mut complete = Vec::new();
+        lines.feed(&data, |text| complete.push(text));
+        for text in complete {
+            board.output(container, stream, text).await;
         }
-        lines.feed(&data, emit);
     }
     if let Some(text) = lines.finish() {
-        emit(text);
+        board.output(container, stream, text).await;
+    }
+}
+
+/// Adds output to the container's log. A log that cannot be written ends there.
+fn keep(data: &[u8], container: &str, board: &Board, log: &Mutex<Option<Segments>>) {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Err(error)) = log.as_mut().map(|log| log.append(data)) {
+        board.note(format!("the log of {container} ends here: {error}"));
+        *log = None;
     }
 }
 

@@ -12,7 +12,7 @@ use protocols::agent::{
 };
 use protocols::oci;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::RunError;
 use super::output::Stream;
@@ -68,7 +68,16 @@ pub struct ExecStreams {
     /// New sizes of the terminal, as rows and columns.
     pub resizes: Option<mpsc::Receiver<(u16, u16)>>,
     /// Signals for the process.
-    pub signals: Option<mpsc::Receiver<u32>>,
+    pub signals: Option<mpsc::Receiver<PassedSignal>>,
+}
+
+/// A signal for a process.
+#[derive(Debug)]
+pub struct PassedSignal {
+    /// Its number.
+    pub number: u32,
+    /// Told when the guest has taken it, or has answered that there is nobody for it.
+    pub taken: oneshot::Sender<()>,
 }
 
 impl ExecStreams {
@@ -275,10 +284,12 @@ async fn pump_resizes(client: AgentClient, process: ProcessId, mut sizes: mpsc::
     }
 }
 
-async fn pump_signals(client: AgentClient, process: ProcessId, mut signals: mpsc::Receiver<u32>) {
-    while let Some(number) = signals.recv().await {
-        // The same.
-        drop(signal(&client, &process, number).await);
+async fn pump_signals(client: AgentClient, process: ProcessId, mut signals: mpsc::Receiver<PassedSignal>) {
+    while let Some(PassedSignal { number, taken }) = signals.recv().await {
+        if matches!(signal(&client, &process, number).await, Ok(()) | Err(ttrpc::Error::RpcStatus(_))) {
+            // Whoever asked may have given up.
+            taken.send(()).ok();
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::timing::Timings;
+use crate::text;
 
 /// A line longer than this is shown in pieces.
 const MAX_LINE: usize = 64 << 10;
@@ -95,13 +96,13 @@ pub trait Sink: Send + Sync {
 
 /// Cuts a stream of bytes into lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     pending: Vec<u8>,
 }
 
 impl Lines {
     /// Takes bytes, and calls `line` for each line that is complete.
-    pub(super) fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(String)) {
+    pub fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(String)) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.pending.extend_from_slice(piece);
             if piece.ends_with(b"\n") || self.pending.len() >= MAX_LINE {
@@ -111,7 +112,7 @@ impl Lines {
     }
 
     /// The last line, when the stream ended without a newline.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub fn finish(&mut self) -> Option<String> {
         (!self.pending.is_empty()).then(|| self.take())
     }
 
@@ -132,6 +133,8 @@ impl Lines {
 pub struct TextSink<O, E> {
     names: Vec<String>,
     colour: bool,
+    /// Whether output goes to a terminal, which would obey what containers write: both streams of it.
+    terminals: (bool, bool),
     streams: Mutex<(O, E)>,
 }
 
@@ -141,7 +144,14 @@ const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
 impl<O: Write + Send, E: Write + Send> TextSink<O, E> {
     /// Container output goes to `out` and `err`, everything else to `err`.
     pub fn new(names: Vec<String>, colour: bool, out: O, err: E) -> Self {
-        Self { names, colour, streams: Mutex::new((out, err)) }
+        Self { names, colour, terminals: (false, false), streams: Mutex::new((out, err)) }
+    }
+
+    /// Says which of the two streams are terminals. Containers' lines are shown there without control sequences but colours;
+    /// elsewhere they come as they are.
+    #[must_use]
+    pub fn on_terminals(self, out: bool, err: bool) -> Self {
+        Self { terminals: (out, err), ..self }
     }
 
     fn prefix(&self, container: &str) -> String {
@@ -155,7 +165,7 @@ impl<O: Write + Send, E: Write + Send> TextSink<O, E> {
 
     fn note(&self, text: &str) -> io::Result<()> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(streams.1, "pith: {text}")?;
+        writeln!(streams.1, "pith: {}", text::lines(text))?;
         streams.1.flush()
     }
 }
@@ -167,7 +177,11 @@ impl<O: Write + Send, E: Write + Send> Sink for TextSink<O, E> {
                 let prefix = self.prefix(container);
                 let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
                 let (out, err) = &mut *streams;
-                let target: &mut dyn Write = if *stream == Stream::Stdout { out } else { err };
+                let (target, is_terminal): (&mut dyn Write, bool) = match stream {
+                    Stream::Stdout => (out, self.terminals.0),
+                    Stream::Stderr => (err, self.terminals.1),
+                };
+                let text = if is_terminal { text::coloured(text) } else { text.into() };
                 writeln!(target, "{prefix}{text}").and_then(|()| target.flush())
             }
             Event::Note { text } => self.note(text),
@@ -206,11 +220,12 @@ impl<O: Write + Send> JsonSink<O> {
 
 impl<O: Write + Send> Sink for JsonSink<O> {
     fn show(&self, event: &Event) {
-        if let Ok(mut line) = serde_json::to_vec(event) {
-            line.push(b'\n');
+        if let Ok(line) = serde_json::to_string(event) {
+            let mut line = text::json(&line).into_owned();
+            line.push('\n');
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             // As above.
-            drop(out.write_all(&line).and_then(|()| out.flush()));
+            drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
         }
     }
 }
@@ -256,6 +271,18 @@ mod tests {
         let (out, err) = sink.streams.into_inner().unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "a    | hello\n");
         assert_eq!(String::from_utf8(err).unwrap(), "a    | hello\npith: a ended with status 7\n");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_sequences_and_a_file_gets_what_was_written() {
+        let event = |stream| Event::Output { container: "a".into(), stream, text: "\x1b[2J\x1b[1mx".into() };
+        let sink = TextSink::new(vec!["a".into()], false, Vec::new(), Vec::new()).on_terminals(true, false);
+        sink.show(&event(Stream::Stdout));
+        sink.show(&event(Stream::Stderr));
+        sink.show(&Event::Note { text: "image \x1b]0;x".into() });
+        let (out, err) = sink.streams.into_inner().unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a | \\u{1b}[2J\x1b[1mx\x1b[0m\n");
+        assert_eq!(String::from_utf8(err).unwrap(), "a | \x1b[2J\x1b[1mx\npith: image \\u{1b}]0;x\n");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Kubernetes quantities: `64Mi` of memory, `500m` of a CPU.
 
 /// Reads an amount of memory in bytes. Fractions are rounded down.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// Says what an amount looks like.
+pub fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 10] = [
         ("Ki", 1 << 10),
         ("Mi", 1 << 20),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, RemoveContainerRequest};
 use protocols::health::CheckRequest;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::RunError;
 use super::board::Board;
@@ -16,18 +17,25 @@ use super::folder;
 use super::network::{Connection, Network};
 use super::output::{Event, Sink};
 use super::pod::Pod;
+use super::screen::Screen;
 use super::spec;
 use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use crate::cache::Cache;
-use crate::image::{self, Image};
+use crate::image::{self, Ceiling, Image};
 use crate::vm::{Accel, AgentClient, Disk, Machine, Root, Share, Vm, VmConfig, disk_node};
 
 const SIGKILL: u32 = 9;
+/// How long the guest may take to deliver a signal. One that does not answer in this time is switched off.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long containers may take to end after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+/// How long the guest may take to remove the containers and the sandbox.
+const REMOVE_GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to power off before QEMU is ended.
 const OFF_GRACE: Duration = Duration::from_secs(3);
+/// How long all processes of the machine may take to obey SIGTERM, and what else there is to do on the host.
+const HOST_GRACE: Duration = Duration::from_secs(9);
 /// How long after a failed call the end of the guest may be noticed.
 const DEATH_RATTLE: Duration = Duration::from_millis(300);
 /// Memory for the guest itself and what containers write, beside their limits.
@@ -78,6 +86,10 @@ pub struct RunOptions {
     pub bench_exec: u32,
     /// Sizes of products, for the table.
     pub sizes: Timings,
+    /// Whether the table is shown in the end.
+    pub table: bool,
+    /// The most that an image may unpack to.
+    pub ceiling: Ceiling,
 }
 
 /// What came of a run.
@@ -94,9 +106,35 @@ pub struct Outcome {
 /// # Errors
 /// Anything that keeps a container from being started, and a guest that dies. Everything is cleaned up then, too.
 pub async fn run(
-    mut pod: Pod,
+    pod: Pod,
     options: RunOptions,
     sink: Arc<dyn Sink>,
+    stop: watch::Receiver<StopRequest>,
+) -> Result<Outcome, RunError> {
+    let screen = Screen::new(sink);
+    let (hurried, mut asked_to_stop) = (screen.clone(), stop.clone());
+    let hurry = tokio::spawn(async move {
+        asked(&mut asked_to_stop, StopRequest::Graceful).await;
+        hurried.hurry();
+    });
+    let outcome = run_shown(pod, &options, screen.clone(), stop).await;
+    if let (Ok(outcome), true) = (&outcome, options.table) {
+        screen.show(Event::Timings(outcome.timings.clone()));
+    }
+    screen.finish().await;
+    hurry.abort();
+    outcome
+}
+
+/// How long the end of a pod takes at the most.
+fn stop_within(pod: &Pod) -> Duration {
+    2 * ANSWER + pod.grace + KILL_GRACE + REMOVE_GRACE + OFF_GRACE + HOST_GRACE
+}
+
+async fn run_shown(
+    mut pod: Pod,
+    options: &RunOptions,
+    screen: Screen,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<Outcome, RunError> {
     let dir = options.state.reserve(&pod.name)?;
@@ -104,6 +142,7 @@ pub async fn run(
         name: pod.name.clone(),
         pid: std::process::id(),
         phase: Phase::Starting,
+        stop_within: stop_within(&pod).as_secs(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         accel: None,
         endpoint: None,
@@ -111,21 +150,21 @@ pub async fn run(
         ports: options.network.published().to_vec(),
         timings: options.sizes.clone(),
     };
-    let board = Board::new(dir, record, sink)?;
+    let board = Board::new(dir, record, screen)?;
 
     let prepared = tokio::select! {
-        prepared = prepare(&pod, &options, &board) => prepared?,
+        prepared = prepare(&pod, options, &board) => prepared?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
     if pod.dns.is_empty() {
         pod.dns = prepared.connection.dns();
     }
-    let config = machine(&pod, &options, &prepared, &board);
+    let config = machine(&pod, options, &prepared, &board);
     let vm = tokio::select! {
         vm = Vm::boot(config) => vm?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
-    let result = drive(&pod, &options, &prepared, &board, &vm, stop).await;
+    let result = drive(&pod, options, &prepared, &board, &vm, stop).await;
     vm.stop().await?;
     drop(prepared);
     result.map(|()| board.outcome(&pod))
@@ -163,7 +202,7 @@ impl Prepared {
 
 async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunError> {
     let (pod, base, cache, board) = (pod.clone(), options.base.clone(), options.cache.clone(), board.clone());
-    let network = options.network.clone();
+    let (network, ceiling) = (options.network.clone(), options.ceiling);
     let work = move || {
         let mut prepared = Prepared {
             connection: Connection::open(&network)?,
@@ -173,12 +212,11 @@ async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepa
         };
         for container in &pod.containers {
             let reference = base.join(&container.image).display().to_string();
-            let image = image::prepare(&reference, &cache).map_err(|source| RunError::Image {
-                container: container.name.clone(),
-                source: Box::new(source),
+            let image = image::prepare_within(&reference, &cache, ceiling).map_err(|source| {
+                RunError::Image { container: container.name.clone(), source: Box::new(source) }
             })?;
             Prepared::disk(&mut prepared.disks, &image.disk);
-            board.show(&Event::Image {
+            board.show(Event::Image {
                 container: container.name.clone(),
                 image: container.image.clone(),
                 bytes: image.size,
@@ -236,7 +274,7 @@ async fn drive(
         record.timings.take_boot(&vm.boot_timing());
         record.timings.check_ms = Some(first_check);
     })?;
-    board.show(&Event::Booted {
+    board.show(Event::Booted {
         accel: vm.accel().to_owned(),
         version: vm.ready().version.clone(),
         ms: first_check,
@@ -274,27 +312,42 @@ async fn live(
     running: &mut Vec<Running>,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<(), RunError> {
-    prepared.connection.configure(client).await?;
-    create_sandbox(pod, client).await?;
-    for (container, image) in pod.containers.iter().zip(&prepared.images) {
-        running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
+    let mut stop_starting = stop.clone();
+    let started = async {
+        prepared.connection.configure(client).await?;
+        create_sandbox(pod, client).await?;
+        for (container, image) in pod.containers.iter().zip(&prepared.images) {
+            running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
+        }
+        Ok::<(), RunError>(())
+    };
+    tokio::select! {
+        started = started => started?,
+        // What was begun goes with the sandbox.
+        () = asked(&mut stop_starting, StopRequest::Graceful) => {
+            board.show(Event::Stopping { reason: "asked to".to_owned() });
+            return Ok(());
+        }
     }
     board.change(|record| record.phase = Phase::Running)?;
-    board.show(&Event::Running { pod: pod.name.clone() });
+    board.show(Event::Running { pod: pod.name.clone() });
 
     let main = running.iter().filter(|container| pod.main.contains(&container.name));
     let reason = tokio::select! {
         () = all_ended(main) => "the main containers have ended",
         () = asked(&mut stop, StopRequest::Graceful) => "asked to",
     };
-    bench(options, board, client, running, &stop).await?;
+    tokio::select! {
+        measured = bench(options, board, client, running, &stop) => measured?,
+        () = asked(&mut stop_starting, StopRequest::Graceful) => {}
+    }
     if options.keep && *stop.borrow() == StopRequest::No {
         board.change(|record| record.phase = Phase::Finished)?;
         board.note(format!("{reason}; the pod stays up until it is stopped"));
         asked(&mut stop, StopRequest::Graceful).await;
-        board.show(&Event::Stopping { reason: "asked to".to_owned() });
+        board.show(Event::Stopping { reason: "asked to".to_owned() });
     } else {
-        board.show(&Event::Stopping { reason: reason.to_owned() });
+        board.show(Event::Stopping { reason: reason.to_owned() });
     }
     Ok(())
 }
@@ -333,23 +386,21 @@ async fn create_sandbox(pod: &Pod, client: &AgentClient) -> Result<(), RunError>
         .map_err(RunError::call("CreateSandbox", &pod.name))
 }
 
-/// Ends what still runs, and the sandbox.
+/// Ends what still runs, and the sandbox. Each step has a bound of its own, so that a guest that has stopped answering holds
+/// up nothing: it is switched off by the caller.
 async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]) -> Result<(), RunError> {
     board.change(|record| record.phase = Phase::Stopping)?;
     let alive = || running.iter().filter(|container| container.exit.borrow().is_none());
-    for container in alive() {
-        // It may have ended this instant; the wait below tells.
-        drop(exec::signal(client, &ProcessId::init(&container.id), container.stop_signal).await);
-    }
-    if tokio::time::timeout(pod.grace, all_ended(alive())).await.is_err() {
+    let answers = signal_all(client, alive(), |container| container.stop_signal, ANSWER).await;
+    if answers && tokio::time::timeout(pod.grace, all_ended(alive())).await.is_err() {
         for container in alive() {
             board.note(format!(
                 "{} did not end within {} s; killing it",
                 container.name,
                 pod.grace.as_secs()
             ));
-            drop(exec::signal(client, &ProcessId::init(&container.id), SIGKILL).await);
         }
+        signal_all(client, alive(), |_| SIGKILL, ANSWER).await;
         if tokio::time::timeout(KILL_GRACE, all_ended(alive())).await.is_err() {
             for container in alive() {
                 board
@@ -357,6 +408,31 @@ async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]
             }
         }
     }
+    if !answers || tokio::time::timeout(REMOVE_GRACE, remove(board, client, running)).await.is_err() {
+        board.note("the guest does not answer; it is switched off");
+    }
+    Ok(())
+}
+
+/// Sends all of them a signal at once. Says whether the guest answers within a time.
+async fn signal_all<'a>(
+    client: &AgentClient,
+    containers: impl Iterator<Item = &'a Running>,
+    number: impl Fn(&Running) -> u32,
+    within: Duration,
+) -> bool {
+    let mut signals = JoinSet::new();
+    for container in containers {
+        let (client, process) = (client.clone(), ProcessId::init(&container.id));
+        let number = number(container);
+        // It may have ended this instant; the wait that follows tells.
+        signals.spawn(async move { drop(exec::signal(&client, &process, number).await) });
+    }
+    let all = async { while signals.join_next().await.is_some() {} };
+    tokio::time::timeout(within, all).await.is_ok()
+}
+
+async fn remove(board: &Board, client: &AgentClient, running: &[Running]) {
     for container in running {
         let mut request = RemoveContainerRequest::new();
         request.container_id = container.id.clone();
@@ -366,7 +442,6 @@ async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]
     }
     // The agent powers the guest off; its answer may get lost in that.
     drop(client.agent.destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await);
-    Ok(())
 }
 
 fn tail(console: &str) -> String {
@@ -384,6 +459,16 @@ mod tests {
         let paths = ["/a", "/b", "/a"].map(PathBuf::from);
         assert_eq!(paths.each_ref().map(|path| Prepared::disk(&mut disks, path)), [0, 1, 0]);
         assert_eq!(disks, [PathBuf::from("/a"), "/b".into()]);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_answer_is_noticed() {
+        // It takes connections and answers nothing.
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let client = AgentClient::over(ours);
+        let (_exit, running) = Running::for_test("a");
+        assert!(!signal_all(&client, [&running].into_iter(), |_| 15, Duration::from_millis(100)).await);
+        assert!(signal_all(&client, [].into_iter(), |_| 15, Duration::from_secs(10)).await);
     }
 
     #[test]

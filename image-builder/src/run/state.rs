@@ -5,24 +5,29 @@
 //! and its directory removed by whoever looks next. Must never hold anything that outlives the pod.
 //!
 //! ```text
-//! STATE/<pod>/lock  pod.json  <container>.log  vm/{vsock.sock,console.log,…}
+//! STATE/<pod>/lock  pod.json  <container>.log.<bytes before it>  vm/{vsock.sock,console.log.0,…}
 //! ```
+//!
+//! Where the place is one that others can write to, somebody may have made the directory before, or a FIFO in the place of a
+//! lock. So it is used only if it is a directory of this user's that nobody else can enter.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::timing::Timings;
-use crate::cache;
 use crate::vm::{Endpoint, Forward};
+use crate::{cache, plain, private};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "pod.json";
+/// The largest record that is read.
+const MAX_RECORD: u64 = 16 << 20;
 /// Two processes that make and sweep the same pod's directory at the same time meet at most this often.
 const TRIES: u32 = 10;
 
@@ -37,6 +42,15 @@ pub enum StateError {
         /// On which file.
         path: PathBuf,
         /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The place is not this user's alone.
+    #[error("cannot keep pods in {}; PITH_STATE names another place", path.display())]
+    Place {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
         #[source]
         source: io::Error,
     },
@@ -72,6 +86,10 @@ fn known(pods: &[String]) -> String {
 
 fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
     StateError::Io { operation, path: path.to_path_buf(), source }
+}
+
+fn place_error(path: &Path, source: io::Error) -> StateError {
+    StateError::Place { path: path.to_path_buf(), source }
 }
 
 /// How far a pod has come.
@@ -143,6 +161,9 @@ pub struct PodRecord {
     pub pid: u32,
     /// How far it has come.
     pub phase: Phase,
+    /// How many seconds its end takes at the most once it is asked to stop.
+    #[serde(default)]
+    pub stop_within: u64,
     /// When it was started, in seconds since 1970.
     pub started: u64,
     /// `kvm` or `tcg`.
@@ -216,14 +237,11 @@ impl StateDir {
     pub fn reserve(&self, name: &str) -> Result<PodDir, StateError> {
         let path = self.root.join(name);
         for _ in 0..TRIES {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|error| io_error("create", &path, error))?;
-            refuse_foreign(&self.root)?;
+            private::make(&self.root).map_err(|error| place_error(&self.root, error))?;
+            private::make(&path).map_err(|error| place_error(&path, error))?;
             let lock_path = path.join(LOCK);
-            let file = match File::options().create(true).append(true).open(&lock_path) {
+            let options = File::options().create(true).append(true).mode(0o600).clone();
+            let file = match plain::open_no_link(&mut options.clone(), &lock_path) {
                 Ok(file) => file,
                 // A sweeper removed the directory in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -241,22 +259,29 @@ impl StateDir {
     }
 
     /// All running pods by name. Directories of pods whose process died are removed.
-    pub fn pods(&self) -> Vec<PodRecord> {
+    ///
+    /// # Errors
+    /// When the state directory is not this user's alone.
+    pub fn pods(&self) -> Result<Vec<PodRecord>, StateError> {
+        match private::check(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            checked => checked.map_err(|error| place_error(&self.root, error))?,
+        }
         let mut pods: Vec<PodRecord> = fs::read_dir(&self.root)
             .into_iter()
             .flatten()
             .filter_map(|entry| self.look_at(&entry.ok()?.path()))
             .collect();
         pods.sort_by(|a, b| a.name.cmp(&b.name));
-        pods
+        Ok(pods)
     }
 
     /// A running pod and its directory.
     ///
     /// # Errors
-    /// [`StateError::NoPod`] names the pods there are.
+    /// As [`StateDir::pods`]; [`StateError::NoPod`] names the pods there are.
     pub fn find(&self, name: &str) -> Result<(PathBuf, PodRecord), StateError> {
-        let pods = self.pods();
+        let pods = self.pods()?;
         let names = pods.iter().map(|pod| pod.name.clone()).collect();
         pods.into_iter()
             .find(|pod| pod.name == name)
@@ -265,13 +290,17 @@ impl StateDir {
     }
 
     fn look_at(&self, path: &Path) -> Option<PodRecord> {
-        if is_running(path)? { serde_json::from_slice(&fs::read(path.join(RECORD)).ok()?).ok() } else { None }
+        if !is_running(path)? {
+            return None;
+        }
+        let record = plain::open_no_link(File::options().read(true), &path.join(RECORD)).ok()?;
+        serde_json::from_reader(io::BufReader::new(record.take(MAX_RECORD))).ok()
     }
 }
 
 /// Whether a pod's process is alive. If it is not, the directory is removed. Nothing when there is no such pod.
 pub(super) fn is_running(path: &Path) -> Option<bool> {
-    let file = File::options().append(true).open(path.join(LOCK)).ok()?;
+    let file = plain::open_no_link(File::options().append(true), &path.join(LOCK)).ok()?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Err(_) => Some(true),
         Ok(lock) => {
@@ -281,16 +310,6 @@ pub(super) fn is_running(path: &Path) -> Option<bool> {
             Some(false)
         }
     }
-}
-
-/// A directory in a place that anyone can write to could be someone else's.
-fn refuse_foreign(root: &Path) -> Result<(), StateError> {
-    let owner = fs::metadata(root).map_err(|error| io_error("read", root, error))?.uid();
-    if owner == nix::unistd::geteuid().as_raw() {
-        return Ok(());
-    }
-    let error = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user; set PITH_STATE");
-    Err(io_error("use", root, error))
 }
 
 fn is_still_at(file: &File, path: &Path) -> bool {
@@ -326,8 +345,8 @@ impl PodDir {
         let path = self.path.join(RECORD);
         let bytes =
             serde_json::to_vec_pretty(record).map_err(|error| io_error("write", &path, error.into()))?;
-        cache::write_atomically(&path, &bytes)
-            .map_err(|error| io_error("write", &path, io::Error::other(error)))
+        // What it tells is nothing after the next boot of the host.
+        cache::replace(&path, &bytes).map_err(|error| io_error("write", &path, io::Error::other(error)))
     }
 
     /// Removes what an earlier pod of this name left.
@@ -348,9 +367,14 @@ impl Drop for PodDir {
     }
 }
 
-/// The log of a container.
-pub fn log_path(pod: &Path, container: &str) -> PathBuf {
-    pod.join(format!("{container}.log"))
+pub use crate::segments::{Piece, Reader};
+
+/// How many segments of a container's log are kept, each of 1 MiB.
+pub const LOG_SEGMENTS: usize = 8;
+
+/// The log of a container, from the beginning of what is kept.
+pub fn log(pod: &Path, container: &str) -> Reader {
+    Reader::new(pod, container)
 }
 
 #[cfg(test)]
@@ -362,6 +386,7 @@ mod tests {
             name: name.into(),
             pid: 1,
             phase: Phase::Running,
+            stop_within: 1,
             started: 0,
             accel: None,
             endpoint: None,
@@ -384,7 +409,7 @@ mod tests {
         let state = StateDir::new(dir.path().join("state"));
         let pod = state.reserve("web").unwrap();
         assert!(matches!(state.reserve("web"), Err(StateError::Running(_))));
-        assert!(state.pods().is_empty(), "no record yet");
+        assert!(state.pods().unwrap().is_empty(), "no record yet");
         pod.write(&record("web")).unwrap();
         assert_eq!(state.find("web").unwrap().1, record("web"));
         let path = pod.path().to_path_buf();
@@ -397,20 +422,63 @@ mod tests {
     #[test]
     fn a_dead_pod_is_swept_and_its_name_is_free() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path().to_path_buf());
+        let root = dir.path().join("state");
+        private::make(&root).unwrap();
+        let state = StateDir::new(root.clone());
         for step in ["sweep", "reserve"] {
-            let dead = dir.path().join("dead");
-            fs::create_dir_all(dead.join("vm")).unwrap();
+            let dead = root.join("dead");
+            private::make(&dead.join("vm")).unwrap();
             fs::write(dead.join(LOCK), "").unwrap();
             fs::write(dead.join(RECORD), serde_json::to_vec(&record("dead")).unwrap()).unwrap();
             if step == "sweep" {
-                assert!(state.pods().is_empty());
+                assert!(state.pods().unwrap().is_empty());
                 assert!(!dead.exists());
             } else {
                 let pod = state.reserve("dead").unwrap();
                 assert_eq!(fs::read_dir(pod.path()).unwrap().count(), 1, "only the lock is left");
             }
         }
+    }
+
+    #[test]
+    fn a_place_of_somebody_elses_is_refused_and_nothing_in_it_is_waited_for() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("open")).unwrap();
+        symlink(dir.path(), at("link")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        for (name, mode) in [("open", 0o777), ("open", 0o755), ("open", 0o710), ("link", 0), ("file", 0)] {
+            if mode > 0 {
+                fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let state = StateDir::new(at(name));
+            let refused = |error: StateError| {
+                let text = format!("{:#}", anyhow::Error::from(error));
+                assert!(
+                    text.contains(&at(name).display().to_string()) && text.contains("PITH_STATE"),
+                    "{text}"
+                );
+            };
+            refused(state.reserve("web").unwrap_err());
+            refused(state.pods().unwrap_err());
+            refused(state.find("web").unwrap_err());
+        }
+        // A pod's directory that is a link, or whose lock is a FIFO or a link.
+        let state = StateDir::new(at("state"));
+        drop(state.reserve("web").unwrap());
+        fs::create_dir(at("state/fifo")).unwrap();
+        fs::set_permissions(at("state/fifo"), fs::Permissions::from_mode(0o700)).unwrap();
+        nix::unistd::mkfifo(&at("state/fifo/lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink(at("state/fifo"), at("state/away")).unwrap();
+        fs::create_dir(at("state/linked")).unwrap();
+        fs::set_permissions(at("state/linked"), fs::Permissions::from_mode(0o700)).unwrap();
+        symlink(at("file"), at("state/linked/lock")).unwrap();
+        assert!(state.pods().unwrap().is_empty());
+        for name in ["fifo", "away", "linked"] {
+            assert!(state.reserve(name).is_err(), "{name}");
+        }
+        assert!(at("file").exists() && at("state/linked").exists());
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::kernel;
 
 pub use svg::draw;
 
+/// How deep parts lie in one another. They are visited by recursion.
+const MAX_DEPTH: usize = 128;
+
 /// Something with a size, or with parts that have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Weight {
@@ -22,10 +25,11 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Adds bytes at a path of names; parts on the way are made.
+    /// Adds bytes at a path of names; parts on the way are made. What lies deeper than a picture can show counts for the last
+    /// part that it can.
     pub fn add<'a>(&mut self, path: impl IntoIterator<Item = &'a str>, bytes: u64) {
         let mut at = self;
-        for name in path {
+        for name in path.into_iter().take(MAX_DEPTH) {
             at = at.parts.entry(name.to_owned()).or_default();
         }
         at.own += bytes;
@@ -81,6 +85,13 @@ pub fn of_entries(entries: &[Entry]) -> Weight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_deeper_than_a_stack_is_weighed_as_far_as_can_be_shown() {
+        let path = "/d".repeat(250_000);
+        let weight = of_entries(&[Entry { path, mode: 0, uid: 0, gid: 0, size: 7, target: None }]);
+        assert_eq!(weight.total(), 7);
+    }
 
     #[test]
     fn directories_weigh_what_is_in_them() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::VmError;
+use crate::cache;
 
 /// Which accelerator to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -111,10 +112,9 @@ impl Memory {
     pub(super) fn remember(&self, kvm_boots: bool) -> Option<String> {
         let file = self.file.as_ref()?;
         let remembered = Remembered { host_boot: self.host_boot.clone(), kvm_boots };
-        let written = serde_json::to_vec(&remembered).map_err(std::io::Error::from).and_then(|text| {
-            file.parent().map_or(Ok(()), fs::create_dir_all)?;
-            fs::write(file, text)
-        });
+        let written = serde_json::to_vec(&remembered)
+            .map_err(std::io::Error::from)
+            .and_then(|text| cache::replace(file, &text).map_err(std::io::Error::other));
         match written {
             Ok(()) if kvm_boots => None,
             Ok(()) => Some(format!("using TCG from now on; delete {} to try KVM again", file.display())),

@@ -1,11 +1,10 @@
 //! The guest's serial console.
 //!
-//! Owns the thread that drains QEMU's serial output, keeps all of it in memory and in a file, and notices the
+//! Owns the thread that drains QEMU's serial output, keeps the end of it in memory and in files, and notices the
 //! lines that matter. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
-//! console nobody drains stops the guest.
+//! console nobody drains stops the guest. A guest may write without end: neither memory nor files grow with it.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ChildStdout;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::VmError;
+use crate::segments::Segments;
 
+/// What its files are called.
+pub(super) const NAME: &str = "console";
+/// How many segments of 1 MiB are kept in files.
+const SEGMENTS: usize = 4;
+/// How much is kept in memory, in bytes, at the least; at the most it is twice that. The debug log of a boot is a third of it.
+const KEPT: usize = 4 << 20;
+/// A line longer than this, in bytes, is none that matters.
+const MAX_LINE: usize = 4096;
 /// How much of the console an error shows.
 const TAIL: usize = 4000;
 /// What the kernel prints when it is off and the machine has no way to say so.
@@ -77,19 +85,39 @@ struct Progress {
 /// Everything known about a console.
 #[derive(Debug, Clone)]
 pub(super) struct Console {
-    text: Arc<Mutex<Vec<u8>>>,
+    text: Arc<Mutex<Text>>,
     progress: watch::Receiver<Progress>,
 }
 
+/// The end of what was written.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    /// How many bytes were before these.
+    gone: u64,
+}
+
+impl Text {
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * KEPT {
+            let surplus = self.bytes.len() - KEPT;
+            self.bytes.drain(..surplus);
+            self.gone += surplus as u64;
+        }
+    }
+}
+
 impl Console {
-    /// Starts to drain a serial stream, copying it to `log`.
-    pub(super) fn follow(stream: ChildStdout, log: &Path) -> Result<Self, VmError> {
-        let file = File::create(log).map_err(|source| VmError::io("create", log.display(), source))?;
-        Self::drain(stream, file)
+    /// Starts to drain a serial stream, copying it to files in `dir`.
+    pub(super) fn follow(stream: ChildStdout, dir: &Path) -> Result<Self, VmError> {
+        Self::drain(stream, dir)
     }
 
-    fn drain(stream: impl Read + Send + 'static, log: impl Write + Send + 'static) -> Result<Self, VmError> {
-        let text = Arc::new(Mutex::new(Vec::new()));
+    fn drain(stream: impl Read + Send + 'static, dir: &Path) -> Result<Self, VmError> {
+        let log = Segments::create(dir, NAME, SEGMENTS);
+        let log = log.map_err(|source| VmError::io("create the console's log in", dir.display(), source))?;
+        let text = Arc::new(Mutex::new(Text::default()));
         let (publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
         let reader = Reader { text: Arc::clone(&text), publish, line: Vec::new() };
         std::thread::Builder::new()
@@ -121,9 +149,14 @@ impl Console {
         tokio::time::timeout(deadline, reached).await.is_ok()
     }
 
-    /// All of it.
+    /// All of it that is kept. If that is not all, its first line says so.
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&lock(&self.text)).into_owned()
+        let text = lock(&self.text);
+        let kept = String::from_utf8_lossy(&text.bytes);
+        match text.gone {
+            0 => kept.into_owned(),
+            gone => format!("[{gone} bytes before this are gone]\n{kept}"),
+        }
     }
 
     /// The end of it, from the beginning of a line.
@@ -141,28 +174,28 @@ impl Console {
     }
 }
 
-/// The text is only ever appended to, so it is sound even when a reader panicked.
-fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+/// The text is changed by one call at a time, so it is sound even when a reader panicked.
+fn lock(text: &Mutex<Text>) -> MutexGuard<'_, Text> {
     text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Reader {
-    text: Arc<Mutex<Vec<u8>>>,
+    text: Arc<Mutex<Text>>,
     publish: watch::Sender<Progress>,
     line: Vec<u8>,
 }
 
 impl Reader {
-    fn run(mut self, mut stream: impl Read, mut log: impl Write) {
+    fn run(mut self, mut stream: impl Read, mut log: Segments) {
         let mut buffer = [0; 4096];
         loop {
             match stream.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
                     let at = Instant::now();
-                    lock(&self.text).extend_from_slice(&buffer[..count]);
+                    lock(&self.text).append(&buffer[..count]);
                     // A full disk must not stop the guest; the text is still in memory.
-                    drop(log.write_all(&buffer[..count]));
+                    drop(log.append(&buffer[..count]));
                     self.take(&buffer[..count], at);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -177,7 +210,7 @@ impl Reader {
             if byte == b'\n' {
                 let line = std::mem::take(&mut self.line);
                 self.look_at(&String::from_utf8_lossy(&line), at);
-            } else {
+            } else if self.line.len() < MAX_LINE {
                 self.line.push(byte);
             }
         }
@@ -195,6 +228,12 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    fn drain(stream: impl Read + Send + 'static) -> (Console, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Console::drain(stream, dir.path()).unwrap(), dir)
+    }
 
     const LINE: &str = "agent ready: 812 ms since kernel start (init at 790 ms), version 0.1.0";
 
@@ -224,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn a_ready_line_in_pieces_is_seen() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let console = Console::drain(reader, std::io::sink()).unwrap();
+        let (console, _dir) = drain(reader);
         writer.write_all(b"booting\r\nagent re").unwrap();
         assert_eq!(console.wait_for_boot(Duration::from_millis(50)).await, Stage::Booting);
         writer.write_all(LINE.strip_prefix("agent re").unwrap().as_bytes()).unwrap();
@@ -238,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_console_ends_the_wait() {
-        let console = Console::drain(&b"Kernel panic - not syncing\n"[..], std::io::sink()).unwrap();
+        let (console, _dir) = drain(&b"Kernel panic - not syncing\n"[..]);
         assert_eq!(console.wait_for_boot(Duration::from_secs(10)).await, Stage::Closed);
         assert_eq!(console.tail(), "Kernel panic - not syncing\n");
     }
@@ -246,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn power_off_is_noticed() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let console = Console::drain(reader, std::io::sink()).unwrap();
+        let (console, _dir) = drain(reader);
         assert!(!console.wait_for_off(Duration::from_millis(20)).await);
         writer.write_all(b"[    1.2] reboot: System halted\n").unwrap();
         assert!(console.wait_for_off(Duration::from_secs(10)).await);
@@ -254,9 +293,27 @@ mod tests {
 
     #[test]
     fn the_tail_begins_with_a_line() {
-        let text = Arc::new(Mutex::new("é line\n".repeat(1000).into_bytes()));
+        let bytes = "é line\n".repeat(1000).into_bytes();
+        let text = Arc::new(Mutex::new(Text { bytes, gone: 0 }));
         let (_publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
         let tail = Console { text, progress }.tail();
         assert!(tail.starts_with("é line\n") && tail.len() <= TAIL);
+    }
+
+    #[tokio::test]
+    async fn a_flood_fills_neither_memory_nor_disk_and_hides_nothing_after_it() {
+        let flood = std::io::repeat(b'x').take(30 << 20);
+        let after = format!("\n{LINE}\n");
+        let (console, dir) = drain(flood.chain(std::io::Cursor::new(after.clone().into_bytes())));
+        assert!(matches!(console.wait_for_boot(Duration::from_secs(60)).await, Stage::Ready { .. }));
+        assert!(console.wait_for_off(Duration::from_secs(60)).await, "the stream has ended");
+        let text = console.text();
+        assert!(text.len() <= 2 * KEPT + 4096 && text.ends_with(&after));
+        let missing = text.split_once(" bytes before this are gone]").unwrap().0;
+        assert!(missing.trim_start_matches('[').parse::<usize>().unwrap() >= (30 << 20) - 2 * KEPT);
+        let files =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+        let on_disk: u64 = files.sum();
+        assert!(on_disk <= 4 << 20, "{on_disk} bytes");
     }
 }

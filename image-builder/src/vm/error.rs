@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+/// How an end by this signal is told: a system call that a filter forbids.
+const SIGSYS: &str = "signal 31";
+
 /// Why a machine did not boot or could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -149,6 +152,16 @@ impl VmError {
         matches!(self, Self::Ended { messages, .. } if messages.contains("Address already in use"))
     }
 
+    /// Whether QEMU could not enter its sandbox, or was killed for a system call that the sandbox forbids.
+    pub(super) fn is_of_the_sandbox(&self) -> bool {
+        match self {
+            Self::Ended { messages, status, .. } => {
+                messages.contains("sandbox") || messages.contains("seccomp") || status == SIGSYS
+            }
+            _ => false,
+        }
+    }
+
     /// With a word about the guest's memory, where that may be what it wanted for.
     pub(super) fn with_memory(self, mib: u32) -> Self {
         let enough = super::machine::ENOUGH_MEMORY_MIB;
@@ -186,6 +199,21 @@ mod tests {
         ));
         assert!(!error().with_memory(128).to_string().contains("memory"));
         assert!(!VmError::NoAccelerator.with_memory(48).to_string().contains("memory"));
+    }
+
+    #[test]
+    fn a_sandbox_that_cannot_be_had_is_recognised() {
+        let ended = |status: &str, messages: &str| VmError::Ended {
+            engine: "tcg",
+            status: status.into(),
+            messages: messages.into(),
+            console: String::new(),
+        };
+        let without = "qemu-system-x86_64: -sandbox on: There is no option group 'sandbox'";
+        assert!(ended("exit status 1", without).is_of_the_sandbox());
+        assert!(ended("exit status 1", "failed to install seccomp syscall filter").is_of_the_sandbox());
+        assert!(ended("signal 31", "").is_of_the_sandbox());
+        assert!(!ended("signal 9", "could not open disk").is_of_the_sandbox());
     }
 
     #[test]

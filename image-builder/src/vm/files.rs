@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{VmError, machine, share};
+use super::{VmError, console, machine, share};
+use crate::{private, segments};
 
 /// The sockets and logs of one machine. Dropping it removes them.
 #[derive(Debug)]
@@ -13,12 +14,7 @@ pub(super) struct RunFiles {
 
 impl RunFiles {
     pub(super) fn create(dir: &Path) -> Result<Self, VmError> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| VmError::io("create", dir.display(), source))?;
+        private::claim(dir).map_err(|source| VmError::io("use", dir.display(), source))?;
         let dir = dir.canonicalize().map_err(|source| VmError::io("resolve", dir.display(), source))?;
         let files = Self { dir };
         let longest = files.vhost_socket();
@@ -46,16 +42,22 @@ impl RunFiles {
         self.dir.join("vsock.log")
     }
 
-    pub(super) fn console_log(&self) -> PathBuf {
-        self.dir.join("console.log")
+    /// For their owner only, whatever the umask was when they were made. The directory lets nobody else in either.
+    pub(super) fn close_sockets(&self) {
+        use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+                // One that is gone this instant needs no mode.
+                drop(fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o600)));
+            }
+        }
     }
 
     fn remove_files(&self) {
-        for path in
-            [self.vhost_socket(), self.vsock_socket(), self.qemu_log(), self.device_log(), self.console_log()]
-        {
+        for path in [self.vhost_socket(), self.vsock_socket(), self.qemu_log(), self.device_log()] {
             drop(fs::remove_file(path));
         }
+        segments::remove(&self.dir, console::NAME);
         drop(fs::remove_file(machine::qmp_socket(&self.dir)));
         share::remove_files(&self.dir);
     }

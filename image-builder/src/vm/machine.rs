@@ -197,6 +197,14 @@ pub(super) fn arguments(
     // A guest that reboots has come to its end: with panic=-1 that includes a kernel panic.
     args.push("-no-reboot");
     args.pair("-display", "none");
+    if config.sandbox {
+        // What is saved or read goes through a program that QEMU starts.
+        let spawn = if config.savable || incoming.is_some() { "allow" } else { "deny" };
+        args.pair(
+            "-sandbox",
+            format!("on,obsolete=deny,elevateprivileges=deny,spawn={spawn},resourcecontrol=deny"),
+        );
+    }
     args.pair("-machine", machine_option(config));
     match engine {
         Engine::Kvm => {

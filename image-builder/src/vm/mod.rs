@@ -94,6 +94,9 @@ pub struct VmConfig {
     pub deadline: Duration,
     /// What can be plugged in while the guest runs, beside devices.
     pub growth: Growth,
+    /// Whether QEMU gives up the system calls that it needs no more (its `-sandbox`). Where it cannot, the guest boots without,
+    /// and a note says so.
+    pub sandbox: bool,
     /// Whether [`Vm::save`] can be asked for. Wants a q35 where the vsock device is not the kernel's.
     pub savable: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
@@ -178,6 +181,7 @@ impl VmConfig {
             run_dir: run_dir.into(),
             deadline: patience::BOOT,
             growth: Growth::default(),
+            sandbox: true,
             savable: false,
             extra: Vec::new(),
         }
@@ -264,7 +268,7 @@ impl Started {
         let powered_on = Instant::now();
         let (qemu, serial) =
             nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
-        let console = Console::follow(serial, &files.console_log())?;
+        let console = Console::follow(serial, &files.dir)?;
         Ok(Self { console, endpoint, files, powered_on, qemu, devices })
     }
 
@@ -329,7 +333,7 @@ impl Vm {
                         let took = vm.boot_timing().power_on_to_ready;
                         notes.extend(accel::conclude(&failure, took, &memory));
                     }
-                    vm.notes = notes;
+                    vm.notes.extend(notes);
                     return Ok(vm);
                 }
                 Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error),
@@ -340,12 +344,19 @@ impl Vm {
     }
 
     async fn boot_with(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
+        let mut config = config.clone();
         let mut tries = 0;
+        let mut notes = Vec::new();
         loop {
             tries += 1;
-            match Self::boot_once(config, engine, deadline).await {
+            match Self::boot_once(&config, engine, deadline).await {
                 Err(error) if tries < CID_TRIES && error.is_cid_in_use() => {}
-                other => return other,
+                Err(error) if config.sandbox && error.is_of_the_sandbox() => {
+                    config.sandbox = false;
+                    notes.push(format!("QEMU runs without its sandbox: {}", error.headline()));
+                }
+                Ok(vm) => return Ok(Self { notes, ..vm }),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -363,6 +374,7 @@ impl Vm {
                 });
             }
         };
+        started.files.close_sockets();
         Ok(started.running(config.clone(), engine, ready, ready_at))
     }
 

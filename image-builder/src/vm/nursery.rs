@@ -6,13 +6,15 @@
 //! Where `setpriv` is absent a child still ends with its [`Ward`]; only a SIGKILL of ourselves would orphan it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +26,10 @@ use super::VmError;
 /// How long a device's process may take to listen, and how often that is looked at: a boot waits for it.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
 const LISTEN_POLL: Duration = Duration::from_millis(2);
+/// How much of what a child says is kept, in bytes: a guest can make its devices complain without end.
+const LOG: u64 = 1 << 20;
+/// How long what a child said last may be on its way after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How often a process that should end is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -57,8 +63,7 @@ impl Nursery {
 
     /// Starts a command with no stdin, its stdout and stderr going to `log`.
     pub(super) fn spawn(&self, command: Command, log: &Path) -> Result<Ward, VmError> {
-        let out = log_file(log)?;
-        self.start(command, log, Stdio::from(out), Vec::new())
+        self.start(command, log, None, Vec::new())
     }
 
     /// Starts a command with no stdin, its stdout for us to read and its stderr going to `log`. It gets the descriptors
@@ -69,7 +74,7 @@ impl Nursery {
         log: &Path,
         inherited: Vec<Arc<OwnedFd>>,
     ) -> Result<(Ward, ChildStdout), VmError> {
-        let mut ward = self.start(command, log, Stdio::piped(), inherited)?;
+        let mut ward = self.start(command, log, Some(Stdio::piped()), inherited)?;
         let stdout = ward.child.stdout.take().ok_or_else(|| {
             VmError::io("read the output of", &ward.name, io::Error::from(io::ErrorKind::BrokenPipe))
         })?;
@@ -80,20 +85,25 @@ impl Nursery {
         &self,
         command: Command,
         log: &Path,
-        stdout: Stdio,
+        stdout: Option<Stdio>,
         inherited: Vec<Arc<OwnedFd>>,
     ) -> Result<Ward, VmError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |source| VmError::io("start", &name, source);
         let mut command = bound_to_parent(command);
-        command.stdin(Stdio::null()).stdout(stdout).stderr(log_file(log)?);
+        let (stderr, said) = keep_log(log)?;
+        let stdout = match stdout {
+            Some(stdout) => stdout,
+            None => stderr.try_clone().map_err(failed)?.into(),
+        };
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let (reply, answer) = mpsc::sync_channel(1);
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.requests
             .send(Request { command, inherited, reply })
             .map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?;
         let child = answer.recv().map_err(gone).and_then(|result| result).map_err(failed)?;
-        Ok(Ward { name, child, status: None, _nursery: self.clone() })
+        Ok(Ward { name, child, status: None, said, _nursery: self.clone() })
     }
 }
 
@@ -111,12 +121,19 @@ fn spawn(command: &mut Command, inherited: &[Arc<OwnedFd>]) -> io::Result<Child>
     child
 }
 
-fn log_file(path: &Path) -> Result<File, VmError> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|source| VmError::io("open", path.display(), source))
+/// Starts a thread that copies the beginning of what is written to the pipe it gives into a file, and reads on. It
+/// ends when all was said.
+fn keep_log(path: &Path) -> Result<(io::PipeWriter, JoinHandle<()>), VmError> {
+    let failed = |source| VmError::io("open", path.display(), source);
+    let mut file = File::options().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let (mut reader, writer) = io::pipe().map_err(failed)?;
+    let copy = move || {
+        // A full disk is no reason not to read.
+        drop(io::copy(&mut (&mut reader).take(LOG), &mut file));
+        drop(io::copy(&mut reader, &mut io::sink()));
+    };
+    let said = std::thread::Builder::new().name("log".into()).spawn(copy).map_err(failed)?;
+    Ok((writer, said))
 }
 
 /// The same command, run so that it gets SIGKILL when the thread that starts it ends. It also leaves our process
@@ -130,7 +147,11 @@ fn bound_to_parent(command: Command) -> Command {
         None => command,
         Some(setpriv) => {
             let mut bound = Command::new(setpriv);
-            bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+            // Nor does any of them need more rights than we have.
+            bound
+                .args(["--no-new-privs", "--pdeathsig", "KILL", "--"])
+                .arg(command.get_program())
+                .args(command.get_args());
             bound
         }
     };
@@ -144,6 +165,8 @@ pub(super) struct Ward {
     name: String,
     child: Child,
     status: Option<ExitStatus>,
+    /// Ends when all that it said is in its log.
+    said: JoinHandle<()>,
     _nursery: Nursery,
 }
 
@@ -168,6 +191,13 @@ impl Ward {
     pub(super) fn has_ended(&mut self) -> bool {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
+            if self.status.is_some() {
+                // Whoever hears of the end reads the log next. A grandchild may hold it open; nobody waits for that.
+                let give_up = Instant::now() + LAST_WORDS;
+                while !self.said.is_finished() && Instant::now() < give_up {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
         }
         self.status.is_some()
     }
@@ -214,7 +244,6 @@ impl Drop for Ward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
     use std::os::fd::AsRawFd;
 
     fn alive(pid: u32) -> bool {
@@ -243,6 +272,21 @@ mod tests {
         let mut up = [0; 3];
         out.read_exact(&mut up).unwrap();
         assert_eq!(ward.stop(Duration::from_millis(100)).await, "signal 9");
+    }
+
+    #[test]
+    fn a_childs_log_has_an_end_and_the_child_does_not_wait_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo first; head -c 5000000 /dev/zero >&2; exit 3"]);
+        let mut ward = Nursery::new().unwrap().spawn(command, &log).unwrap();
+        while !ward.has_ended() {
+            std::thread::sleep(POLL);
+        }
+        assert_eq!(ward.status.and_then(|status| status.code()), Some(3));
+        let kept = std::fs::read(&log).unwrap();
+        assert!(kept.starts_with(b"first\n") && kept.len() as u64 == LOG, "{} bytes", kept.len());
     }
 
     #[test]

@@ -154,6 +154,7 @@ impl Snapshot {
             Err(error) => Err(error),
         })
         .await?;
+        vm.files.close_sockets();
         Ok(vm)
     }
 

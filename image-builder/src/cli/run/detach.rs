@@ -50,13 +50,21 @@ pub(super) async fn run(pod: &str, state: &StateDir) -> anyhow::Result<ExitCode>
         .spawn()
         .context("cannot start the pod's process")?;
     let mut said = notes.reopen().context("cannot open a temporary file")?;
+    let mut signals = super::exec::Signals::listen()?;
     let outcome = tokio::select! {
         outcome = until_up(&mut child, &mut said, pod, state) => outcome,
-        _ = tokio::signal::ctrl_c() => {
+        number = signals.next() => {
             // Not reaped yet, so the number is its own.
-            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).ok();
-            until_ended(&mut child).await?;
-            Ok(ExitCode::from(130))
+            let pid = Pid::from_raw(child.id().cast_signed());
+            kill(pid, Signal::SIGTERM).ok();
+            loop {
+                tokio::select! {
+                    ended = until_ended(&mut child) => break ended?,
+                    // Whoever asks again wants it at once, and has it at the third time.
+                    _ = signals.next() => drop(kill(pid, Signal::SIGTERM)),
+                }
+            }
+            Ok(super::exec::ended_by(number))
         }
     };
     relay(&mut said);

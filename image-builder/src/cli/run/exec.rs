@@ -1,17 +1,23 @@
 //! `exec` and `console`: the user's terminal in a guest.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use image_builder::run::exec::{ExecCommand, ExecStreams, WRITE, exec};
+use image_builder::run::exec::{ExecCommand, ExecStreams, PassedSignal, WRITE, exec};
 use image_builder::run::terminal::{RawMode, read_stdin, size};
 use image_builder::vm::{AgentClient, CONSOLE_PORT, VmError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Global, exit_code, state};
+
+const SIGHUP: u32 = 1;
+const SIGTERM: u32 = 15;
+/// How long the guest may take to hand a signal to the command, and the command to end by one that ends programs.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Ctrl-], which ends a console session.
 const ESCAPE: u8 = 0x1d;
@@ -52,6 +58,15 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), std::num::ParseIntError>
 
 impl ExecArgs {
     pub(super) async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let (passed_on, signals) = mpsc::channel(4);
+        let overdue = pass_on(Signals::listen()?, passed_on);
+        tokio::select! {
+            code = self.run(global, signals) => code,
+            number = overdue => Ok(ended_by(number)),
+        }
+    }
+
+    async fn run(self, global: &Global, signals: mpsc::Receiver<PassedSignal>) -> anyhow::Result<ExitCode> {
         let (_, record) = state().find(&self.pod)?;
         let container = record.container(Some(&self.container))?;
         let client = AgentClient::connect(record.endpoint()?).await?;
@@ -74,7 +89,7 @@ impl ExecArgs {
             stdout: Box::new(tokio::io::stdout()),
             stderr: Box::new(tokio::io::stderr()),
             resizes: if self.tty { Some(resizes()?) } else { None },
-            signals: Some(signals()?),
+            signals: Some(signals),
         };
         let code = exec(&client, container, &command, streams).await;
         drop(raw);
@@ -103,22 +118,65 @@ fn resizes() -> anyhow::Result<mpsc::Receiver<(u16, u16)>> {
     Ok(receiver)
 }
 
-/// Signals that we get and the command should have.
-fn signals() -> anyhow::Result<mpsc::Receiver<u32>> {
-    let (sender, receiver) = mpsc::channel(4);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
-        let mut arrived = signal(kind).context("cannot listen for signals")?;
-        let sender = sender.clone();
-        let number = kind.as_raw_value().unsigned_abs();
-        tokio::spawn(async move {
-            while arrived.recv().await.is_some() {
-                if sender.send(number).await.is_err() {
-                    return;
-                }
-            }
-        });
+/// Signals that ask this program to end.
+pub(super) struct Signals([(Signal, u32); 4]);
+
+impl Signals {
+    /// From now on they do not end the program by themselves.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let listen = |kind: SignalKind| -> anyhow::Result<(Signal, u32)> {
+            let arrives = signal(kind).context("cannot listen for signals")?;
+            Ok((arrives, kind.as_raw_value().unsigned_abs()))
+        };
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+            listen(SignalKind::quit())?,
+        ]))
     }
-    Ok(receiver)
+
+    /// The number of the next one.
+    pub(super) async fn next(&mut self) -> u32 {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.0.recv() => interrupt.1,
+            _ = terminate.0.recv() => terminate.1,
+            _ = hangup.0.recv() => hangup.1,
+            _ = quit.0.recv() => quit.1,
+        }
+    }
+}
+
+/// The shell's status for a program that a signal has ended.
+pub(super) fn ended_by(number: u32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(255))
+}
+
+/// Passes signals on to the command. Answers with the number of one that should end this program: because the guest did not
+/// take it in time, or because it says that the end is wanted and the command goes on.
+async fn pass_on(mut signals: Signals, to: mpsc::Sender<PassedSignal>) -> u32 {
+    let mut waits = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            number = signals.next() => {
+                let (taken, answer) = oneshot::channel();
+                // If there is no room the guest did not take the ones before either.
+                drop(to.try_send(PassedSignal { number, taken }));
+                waits.spawn(async move {
+                    let is_final = number == SIGTERM || number == SIGHUP;
+                    let is_taken = tokio::time::timeout(TAKEN_WITHIN, async {
+                        // A sender that is gone has told nothing.
+                        if answer.await.is_err() || is_final {
+                            std::future::pending::<()>().await;
+                        }
+                    });
+                    (is_taken.await.is_err()).then_some(number)
+                });
+            }
+            Some(Ok(Some(number))) = waits.join_next() => return number,
+        }
+    }
 }
 
 /// Arguments of `console`.
@@ -148,8 +206,11 @@ impl ConsoleArgs {
         let mut output = tokio::io::stdout();
         let mut buffer = vec![0; 32 << 10];
         let mut input_open = true;
+        let mut signals = Signals::listen()?;
         loop {
             tokio::select! {
+                // By return, so that the terminal is put back.
+                number = signals.next() => return Ok(ended_by(number)),
                 count = from_guest.read(&mut buffer) => match count.context("the console")? {
                     0 => break,
                     count => {
@@ -172,6 +233,28 @@ impl ConsoleArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_the_client_when_the_guest_does_not_take_it_or_the_command_does_not_obey() {
+        // The command takes one and goes on.
+        let (to, mut guest) = mpsc::channel(4);
+        let overdue = tokio::spawn(pass_on(Signals::listen().unwrap(), to));
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
+        let PassedSignal { number, taken } = guest.recv().await.unwrap();
+        assert_eq!(number, 3);
+        taken.send(()).unwrap();
+        tokio::time::sleep(TAKEN_WITHIN + Duration::from_millis(500)).await;
+        assert!(!overdue.is_finished());
+        // It takes this one, and goes on all the same.
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        guest.recv().await.unwrap().taken.send(()).unwrap();
+        assert_eq!(overdue.await.unwrap(), SIGTERM);
+        // Nobody takes this one.
+        let (to, _guest) = mpsc::channel(4);
+        let overdue = tokio::spawn(pass_on(Signals::listen().unwrap(), to));
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(overdue.await.unwrap(), 2);
+    }
 
     #[test]
     fn users_are_numbers() {

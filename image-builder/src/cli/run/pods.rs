@@ -1,15 +1,16 @@
 //! `ps`, `logs`, `stop` and `timings`: what concerns a pod as a whole.
 
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
 use image_builder::run::exec;
-use image_builder::run::state::{ContainerPhase, PodRecord, log_path};
+use image_builder::run::output::Lines;
+use image_builder::run::state::{self, ContainerPhase, LOG_SEGMENTS, PodRecord, StateDir};
 use image_builder::run::timing::Timings;
+use image_builder::text;
 use image_builder::vm::AgentClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,10 +18,12 @@ use nix::unistd::Pid;
 use super::{BENCH_EXEC, Global, state};
 
 const POLL: Duration = Duration::from_millis(50);
+/// How long the pod's process may take to switch its machine off.
+const SWITCH_OFF: Duration = Duration::from_secs(10);
 
 /// Lists running pods.
 pub(super) fn ps(global: &Global) -> anyhow::Result<ExitCode> {
-    let pods = state().pods();
+    let pods = state().pods()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     global.print(&pods, || table(&pods, now))?;
     Ok(ExitCode::SUCCESS)
@@ -72,15 +75,20 @@ impl LogsArgs {
         let state = state();
         let (dir, record) = state.find(&self.pod)?;
         let name = record.container(self.container.as_deref())?.name.clone();
-        let mut log = None;
+        let mut log = state::log(&dir, &name);
+        // A terminal would obey what the container wrote; anything else gets it as it is.
+        let mut lines = std::io::stdout().is_terminal().then(Lines::default);
         loop {
             // Asked before reading: what was written before the end is read after it.
             let ended = match state.find(&self.pod) {
                 Ok((_, record)) => record.container(Some(&name))?.phase == ContainerPhase::Exited,
                 Err(_) => true,
             };
-            copy_new(&log_path(&dir, &name), &mut log)?;
+            copy_new(&name, &mut log, lines.as_mut())?;
             if ended || !self.follow {
+                if let Some(last) = lines.as_mut().and_then(Lines::finish) {
+                    print(text::coloured(&last).as_bytes())?;
+                }
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::time::sleep(POLL).await;
@@ -88,16 +96,33 @@ impl LogsArgs {
     }
 }
 
-/// Copies what is new in a log, which may not exist yet, to standard output.
-fn copy_new(path: &Path, log: &mut Option<std::fs::File>) -> anyhow::Result<()> {
-    if log.is_none() {
-        *log = std::fs::File::open(path).ok();
+/// Copies what is new in a log, which may not exist yet, to standard output, and says what is gone.
+fn copy_new(container: &str, log: &mut state::Reader, mut lines: Option<&mut Lines>) -> anyhow::Result<()> {
+    loop {
+        let piece = log.next_piece().with_context(|| format!("cannot read the log of {container}"))?;
+        if piece.missing > 0 {
+            eprintln!(
+                "image-builder: {} bytes of the log of {container} are gone: its last {LOG_SEGMENTS} MiB are kept",
+                piece.missing
+            );
+        }
+        if piece.bytes.is_empty() {
+            return Ok(());
+        }
+        match lines.as_mut() {
+            Some(lines) => {
+                let mut shown = String::new();
+                lines.feed(&piece.bytes, |line| shown.extend([text::coloured(&line).as_ref(), "\n"]));
+                print(shown.as_bytes())?;
+            }
+            None => print(&piece.bytes)?,
+        }
     }
-    let Some(file) = log else { return Ok(()) };
-    let mut new = Vec::new();
-    file.read_to_end(&mut new).with_context(|| format!("cannot read {}", path.display()))?;
+}
+
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(&new).and_then(|()| out.flush()).context("cannot write to standard output")
+    out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// Arguments of `stop`.
@@ -105,29 +130,45 @@ fn copy_new(path: &Path, log: &mut Option<std::fs::File>) -> anyhow::Result<()> 
 pub(crate) struct StopArgs {
     /// The pod.
     pod: String,
-    /// Seconds after which the guest is switched off under the containers [default: until they have ended].
+    /// Seconds after which the guest is switched off under the containers [default: what their grace period and an orderly
+    /// end can take].
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }
 
 impl StopArgs {
+    /// First asks the pod's process to end in order, then to switch the guest off, then ends it, and the machine with it.
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let state = state();
         let (_, record) = state.find(&self.pod)?;
-        let pid = Pid::from_raw(record.pid.cast_signed());
-        // The process holds the pod's lock, so the number is its own.
-        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot signal process {pid}"))?;
-        let begun = Instant::now();
-        let mut impatient = self.timeout.map(Duration::from_secs);
-        while state.find(&self.pod).is_ok_and(|(_, now)| now.pid == record.pid) {
-            if impatient.is_some_and(|timeout| begun.elapsed() > timeout) {
-                impatient = None;
-                kill(pid, Signal::SIGTERM).with_context(|| format!("cannot signal process {pid}"))?;
+        let orderly = Duration::from_secs(self.timeout.unwrap_or(record.stop_within));
+        for (order, within) in
+            [(Signal::SIGTERM, orderly), (Signal::SIGTERM, SWITCH_OFF), (Signal::SIGKILL, SWITCH_OFF)]
+        {
+            let pid = Pid::from_raw(record.pid.cast_signed());
+            match kill(pid, order) {
+                // The process holds the pod's lock, so the number was its own; now it is gone.
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot signal process {pid}")),
             }
-            tokio::time::sleep(POLL).await;
+            if is_gone(&state, &record, within).await {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        anyhow::bail!("process {} of pod {:?} does not end, not even by SIGKILL", record.pid, self.pod)
     }
+}
+
+/// Waits until the pod is gone; false when it is not within that time.
+async fn is_gone(state: &StateDir, pod: &PodRecord, within: Duration) -> bool {
+    let begun = Instant::now();
+    while state.find(&pod.name).is_ok_and(|(_, now)| now.pid == pod.pid) {
+        if begun.elapsed() > within {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
 }
 
 /// Arguments of `timings`.
