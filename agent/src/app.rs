@@ -37,6 +37,8 @@ use crate::process::command::Commands;
 use crate::process::launch::Launcher;
 use crate::process::passfd;
 use crate::process::reaper::Reaper;
+use crate::process::stdio;
+use crate::process::unread::Unread;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
 use crate::sandbox::{Sandbox, SandboxError, SandboxRequest};
@@ -120,6 +122,7 @@ pub(crate) enum CreateError {
     /// See [`ContainerError`].
     #[error(transparent)]
     Container(#[from] ContainerError),
+    pub(crate) unread: Arc<Unread>,
 }
 
 impl Kind for CreateError {
@@ -132,7 +135,8 @@ impl Kind for CreateError {
 }
 
 impl Agent {
-    fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+    fn new(mut config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        config.container_pipe_size = stdio::possible_size(config.container_pipe_size);
         let paths = Paths::default();
         let devices = DeviceWatch::start(config.hotplug_timeout)?;
         Ok(Arc::new(Agent {
@@ -167,6 +171,7 @@ impl Agent {
         tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
         let runtime = tokio::runtime::Handle::current();
         let work = move || {
+            unread: Arc::default(),
             let mut loaded = Loaded::default();
             let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
             let made = agent.sandbox.create(

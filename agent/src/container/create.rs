@@ -383,7 +383,7 @@ pub(super) fn process(
     mut claimed: Claimed,
 ) -> Result<Process, ContainerError> {
     claimed.is_init = exec_id.is_empty();
-    let stdio = Stdio::start(ends, claimed, &exit).inspect_err(|_| {
+    let stdio = Stdio::start(ends, claimed, &exit, &shared.unread).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
             tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");
