@@ -387,10 +387,8 @@ async fn serve(
     }
     milestone("set up the loopback link", init::since_boot());
     // Before the ready line, after which somebody may call.
-    if agent.config.debug_console
-        && let Err(error) = console::start(Arc::clone(&agent))
-    {
-        tracing::error!(%error, "there is no debug console");
+    if let Err(error) = console::start(Arc::clone(&agent)) {
+        tracing::error!(%error, "the debug console's port is not the agent's");
     }
     if let Some(port) = agent.config.passfd_listener_port
         && let Err(error) = passfd::serve(&agent.passfd, port.get(), agent.clock.watcher())
@@ -401,7 +399,7 @@ async fn serve(
         let agent = Arc::clone(&agent);
         move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
     });
-    let mut server = rpc::serve(&agent, &address).await?;
+    let (mut server, address) = rpc::serve_somewhere(&agent, address).await?;
     milestone("listen for calls", init::since_boot());
     if matches!(address, ServerAddr::Vsock { .. }) && !listen::has_vsock_device() {
         tracing::warn!(

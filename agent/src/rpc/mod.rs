@@ -16,7 +16,7 @@ mod service;
 mod status;
 mod validate;
 
-pub(crate) use server::{ServeError, serve};
+pub(crate) use server::{ServeError, serve_somewhere};
 
 /// Version of the API, as the shims know it.
 pub(crate) const API_VERSION: &str = "0.0.1";
