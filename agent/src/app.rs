@@ -59,6 +59,19 @@ impl Paths {
     pub(crate) fn shared(&self) -> PathBuf {
         self.state.join("shared/containers")
     }
+
+    /// The pod's own directory. Shims put storages of the pod there.
+    pub(crate) fn sandbox(&self) -> PathBuf {
+        self.state.join("sandbox")
+    }
+
+    /// A container's own directory. Shims put its storages there, by its id; a container that is called like a directory of
+    /// the pod has another, whose name no id can have.
+    pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
+        let directory = self.state.join(id.as_str());
+        let is_the_pods = self.sandbox() == directory || self.shared().starts_with(&directory);
+        if is_the_pods { self.state.join(format!(".{id}")) } else { directory }
+    }
 }
 
 impl Default for Paths {
@@ -109,6 +122,7 @@ pub(crate) struct Agent {
     pub(crate) policy: crate::policy::Policy,
     pub(crate) clock: Clock,
     pub(crate) passfd: Arc<passfd::Waiting>,
+    pub(crate) unread: Arc<Unread>,
     pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
@@ -122,7 +136,6 @@ pub(crate) enum CreateError {
     /// See [`ContainerError`].
     #[error(transparent)]
     Container(#[from] ContainerError),
-    pub(crate) unread: Arc<Unread>,
 }
 
 impl Kind for CreateError {
@@ -158,6 +171,7 @@ impl Agent {
             policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
             clock: Clock::keep(init::is_pid1()),
             passfd: Arc::default(),
+            unread: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -171,12 +185,11 @@ impl Agent {
         tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
         let runtime = tokio::runtime::Handle::current();
         let work = move || {
-            unread: Arc::default(),
             let mut loaded = Loaded::default();
             let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
             let made = agent.sandbox.create(
                 &request,
-                &agent.paths.state.join("sandbox"),
+                &agent.paths.sandbox(),
                 || runtime.block_on(load()).map(|modules| loaded = modules),
                 |storage| agent.storages.acquire(storage, &agent.devices),
                 |point| agent.release_storage(point),
@@ -443,6 +456,21 @@ fn announce(started: u64, log: Option<&Log>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_container_has_a_directory_of_the_pod() {
+        let paths = Paths::default();
+        let directory = |id: &str| paths.container(&ContainerId::parse(id).unwrap());
+        assert_eq!(directory("c1"), Path::new("/run/kata-containers/c1"));
+        for id in ["sandbox", "shared"] {
+            let own = directory(id);
+            for of_the_pod in [paths.sandbox(), paths.shared()] {
+                assert!(!of_the_pod.starts_with(&own) && !own.starts_with(&of_the_pod), "{}", own.display());
+            }
+            let name = own.file_name().unwrap().to_str().unwrap();
+            assert!(ContainerId::parse(name).is_err(), "a container may be called {name}");
+        }
+    }
 
     #[test]
     fn an_initramfs_is_known_by_its_root() {

@@ -147,7 +147,7 @@ async fn build(
     let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
     rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
     label::drop_what_is_unknown(&id, &mut request.spec, agent.facts.modules);
-    let directory = agent.paths.state.join(id.as_str());
+    let directory = agent.paths.container(&id);
     let plan_of = |spec: &Spec| {
         let bundle = Bundle { id: id.as_str(), path: &directory.to_string_lossy() };
         plan::init(spec, InitOptions { switch: agent.facts.root_switch, bundle })
@@ -255,7 +255,7 @@ fn prepare(
     request: &mut CreateRequest,
     undo: &mut Undo,
 ) -> Result<(Cgroup, PciAddresses), ContainerError> {
-    let bundle = agent.paths.state.join(id.as_str());
+    let bundle = agent.paths.container(id);
     std::fs::create_dir_all(&bundle).map_err(|source| ContainerError::Io {
         operation: "make directory",
         path: bundle.display().to_string(),
