@@ -1,6 +1,7 @@
 //! The wire: decodes a request, validates it, makes one call, encodes the answer. Nothing below this module knows of
 //! ttrpc or protobuf, and nothing here decides.
 
+mod admission;
 mod container;
 mod decode;
 mod guest;
