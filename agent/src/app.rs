@@ -37,6 +37,8 @@ use crate::process::command::Commands;
 use crate::process::launch::Launcher;
 use crate::process::passfd;
 use crate::process::reaper::Reaper;
+use crate::process::stdio;
+use crate::process::unread::Unread;
 use crate::rpc;
 use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
 use crate::sandbox::{Sandbox, SandboxError, SandboxRequest};
@@ -56,6 +58,19 @@ impl Paths {
     /// The tree that containers mount from, shared with the host or filled by CopyFile.
     pub(crate) fn shared(&self) -> PathBuf {
         self.state.join("shared/containers")
+    }
+
+    /// The pod's own directory. Shims put storages of the pod there.
+    pub(crate) fn sandbox(&self) -> PathBuf {
+        self.state.join("sandbox")
+    }
+
+    /// A container's own directory. Shims put its storages there, by its id; a container that is called like a directory of
+    /// the pod has another, whose name no id can have.
+    pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
+        let directory = self.state.join(id.as_str());
+        let is_the_pods = self.sandbox() == directory || self.shared().starts_with(&directory);
+        if is_the_pods { self.state.join(format!(".{id}")) } else { directory }
     }
 }
 
@@ -107,6 +122,7 @@ pub(crate) struct Agent {
     pub(crate) policy: crate::policy::Policy,
     pub(crate) clock: Clock,
     pub(crate) passfd: Arc<passfd::Waiting>,
+    pub(crate) unread: Arc<Unread>,
     pub(crate) mem_agent: MemAgent,
     shutdown: watch::Sender<bool>,
 }
@@ -132,7 +148,8 @@ impl Kind for CreateError {
 }
 
 impl Agent {
-    fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+    fn new(mut config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
+        config.container_pipe_size = stdio::possible_size(config.container_pipe_size);
         let paths = Paths::default();
         let devices = DeviceWatch::start(config.hotplug_timeout)?;
         Ok(Arc::new(Agent {
@@ -154,6 +171,7 @@ impl Agent {
             policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
             clock: Clock::keep(init::is_pid1()),
             passfd: Arc::default(),
+            unread: Arc::default(),
             shutdown: watch::channel(false).0,
         }))
     }
@@ -171,7 +189,7 @@ impl Agent {
             let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
             let made = agent.sandbox.create(
                 &request,
-                &agent.paths.state.join("sandbox"),
+                &agent.paths.sandbox(),
                 || runtime.block_on(load()).map(|modules| loaded = modules),
                 |storage| agent.storages.acquire(storage, &agent.devices),
                 |point| agent.release_storage(point),
@@ -382,10 +400,8 @@ async fn serve(
     }
     milestone("set up the loopback link", init::since_boot());
     // Before the ready line, after which somebody may call.
-    if agent.config.debug_console
-        && let Err(error) = console::start(Arc::clone(&agent))
-    {
-        tracing::error!(%error, "there is no debug console");
+    if let Err(error) = console::start(Arc::clone(&agent)) {
+        tracing::error!(%error, "the debug console's port is not the agent's");
     }
     if let Some(port) = agent.config.passfd_listener_port
         && let Err(error) = passfd::serve(&agent.passfd, port.get(), agent.clock.watcher())
@@ -396,7 +412,7 @@ async fn serve(
         let agent = Arc::clone(&agent);
         move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
     });
-    let mut server = rpc::serve(&agent, &address).await?;
+    let (mut server, address) = rpc::serve_somewhere(&agent, address).await?;
     milestone("listen for calls", init::since_boot());
     if matches!(address, ServerAddr::Vsock { .. }) && !listen::has_vsock_device() {
         tracing::warn!(
@@ -440,6 +456,21 @@ fn announce(started: u64, log: Option<&Log>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_container_has_a_directory_of_the_pod() {
+        let paths = Paths::default();
+        let directory = |id: &str| paths.container(&ContainerId::parse(id).unwrap());
+        assert_eq!(directory("c1"), Path::new("/run/kata-containers/c1"));
+        for id in ["sandbox", "shared"] {
+            let own = directory(id);
+            for of_the_pod in [paths.sandbox(), paths.shared()] {
+                assert!(!of_the_pod.starts_with(&own) && !own.starts_with(&of_the_pod), "{}", own.display());
+            }
+            let name = own.file_name().unwrap().to_str().unwrap();
+            assert!(ContainerId::parse(name).is_err(), "a container may be called {name}");
+        }
+    }
 
     #[test]
     fn an_initramfs_is_known_by_its_root() {

@@ -9,6 +9,7 @@
 //! Must never do: read files, log, or stop the boot.
 
 mod cmdline;
+mod ports;
 mod value;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ pub use value::{BadServerAddr, Cid, GuestComponents, LogLevel, RestApi, ServerAd
 /// The port on which shims expect the API.
 pub const API_PORT: u32 = 1024;
 
+/// The port on which shims expect the debug console.
+pub const CONSOLE_PORT: u32 = 1026;
+
 const PREFIX: &str = "agent.";
 
 /// Everything that can be set on the kernel command line. `agent.NAME` sets the field NAME.
@@ -34,7 +38,7 @@ pub struct Config {
     pub log_vport: Option<NonZeroU32>,
     /// Whether to serve a shell.
     pub debug_console: bool,
-    /// Vsock port of that shell; none puts it on the serial console.
+    /// Vsock port of that shell; none is the usual one.
     pub debug_console_vport: Option<NonZeroU32>,
     /// Accepted for the shims' sake; means nothing.
     pub devmode: bool,
@@ -58,6 +62,8 @@ pub struct Config {
     pub confidential: Confidential,
     /// Settings of memory reclaim and compaction.
     pub mem_agent: MemAgent,
+    /// Vsock port of the debug console, or of the answer that there is none; no port where another option has taken it.
+    pub console_port: Option<u32>,
     /// The options given whose function this agent does not have yet, sorted.
     pub unused: Vec<&'static str>,
 }
@@ -123,6 +129,7 @@ impl Default for Config {
             visible_cdi_devices: false,
             confidential: Confidential::default(),
             mem_agent: MemAgent::default(),
+            console_port: Some(CONSOLE_PORT),
             unused: Vec::new(),
         }
     }
@@ -248,6 +255,11 @@ pub enum Reason {
         /// The default that stays.
         kept: String,
     },
+    /// The port belongs to another service.
+    Taken {
+        /// The option that it belongs to, without its prefix.
+        owner: &'static str,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -258,6 +270,7 @@ impl fmt::Display for Warning {
         }
         match &self.reason {
             Reason::Unknown => write!(out, ": no such option, ignored"),
+            Reason::Taken { owner } => write!(out, ": the port of {PREFIX}{owner}, ignored"),
             Reason::Malformed { expected, kept } => {
                 write!(out, ": expected {expected}, keeping the default ")?;
                 out.write_str(if kept.is_empty() { "(empty)" } else { kept })
@@ -292,6 +305,8 @@ impl Config {
             let value = value.map(str::to_owned);
             warnings.push(Warning { option: format!("{PREFIX}{name}"), value, reason });
         }
+        warnings.extend(ports::settle(&mut config));
+        warnings.sort_by(|one, other| one.option.cmp(&other.option));
         (config, warnings)
     }
 }

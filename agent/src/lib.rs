@@ -11,6 +11,7 @@ mod device;
 pub mod error;
 mod files;
 pub mod guest;
+mod heap;
 mod listen;
 pub mod network;
 pub mod observe;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -58,9 +59,9 @@ pub(crate) fn has_vsock_device() -> bool {
 
 /// Connections to a unix socket. A socket file that an earlier run left is replaced.
 pub(crate) fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + Send + use<>> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    // Anything else at the path stays; then it cannot be had.
+    if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
     }
     Ok(local(UnixListener::bind(path)?))
 }
@@ -218,6 +219,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn only_a_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("agent.sock"), dir.path().join("file"));
+        drop(unix(&socket).unwrap());
+        drop(unix(&socket).unwrap());
+        std::fs::write(&file, "something else").unwrap();
+        assert_eq!(unix(&file).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "something else");
+    }
 
     #[tokio::test]
     async fn writes_are_cut_and_nothing_is_lost() {

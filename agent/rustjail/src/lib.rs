@@ -16,5 +16,7 @@ pub mod plan;
 pub mod seccomp;
 pub mod start;
 mod sys;
+mod text;
 
 pub use sys::process::{pidfd_signal, signal_is_valid};
+pub use text::shorten;

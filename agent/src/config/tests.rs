@@ -124,6 +124,73 @@ fn memory_settings_do_not_depend_on_enable_coming_first() {
 }
 
 #[test]
+fn a_port_belongs_to_one_service_and_the_api_comes_first() {
+    let ports = |config: &Config| {
+        let numbers = [config.debug_console_vport, config.log_vport, config.passfd_listener_port];
+        (numbers.map(|port| port.map_or(0, NonZeroU32::get)), config.debug_console, config.console_port)
+    };
+    for (line, kept, warned) in [
+        (
+            "agent.log_vport=1024",
+            ([0, 0, 0], false, Some(1026)),
+            &["agent.log_vport=1024: the port of agent.server_addr"][..],
+        ),
+        (
+            "agent.passfd_listener_port=1024",
+            ([0, 0, 0], false, Some(1026)),
+            &["agent.passfd_listener_port=1024"],
+        ),
+        // Where the address cannot be had, the API is served where it always is.
+        (
+            "agent.server_addr=unix:///x agent.log_vport=1024",
+            ([0, 0, 0], false, Some(1026)),
+            &["agent.log_vport"],
+        ),
+        (
+            "agent.server_addr=vsock://-1:7 agent.log_vport=7",
+            ([0, 0, 0], false, Some(1026)),
+            &["agent.log_vport=7"],
+        ),
+        (
+            "agent.log_vport=9 agent.passfd_listener_port=9",
+            ([0, 9, 0], false, Some(1026)),
+            &["the port of agent.log_vport"],
+        ),
+        ("agent.log_vport=1026", ([0, 1026, 0], false, None), &[]),
+        ("agent.server_addr=vsock://-1:1026", ([0, 0, 0], false, None), &[]),
+        (
+            "agent.debug_console agent.log_vport=1026",
+            ([0, 0, 0], true, Some(1026)),
+            &["the port of agent.debug_console, ignored"],
+        ),
+        (
+            "agent.debug_console agent.debug_console_vport=1024",
+            ([0, 0, 0], true, Some(1026)),
+            &["agent.debug_console_vport=1024"],
+        ),
+        (
+            "agent.debug_console agent.debug_console_vport=1024 agent.server_addr=vsock://-1:1026",
+            ([0, 0, 0], false, None),
+            &["agent.debug_console=1026: the port of agent.server_addr", "agent.debug_console_vport=1024"],
+        ),
+        (
+            "agent.debug_console agent.debug_console_vport=5 agent.log_vport=5 agent.passfd_listener_port=1026",
+            ([5, 0, 1026], true, Some(5)),
+            &["agent.log_vport=5: the port of agent.debug_console_vport"],
+        ),
+    ] {
+        let (config, warnings) = Config::parse(line);
+        assert_eq!(ports(&config), kept, "{line}");
+        let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), warned.len(), "{line}: {warnings:?}");
+        assert!(
+            warnings.iter().zip(warned).all(|(warning, text)| warning.contains(text)),
+            "{line}: {warnings:?}"
+        );
+    }
+}
+
+#[test]
 fn quotes_protect_spaces() {
     let config = clean(r#"agent.no_proxy="a, b" agent.log=trace"#);
     assert_eq!(config.confidential.no_proxy, "a, b");

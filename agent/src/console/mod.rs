@@ -1,4 +1,6 @@
-//! The debug console: a raw terminal byte stream on a vsock port, off unless `agent.debug_console` says so.
+//! The debug console: a raw terminal byte stream on a vsock port, off unless `agent.debug_console` says so. Its port is the
+//! agent's in any case: a container that listened there would be taken for the console. Where it is off, whoever calls is
+//! told so.
 //!
 //! Where the guest has a shell, each connection gets one, on a terminal and in a cgroup of its own; all of it is killed
 //! when the connection ends. Where it has none, as in the minimal flavour, a small [`prompt`] answers. Sessions are
@@ -7,33 +9,51 @@
 mod prompt;
 mod session;
 
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::app::Agent;
 use crate::config::Cid;
 use crate::error::chain;
 use crate::listen;
 
-/// Port where shims look for the console.
-const PORT: u32 = 1026;
+/// What callers of a console that is off hear.
+const OFF: &str = "this guest has no debug console: boot it with agent.debug_console\n";
+/// How long they may take to hear it.
+const HEARING: Duration = Duration::from_secs(1);
 /// Shells, best first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
-/// Listens, and then serves consoles for ever in a task of its own.
+/// Listens, and then serves consoles, or tells that there are none, for ever in a task of its own.
 ///
 /// # Errors
 /// When the port is taken.
 pub(crate) fn start(agent: Arc<Agent>) -> std::io::Result<()> {
-    let port = agent.config.debug_console_vport.map_or(PORT, NonZeroU32::get);
+    let Some(port) = agent.config.console_port else { return Ok(()) };
     let connections = listen::vsock(Cid::Any, port, Some(agent.clock.watcher()))?;
-    tracing::info!(port, "debug console listens");
-    tokio::spawn(serve(agent, connections));
+    if agent.config.debug_console {
+        tracing::info!(port, "debug console listens");
+        tokio::spawn(serve(agent, connections));
+    } else {
+        tokio::spawn(refuse(connections));
+    }
     Ok(())
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(connections: impl Stream<Item = std::io::Result<S>>) {
+    let mut connections = std::pin::pin!(connections);
+    while let Some(connection) = connections.next().await {
+        let Ok(mut stream) = connection else { continue };
+        // One after the other: there is no more to it, and callers who do not listen take nothing.
+        let told = tokio::time::timeout(HEARING, stream.write_all(OFF.as_bytes())).await;
+        if let Ok(Err(error)) = told {
+            tracing::debug!(%error, "a caller of the debug console has not heard that there is none");
+        }
+    }
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
@@ -58,5 +78,23 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
                 Err(error) => tracing::warn!(number, error = %chain(&error), "debug console failed"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn callers_of_a_console_that_is_off_are_told_so_and_hung_up_on() {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let (deaf, _never_read) = tokio::io::duplex(1);
+        let connections =
+            futures_util::stream::iter([Ok(deaf), Err(std::io::ErrorKind::Other.into()), Ok(near)]);
+        let mut text = String::new();
+        let (read, ()) = tokio::join!(far.read_to_string(&mut text), refuse(connections));
+        read.unwrap();
+        assert!(text.contains("agent.debug_console\n"), "{text}");
     }
 }

@@ -81,7 +81,27 @@ async fn on_a_thread(read: impl FnOnce() -> String + Send + 'static) -> String {
 }
 
 fn file(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| format!("{path}: {error}\n"))
+    match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).lines().map(|line| visible(line) + "\n").collect(),
+        Err(error) => format!("{path}: {error}\n"),
+    }
+}
+
+/// Text of a container's making, with what a terminal would obey written out: else it forges lines, or drives the terminal.
+fn visible(text: &str) -> String {
+    // Those that turn the direction of the text around are no control characters by Unicode's count.
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut visible, c| {
+        if obeyed(c) {
+            visible.extend(c.escape_default())
+        } else {
+            visible.push(c)
+        }
+        visible
+    })
 }
 
 fn containers(agent: &Agent) -> String {
@@ -111,20 +131,22 @@ fn processes(proc: &Path) -> String {
     for pid in pids {
         let directory = proc.join(pid.to_string());
         // Gone since it was listed.
-        let Ok(status) = std::fs::read_to_string(directory.join("status")) else { continue };
+        let Ok(status) = std::fs::read(directory.join("status")) else { continue };
+        let status = String::from_utf8_lossy(&status);
         let field = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.and_then(|value| value.split_whitespace().next()).unwrap_or("-")
         };
+        let name = status.lines().find_map(|line| line.strip_prefix("Name:\t")).unwrap_or("-");
         let line = std::fs::read(directory.join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let command = if line.is_empty() { format!("[{}]", field("Name")) } else { line };
+        let command = if line.is_empty() { format!("[{name}]") } else { line };
         table.push_str(&format!(
             "{pid:>7} {:>6} {} {:>8}  {}\n",
             field("PPid"),
             field("State"),
             field("VmRSS"),
-            command.trim_end()
+            visible(command.trim_end())
         ));
     }
     table
@@ -154,7 +176,8 @@ fn kernel_log() -> String {
 fn kernel_line(record: &str) -> String {
     let Some((head, message)) = record.split_once(';') else { return String::new() };
     let stamp: u64 = head.split(',').nth(2).and_then(|stamp| stamp.parse().ok()).unwrap_or(0);
-    let first = message.lines().next().unwrap_or_default();
+    // The kernel has written out what it takes for unprintable (`printk` of Linux 6.12), which is not all.
+    let first = visible(message.lines().next().unwrap_or_default());
     format!("[{:5}.{:06}] {first}\n", stamp / 1_000_000, stamp % 1_000_000)
 }
 
@@ -178,6 +201,31 @@ mod tests {
     fn kernel_records_become_lines() {
         assert_eq!(kernel_line("6,17,1234567,-;hello\n SUBSYSTEM=pci\n"), "[    1.234567] hello\n");
         assert_eq!(kernel_line("nonsense"), "");
+    }
+
+    #[test]
+    fn a_process_says_nothing_to_the_terminal() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: &str, name: &[u8], line: &[u8]| {
+            let directory = proc.path().join(pid);
+            std::fs::create_dir(&directory).unwrap();
+            let status = [b"Name:\t", name, b"\nState:\tS (sleeping)\nPPid:\t1\nVmRSS:\t4 kB\n"].concat();
+            std::fs::write(directory.join("status"), status).unwrap();
+            std::fs::write(directory.join("cmdline"), line).unwrap();
+        };
+        process("7", b"x", b"\x1b[2Jsh\0-c\0a\nb\r\x9b\xc2\x9bm\xe2\x80\xae\x07\0");
+        process("8", b"a\x1b]0;b\xff", b"");
+        process("9", b"plain", "grün -v\0".as_bytes());
+        let table = processes(proc.path());
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4, "{table:?}");
+        assert!(table.chars().all(|c| c == '\n' || !c.is_control()), "{table:?}");
+        assert!(lines[1].ends_with("\\u{1b}[2Jsh -c a\\nb\\r\u{FFFD}\\u{9b}m\\u{202e}\\u{7}"), "{table:?}");
+        assert!(lines[2].ends_with("[a\\u{1b}]0;b\u{FFFD}]"), "{table:?}");
+        assert!(lines[3].ends_with("      4  grün -v"), "{table:?}");
+        let mounts = proc.path().join("mounts");
+        std::fs::write(&mounts, b"a /x\x1b[0m tmpfs\nb /y tmpfs\n").unwrap();
+        assert_eq!(file(mounts.to_str().unwrap()), "a /x\\u{1b}[0m tmpfs\nb /y tmpfs\n");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::create::Created;
 use super::hook::{self, Stage};
 use super::{Command, ContainerError, Shared, State, create, exec, freeze, remove};
 use crate::app::Agent;
+use crate::heap;
 use crate::process::launch::{self, Listening};
 
 /// What only the actor has.
@@ -98,6 +99,8 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
 }
 
 fn forget(shared: &Shared, agent: &Agent) {
+    // What its processes wrote and nobody read goes with it.
+    heap::trim_soon();
     shared.set_state(State::Removed);
     agent.registry.remove(&shared.id);
 }

@@ -147,7 +147,7 @@ async fn build(
     let pid_namespace = if request.shared_pid_namespace { agent.sandbox.pid_namespace()? } else { None };
     rewrite_namespaces(&mut request.spec, &sandbox, pid_namespace.as_ref());
     label::drop_what_is_unknown(&id, &mut request.spec, agent.facts.modules);
-    let directory = agent.paths.state.join(id.as_str());
+    let directory = agent.paths.container(&id);
     let plan_of = |spec: &Spec| {
         let bundle = Bundle { id: id.as_str(), path: &directory.to_string_lossy() };
         plan::init(spec, InitOptions { switch: agent.facts.root_switch, bundle })
@@ -255,7 +255,7 @@ fn prepare(
     request: &mut CreateRequest,
     undo: &mut Undo,
 ) -> Result<(Cgroup, PciAddresses), ContainerError> {
-    let bundle = agent.paths.state.join(id.as_str());
+    let bundle = agent.paths.container(id);
     std::fs::create_dir_all(&bundle).map_err(|source| ContainerError::Io {
         operation: "make directory",
         path: bundle.display().to_string(),
@@ -383,7 +383,7 @@ pub(super) fn process(
     mut claimed: Claimed,
 ) -> Result<Process, ContainerError> {
     claimed.is_init = exec_id.is_empty();
-    let stdio = Stdio::start(ends, claimed, &exit).inspect_err(|_| {
+    let stdio = Stdio::start(ends, claimed, &exit, &shared.unread).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
             tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");

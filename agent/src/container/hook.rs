@@ -142,7 +142,7 @@ impl Hooks {
         Ok(Hooks {
             hooks,
             id: id.to_string(),
-            bundle: agent.paths.state.join(id.as_str()),
+            bundle: agent.paths.container(id),
             version: spec.version().clone(),
             annotations: json!(spec.annotations().clone().unwrap_or_default()),
         })

@@ -43,6 +43,7 @@ use crate::guest::memory::Target;
 use crate::process::launch::LaunchError;
 use crate::process::passfd::PassfdError;
 use crate::process::stdio::StreamError;
+use crate::process::unread::Unread;
 use crate::process::{Process, ProcessError, ProcessTable};
 use crate::sandbox::SandboxError;
 use crate::sandbox::registry::ContainerId;
@@ -198,6 +199,8 @@ struct Shared {
     cgroup: OnceLock<Arc<Cgroup>>,
     /// Set once the container is created.
     spec: OnceLock<Arc<Spec>>,
+    /// What its processes write and nobody reads.
+    unread: Arc<Unread>,
 }
 
 impl Shared {
@@ -269,6 +272,7 @@ impl ContainerHandle {
             processes: Mutex::default(),
             cgroup: OnceLock::new(),
             spec: OnceLock::new(),
+            unread: Arc::clone(&agent.unread),
         });
         tokio::spawn(actor::run(Arc::clone(&shared), Arc::clone(agent), queue));
         ContainerHandle { shared, commands }

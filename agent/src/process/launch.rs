@@ -4,8 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustjail::plan::{JailPlan, Listener, NamespaceKind};
 use rustjail::start::{self, Descriptors, Executed, Forker, StartError, Starting};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -29,7 +32,8 @@ impl Kind for LaunchError {
         match self {
             LaunchError::Start(StartError::Failed(failure)) if failure.invalid => ErrorKind::Invalid,
             LaunchError::Start(StartError::Failed(failure)) => kind_of_errno(failure.errno),
-            LaunchError::Start(StartError::Killed) => ErrorKind::Exhausted,
+            LaunchError::Start(StartError::Killed | StartError::OutOfMemory(_)) => ErrorKind::Exhausted,
+            LaunchError::Start(StartError::Held(_) | StartError::Slow(_)) => ErrorKind::Timeout,
             LaunchError::Start(StartError::Io { source, .. }) => kind_of_errno(source.raw_os_error()),
             LaunchError::Start(StartError::ForkerGone(_)) | LaunchError::Panicked => ErrorKind::Internal,
         }
@@ -144,19 +148,16 @@ impl Launcher {
     }
 }
 
-/// Watches a released process until it executes, and logs the reason if it cannot. Its result is that reason.
+/// Watches a released process until it executes, and logs the reason if it cannot. Its result is that reason. No thread
+/// waits meanwhile: a container can stop its process here for as long as it likes, and as many as it likes.
 pub(crate) fn watch_execution(
     starting: Starting,
     container: String,
     listening: Option<Listening>,
 ) -> JoinHandle<Result<(), StartError>> {
-    tokio::task::spawn_blocking(move || {
+    tokio::spawn(async move {
         let pid = starting.pid();
-        let listen = |fd| match &listening {
-            Some(Listening { listener, state }) => start::hand_over(listener, state, pid, fd),
-            None => Err(std::io::ErrorKind::NotConnected.into()),
-        };
-        match starting.executed(listen) {
+        match follow(starting, listening).await {
             Ok(Executed::Running) => Ok(()),
             Ok(Executed::Failed(failure)) => {
                 tracing::error!(container_id = %container, pid, error = %failure, "a program was not executed");
@@ -168,4 +169,43 @@ pub(crate) fn watch_execution(
             }
         }
     })
+}
+
+async fn follow(starting: Starting, listening: Option<Listening>) -> Result<Executed, StartError> {
+    let failed = |source| StartError::Io { operation: "wait for the program".into(), source };
+    let handshake =
+        std::os::unix::net::UnixDatagram::from(starting.as_fd().try_clone_to_owned().map_err(failed)?);
+    handshake.set_nonblocking(true).map_err(failed)?;
+    // It is only asked whether there is something to read.
+    let handshake = UnixDatagram::from_std(handshake).map_err(failed)?;
+    let (starting, listening) = (Arc::new(starting), Arc::new(listening));
+    loop {
+        handshake.readable().await.map_err(failed)?;
+        let asked = handshake.try_io(Interest::READABLE, || can_be_read(&handshake));
+        if asked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock) {
+            continue;
+        }
+        // Handing a listener over may wait for whoever is to have it.
+        let (heard, told) = (Arc::clone(&starting), Arc::clone(&listening));
+        let next = tokio::task::spawn_blocking(move || {
+            heard.next(|fd| match told.as_ref() {
+                Some(Listening { listener, state }) => start::hand_over(listener, state, heard.pid(), fd),
+                None => Err(std::io::ErrorKind::NotConnected.into()),
+            })
+        });
+        if let Some(executed) = next.await.map_err(|error| failed(error.into()))?? {
+            return Ok(executed);
+        }
+    }
+}
+
+/// # Errors
+/// `WouldBlock` when a reader would wait.
+fn can_be_read(fd: impl AsFd) -> std::io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)) {
+        Ok(0) => Err(std::io::ErrorKind::WouldBlock.into()),
+        // One that cannot be asked is read, and tells what is wrong.
+        _ => Ok(()),
+    }
 }

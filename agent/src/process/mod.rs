@@ -6,10 +6,12 @@
 
 pub(crate) mod command;
 pub(crate) mod launch;
+mod output;
 pub(crate) mod passfd;
 pub(crate) mod reaper;
 pub(crate) mod stdio;
 mod table;
+pub(crate) mod unread;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -29,7 +29,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::stdio::{self, Exit, Input, QUIET, StreamError};
+use super::output::{self, Exit, QUIET};
+use super::stdio::{self, Input, StreamError};
 use crate::config::Cid;
 use crate::error::{ErrorKind, Kind};
 use crate::listen;
@@ -279,7 +280,7 @@ impl Drain {
                     }
                 }
                 Err(error) => {
-                    stdio::tell_read_error(&error);
+                    output::tell_read_error(&error);
                     break;
                 }
             }

@@ -7,40 +7,29 @@
 //!
 //! Where the host passed a connection for a stream, `passfd` copies in place of pump and feeder.
 //!
-//! An output ends when the pipe does, or when its process has ended and nothing has come for [`QUIET`]: a grandchild
-//! may hold the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
+//! An output ends when the pipe does, or when its process has ended and nothing has come for a moment: a grandchild may hold
+//! the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::output::{Exit, Output};
 use super::passfd::{self, Claimed};
-use crate::error::{ErrorKind, Kind, kind_of_errno};
+use super::unread::Unread;
+use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
 
-/// How long an output of an ended process may be silent before it counts as ended too.
-// COMPAT(kata): `a_grandchild_that_holds_stdout_does_not_keep_its_end_away`. Shims wait for the exit status only after
-// the end of the output.
-pub(super) const QUIET: Duration = Duration::from_millis(500);
 /// Names of the outputs in errors.
 pub(crate) const STDOUT: &str = "stdout";
 /// See [`STDOUT`].
 pub(crate) const STDERR: &str = "stderr";
-/// Bytes that a pump reads at once: a pipe's usual capacity.
-const CHUNK: usize = 64 * 1024;
-/// Bytes that a pump holds while the process lives.
-const BUFFER: usize = 64 * 1024;
-/// Bytes that a pump holds once the process has ended, so that a whole pipe can be taken in and closed.
-const BUFFER_AFTER_EXIT: usize = 2 * BUFFER + 1024 * 1024;
 
 /// Why a stream could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +89,18 @@ pub(crate) struct Pipes {
     stderr: Option<OwnedFd>,
 }
 
+/// The size of pipes that an option asks for, or 0, the kernel's own, with a warning where the kernel has none that large: the
+/// option must not keep every process from starting.
+pub(crate) fn possible_size(asked: u32) -> u32 {
+    match pipes(asked as usize) {
+        Ok(_) => asked,
+        Err(error) => {
+            tracing::warn!(asked, error = %chain(&error), "pipes have the usual size: agent.container_pipe_size cannot be had");
+            0
+        }
+    }
+}
+
 /// Makes the three pipes of a process. `size` is their capacity in bytes, 0 for the kernel's default.
 pub(crate) fn pipes(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
     let pipe = || -> Result<(OwnedFd, OwnedFd), StreamError> {
@@ -144,38 +145,18 @@ enum Outlet {
     Passed(watch::Receiver<bool>),
 }
 
-/// The end of a process.
-#[derive(Debug, Clone)]
-pub(super) struct Exit(watch::Receiver<Option<i32>>);
-
-impl Exit {
-    /// The end that is published here.
-    pub(super) fn of(exit: &watch::Receiver<Option<i32>>) -> Exit {
-        Exit(exit.clone())
-    }
-
-    /// Whether it has come. An end that will never be known counts as one, or its tasks would stay for ever.
-    pub(super) fn has_come(&self) -> bool {
-        self.0.borrow().is_some() || self.0.has_changed().is_err()
-    }
-
-    /// Waits for it.
-    pub(super) async fn come(&mut self) {
-        drop(self.0.wait_for(Option::is_some).await.map(drop));
-    }
-}
-
 pub(super) enum Input {
     Data(Vec<u8>, oneshot::Sender<Result<(), StreamError>>),
     Close,
 }
 
 impl Stdio {
-    /// Starts the tasks that move the bytes. `exit` ends the outputs after the process.
+    /// Starts the tasks that move the bytes. `exit` ends the outputs after the process; what nobody reads counts in `unread`.
     pub(crate) fn start(
         ends: Ends,
         claimed: Claimed,
         exit: &watch::Receiver<Option<i32>>,
+        unread: &Arc<Unread>,
     ) -> Result<Stdio, StreamError> {
         let exit = Exit::of(exit);
         let is_terminal = matches!(ends, Ends::Terminal(_));
@@ -192,12 +173,14 @@ impl Stdio {
             }
         };
         let outlet = |fd: Option<OwnedFd>, peer| -> Result<Outlet, StreamError> {
-            let output = Arc::new(Output::default());
+            let output = Arc::new(Output::new(unread));
             match (fd.map(reader).transpose()?, peer) {
                 (Some(fd), Some(peer)) => {
                     return Ok(Outlet::Passed(passfd::Drain::start(fd, peer, exit.clone(), is_terminal)));
                 }
-                (Some(fd), None) => drop(tokio::spawn(Arc::clone(&output).pump(fd, exit.clone()))),
+                (Some(fd), None) => {
+                    drop(tokio::spawn(Arc::clone(&output).pump(fd, exit.clone(), Arc::clone(unread))));
+                }
                 (None, _) => return Ok(Outlet::Calls(output.ended())),
             }
             Ok(Outlet::Calls(output))
@@ -222,17 +205,17 @@ impl Stdio {
         })
     }
 
-    /// Starts pumps and feeder over pipes.
+    /// Starts pumps and feeder over pipes, for a reader of the agent's own.
     pub(crate) fn of_pipes(pipes: Pipes, exit: &watch::Receiver<Option<i32>>) -> Result<Stdio, StreamError> {
-        Stdio::start(Ends::Pipes(pipes), Claimed::default(), exit)
+        Stdio::start(Ends::Pipes(pipes), Claimed::default(), exit, &Arc::default())
     }
 
-    /// Starts pump and feeder over a terminal's master end.
+    /// Starts pump and feeder over a terminal's master end, for a reader of the agent's own.
     pub(crate) fn of_terminal(
         master: OwnedFd,
         exit: &watch::Receiver<Option<i32>>,
     ) -> Result<Stdio, StreamError> {
-        Stdio::start(Ends::Terminal(master), Claimed::default(), exit)
+        Stdio::start(Ends::Terminal(master), Claimed::default(), exit, &Arc::default())
     }
 
     /// Refuses what calls may not read: an output that the host passed a connection for.
@@ -325,122 +308,6 @@ pub(super) fn reader(fd: OwnedFd) -> Result<pipe::Receiver, StreamError> {
 pub(super) fn writer(fd: OwnedFd) -> Result<pipe::Sender, StreamError> {
     pipe::Sender::from_owned_fd_unchecked(non_blocking(fd)?)
         .map_err(|error| StreamError::io("watch an input", error))
-}
-
-/// One output: what the pump has read and nobody has taken yet.
-#[derive(Debug, Default)]
-struct Output {
-    held: Mutex<Held>,
-    /// Told when bytes or the end arrive.
-    arrived: Notify,
-    /// Told when bytes were taken.
-    taken: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    bytes: VecDeque<u8>,
-    is_ended: bool,
-}
-
-impl Output {
-    fn ended(self: Arc<Self>) -> Arc<Self> {
-        self.held().is_ended = true;
-        self
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn read(&self, most: usize) -> Vec<u8> {
-        loop {
-            // Registered before the look, so that what arrives in between is noticed.
-            let arrived = self.arrived.notified();
-            {
-                let mut held = self.held();
-                if let Some(chunk) = held.take(most) {
-                    drop(held);
-                    self.taken.notify_one();
-                    // Another reader may find more.
-                    self.arrived.notify_one();
-                    return chunk;
-                }
-                if held.is_ended {
-                    drop(held);
-                    self.arrived.notify_one();
-                    return Vec::new();
-                }
-            }
-            arrived.await;
-        }
-    }
-
-    async fn pump(self: Arc<Self>, fd: pipe::Receiver, mut exit: Exit) {
-        let mut buffer = Vec::new();
-        loop {
-            let has_exited = exit.has_come();
-            if self.held().bytes.len() >= if has_exited { BUFFER_AFTER_EXIT } else { BUFFER } {
-                tokio::select! {
-                    () = self.taken.notified() => {}
-                    () = exit.come(), if !has_exited => {}
-                }
-                continue;
-            }
-            buffer.clear();
-            buffer.reserve(CHUNK);
-            match fd.try_read_buf(&mut buffer) {
-                Ok(0) => break,
-                Ok(_) => {
-                    self.held().bytes.extend(&buffer);
-                    self.arrived.notify_one();
-                    // One busy stream must not keep the agent's only thread from the others.
-                    tokio::task::yield_now().await;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // An idle process costs no buffer.
-                    buffer = Vec::new();
-                    if !has_exited {
-                        tokio::select! {
-                            _ = fd.readable() => {}
-                            () = exit.come() => {}
-                        }
-                    } else if tokio::time::timeout(QUIET, fd.readable()).await.is_err() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tell_read_error(&error);
-                    break;
-                }
-            }
-        }
-        self.held().is_ended = true;
-        self.arrived.notify_one();
-    }
-}
-
-/// Logs why an output ended, unless it is how a terminal says that its last user is gone.
-pub(super) fn tell_read_error(error: &io::Error) {
-    if error.raw_os_error() != Some(Errno::IO.raw_os_error()) {
-        tracing::warn!(%error, "a process's output cannot be read");
-    }
-}
-
-impl Held {
-    fn take(&mut self, most: usize) -> Option<Vec<u8>> {
-        if self.bytes.is_empty() {
-            return None;
-        }
-        let count = self.bytes.len().min(most.max(1));
-        let taken = self.bytes.drain(..count).collect();
-        if self.bytes.is_empty() {
-            // An idle process costs no buffer.
-            self.bytes = VecDeque::new();
-        }
-        Some(taken)
-    }
 }
 
 /// Writes what arrives on the channel, until it is closed or the process has ended and nobody reads.

@@ -1,6 +1,8 @@
 //! Streams over real pipes, without processes.
 
 use super::*;
+use crate::process::output::QUIET;
+use std::time::Duration;
 
 fn alive() -> (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>) {
     watch::channel(None)
@@ -161,11 +163,79 @@ async fn a_write_that_was_read_is_written_though_its_reader_has_ended() {
 }
 
 #[tokio::test]
-async fn any_pipe_size_that_shims_ask_for_is_rounded_to_one_that_is_possible() {
+async fn any_pipe_size_that_is_asked_for_becomes_one_that_is_possible() {
     // runtime-rs sends agent.container_pipe_size=1 unless told otherwise.
     for (asked, page_multiple) in [(1, 1), (5000, 2), (1 << 20, 256)] {
         let (ours, _child) = pipes(asked).unwrap();
         let size = rustix::pipe::fcntl_getpipe_size(ours.stdout.as_ref().unwrap()).unwrap();
         assert_eq!(size, page_multiple * rustix::param::page_size(), "{asked}");
+    }
+    for (asked, had) in [(0, 0), (1, 1), (1 << 20, 1 << 20), (i32::MAX as u32, 0)] {
+        assert_eq!(possible_size(asked), had);
+    }
+}
+
+/// An ended process that has written so much to stdout, and nobody has read it.
+fn left(unread: &Arc<Unread>, bytes: usize) -> Stdio {
+    let (exit, watcher) = alive();
+    let (ours, child) = pipes(1 << 20).unwrap();
+    let stdio = Stdio::start(Ends::Pipes(ours), Claimed::default(), &watcher, unread).unwrap();
+    let stdout = child.0[1].as_ref().unwrap();
+    assert_eq!(rustix::io::write(stdout, &vec![7; bytes]).unwrap(), bytes);
+    exit.send_replace(Some(0));
+    stdio
+}
+
+#[tokio::test]
+async fn what_ended_processes_left_has_a_bound_and_the_oldest_goes_first() {
+    const BYTES: usize = 120_000;
+    let unread = Arc::new(Unread::default());
+    let mut processes = Vec::new();
+    for _ in 0..100 {
+        processes.push(left(&unread, BYTES));
+        // As they would come: each has been taken in before the next.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(QUIET * 2).await;
+    let mut kept = Vec::new();
+    for stdio in &processes {
+        kept.push(read_all(stdio, 1 << 20).await.len());
+    }
+    let total: usize = kept.iter().sum();
+    assert!(total <= 4 << 20, "{total} bytes are held");
+    assert!(total > 3 << 20, "only {total} bytes are kept");
+    assert_eq!(kept[0], 0, "the oldest is held");
+    assert_eq!(kept[99], BYTES, "the newest is not");
+    assert!(kept.is_sorted(), "{kept:?}");
+    // And room comes back.
+    assert_eq!(read_all(&left(&unread, BYTES), 1 << 20).await.len(), BYTES);
+}
+
+#[tokio::test]
+async fn living_processes_that_nobody_reads_hold_less_the_more_they_are() {
+    let unread = Arc::new(Unread::default());
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        let (exit, watcher) = alive();
+        let (ours, child) = pipes(1 << 20).unwrap();
+        let stdio = Stdio::start(Ends::Pipes(ours), Claimed::default(), &watcher, &unread).unwrap();
+        rustix::io::write(child.0[1].as_ref().unwrap(), &[7; 200_000]).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        all.push((exit, child, stdio));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let held: usize = all
+        .iter()
+        .map(|(_, _, stdio)| match &stdio.stdout {
+            Outlet::Calls(output) => output.held().bytes.len(),
+            Outlet::Passed(_) => 0,
+        })
+        .sum();
+    assert!(held < 20 << 20, "{held} bytes are held");
+    // Nothing is lost.
+    for (exit, child, stdio) in all {
+        drop(child);
+        assert_eq!(read_all(&stdio, 1 << 20).await.len(), 200_000);
+        drop(exit);
     }
 }

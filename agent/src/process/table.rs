@@ -9,6 +9,8 @@ use super::{Process, ProcessError};
 /// Ended processes that are kept for a caller who asks again. A probe that runs every second must not fill the guest's
 /// memory, so older ones are forgotten once their end has been told.
 const KEPT: usize = 64;
+/// Ended processes that are kept whose end nobody has asked for.
+const UNASKED: usize = 192;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -55,12 +57,66 @@ impl ProcessTable {
     }
 
     fn forget_old(&mut self) {
-        let is_old = |id: &String| {
-            self.processes.get(id).is_some_and(|p| p.as_ref().is_some_and(|process| process.is_collected()))
-        };
-        let old: Vec<String> = self.order.iter().filter(|id| is_old(id)).cloned().collect();
-        for id in old.iter().take(old.len().saturating_sub(KEPT)) {
-            self.release(id);
+        // The first process is the container's own end.
+        let ended = self.order.iter().filter(|id| !id.is_empty()).filter_map(|id| {
+            let process = self.processes.get(id)?.as_ref()?;
+            process.exited().is_some().then(|| (id.clone(), process.is_collected()))
+        });
+        let (asked, unasked): (Vec<_>, Vec<_>) = ended.partition(|(_, is_collected)| *is_collected);
+        for (ids, kept) in [(asked, KEPT), (unasked, UNASKED)] {
+            for (id, _) in ids.iter().take(ids.len().saturating_sub(kept)) {
+                self.release(id);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::stdio::{Stdio, pipes};
+    use tokio::sync::watch;
+
+    /// A process that ends, or that has.
+    fn process(id: &str, status: Option<i32>) -> (watch::Sender<Option<i32>>, Arc<Process>) {
+        let (sender, exit) = watch::channel(status);
+        let stdio = Stdio::of_pipes(pipes(0).unwrap().0, &exit).unwrap();
+        let pidfd = tempfile::tempfile().unwrap().into();
+        (sender, Arc::new(Process::new(id.into(), 1, pidfd, exit, stdio)))
+    }
+
+    fn insert(
+        table: &mut ProcessTable,
+        id: &str,
+        status: Option<i32>,
+    ) -> (watch::Sender<Option<i32>>, Arc<Process>) {
+        table.reserve(id).unwrap();
+        let (sender, made) = process(id, status);
+        table.insert(id, Arc::clone(&made));
+        (sender, made)
+    }
+
+    #[tokio::test]
+    async fn ended_processes_are_forgotten_oldest_first_whether_or_not_somebody_asked() {
+        let mut table = ProcessTable::default();
+        let _init = insert(&mut table, "", Some(0));
+        let _living = insert(&mut table, "living", None);
+        for number in 0..300 {
+            insert(&mut table, &format!("unasked-{number}"), Some(0));
+        }
+        assert_eq!(table.all().len(), 2 + UNASKED);
+        assert!(table.get("unasked-299").is_ok() && table.get("unasked-108").is_ok());
+        assert!(matches!(table.get("unasked-107"), Err(ProcessError::Unknown(_))));
+        for number in 0..100 {
+            let (_exit, asked) = insert(&mut table, &format!("asked-{number}"), Some(0));
+            asked.wait().await.unwrap();
+        }
+        insert(&mut table, "last", None);
+        // Each of the latter was one that nobody had asked for yet when it was inserted.
+        assert_eq!(table.all().len(), 3 + UNASKED - 1 + KEPT);
+        assert!(table.get("asked-36").is_ok() && table.get("asked-35").is_err());
+        assert!(table.get("").is_ok() && table.get("living").is_ok());
+        // An id that is forgotten is free.
+        table.reserve("unasked-0").unwrap();
     }
 }

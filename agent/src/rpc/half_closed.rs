@@ -4,6 +4,8 @@
 //! to write. So the end is held back here, as long as the client is owed an answer and is there to read it. A client that is
 //! gone as a whole is known at once, so its calls end as ever.
 //!
+//! And requests are held back while answers wait, see [`admission`](super::admission).
+//!
 //! ```text
 //!   client          Answered                            server
 //!   request   ────► reads a frame: one owed      ────►  call
@@ -12,7 +14,6 @@
 //!                   end                          ────►  closes
 //! ```
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -23,8 +24,13 @@ use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// How often a client that is owed an answer is looked for after its end of file.
+use super::admission::{Admission, BEGINNING};
+use crate::heap;
+
+/// How often a client is looked for from which nothing is read.
 const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that a connection has to have carried for its end to free much.
+const MUCH: usize = 1 << 20;
 /// Bytes of a frame's header: length 4, stream id 4, type 1, flags 1; big-endian.
 const HEADER: usize = 10;
 /// Type of a frame with a request.
@@ -37,11 +43,13 @@ pub(crate) struct Answered<S> {
     stream: S,
     asked: Frames,
     answered: Frames,
-    /// Stream ids of requests without an answer, each as often as it came: clients may use one twice. No more than the calls
-    /// that run.
-    owed: HashMap<u32, u32>,
+    admission: Admission,
+    /// Bytes both ways.
+    carried: usize,
     /// Set from the end of file on.
-    ended: Option<Interval>,
+    has_ended: bool,
+    /// Set while nothing is read.
+    looks: Option<Interval>,
     reader: Option<Waker>,
 }
 
@@ -51,38 +59,71 @@ impl<S> Answered<S> {
             stream,
             asked: Frames::default(),
             answered: Frames::default(),
-            owed: HashMap::new(),
-            ended: None,
+            admission: Admission::default(),
+            carried: 0,
+            has_ended: false,
+            looks: None,
             reader: None,
         }
     }
 
     fn was_asked(&mut self, bytes: &[u8]) {
-        let owed = &mut self.owed;
-        self.asked.pass(bytes, |stream, kind| {
-            if kind == REQUEST {
-                *owed.entry(stream).or_default() += 1;
+        self.carried = self.carried.saturating_add(bytes.len());
+        let admission = &mut self.admission;
+        self.asked.pass(bytes, |frame| {
+            if frame.kind == REQUEST {
+                admission.asked(frame.stream, frame.length, frame.beginning);
             }
         });
     }
 
     fn has_answered(&mut self, bytes: &[u8]) {
-        let owed = &mut self.owed;
-        self.answered.pass(bytes, |stream, kind| {
-            if kind == RESPONSE
-                && let Some(count) = owed.get_mut(&stream)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    owed.remove(&stream);
-                }
+        self.carried = self.carried.saturating_add(bytes.len());
+        let admission = &mut self.admission;
+        self.answered.pass(bytes, |frame| {
+            if frame.kind == RESPONSE {
+                admission.answered(frame.stream);
             }
         });
-        if self.owed.is_empty()
-            && let Some(reader) = self.reader.take()
-        {
-            reader.wake();
+    }
+
+    /// Whether the server may go on to read: the next bytes, or the end.
+    fn may_read(&self) -> bool {
+        if self.has_ended {
+            self.admission.is_clear()
+        } else {
+            !self.asked.is_between() || self.admission.is_open()
         }
+    }
+}
+
+impl<S> Drop for Answered<S> {
+    fn drop(&mut self) {
+        if self.carried > MUCH {
+            heap::trim_soon();
+        }
+    }
+}
+
+impl<S: AsFd> Answered<S> {
+    /// Waits until the server may go on to read; tells whether the client is gone instead.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while !self.may_read() {
+            let looks = self.looks.get_or_insert_with(|| {
+                let mut looks = tokio::time::interval(LOOK);
+                looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                looks
+            });
+            if looks.poll_tick(cx).is_pending() {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if is_gone(self.stream.as_fd()) {
+                return Poll::Ready(true);
+            }
+        }
+        self.looks = None;
+        Poll::Ready(false)
     }
 }
 
@@ -93,7 +134,10 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Answered<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.ended.is_none() {
+        if !this.has_ended {
+            if ready!(this.poll_held(cx)) {
+                return Poll::Ready(Ok(()));
+            }
             let before = buf.filled().len();
             let room = buf.remaining();
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -102,29 +146,24 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Answered<S> {
                 this.was_asked(&buf.filled()[before..]);
                 return Poll::Ready(Ok(()));
             }
+            this.has_ended = true;
         }
-        let looks = this.ended.get_or_insert_with(|| {
-            let mut looks = tokio::time::interval(LOOK);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            looks
-        });
-        loop {
-            if this.owed.is_empty() || is_gone(this.stream.as_fd()) {
-                return Poll::Ready(Ok(()));
-            }
-            if looks.poll_tick(cx).is_pending() {
-                this.reader = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-        }
+        this.poll_held(cx).map(|_| Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, data))?;
+        let written = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.admission.wrote(written.is_pending());
+        let count = ready!(written)?;
         this.has_answered(&data[..count]);
+        if this.may_read()
+            && let Some(reader) = this.reader.take()
+        {
+            reader.wake();
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -152,11 +191,27 @@ struct Frames {
     known: usize,
     /// Bytes of the payload that are yet to come.
     rest: usize,
+    /// The payload's first bytes.
+    beginning: Vec<u8>,
+}
+
+/// A frame that has gone by.
+struct Frame<'a> {
+    stream: u32,
+    kind: u8,
+    /// Of its payload.
+    length: usize,
+    beginning: &'a [u8],
 }
 
 impl Frames {
-    /// Takes the next bytes; `ended` hears stream id and type of each frame that ends in them.
-    fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u32, u8)) {
+    /// Whether no frame is under way.
+    fn is_between(&self) -> bool {
+        self.known == 0
+    }
+
+    /// Takes the next bytes; `ended` hears of each frame that ends in them.
+    fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Frame<'_>)) {
         while !bytes.is_empty() {
             if self.known < HEADER {
                 let count = bytes.len().min(HEADER - self.known);
@@ -166,16 +221,23 @@ impl Frames {
                 if self.known < HEADER {
                     return;
                 }
-                self.rest = usize::try_from(self.word(0)).unwrap_or(usize::MAX);
+                self.rest = self.length();
+                self.beginning.clear();
             }
-            let count = bytes.len().min(self.rest);
-            self.rest -= count;
-            bytes = &bytes[count..];
+            let (part, later) = bytes.split_at(bytes.len().min(self.rest));
+            self.beginning.extend_from_slice(&part[..part.len().min(BEGINNING - self.beginning.len())]);
+            self.rest -= part.len();
+            bytes = later;
             if self.rest == 0 {
                 self.known = 0;
-                ended(self.word(4), self.header[8]);
+                let (stream, kind, length) = (self.word(4), self.header[8], self.length());
+                ended(Frame { stream, kind, length, beginning: &self.beginning });
             }
         }
+    }
+
+    fn length(&self) -> usize {
+        usize::try_from(self.word(0)).unwrap_or(usize::MAX)
     }
 
     fn word(&self, at: usize) -> u32 {
@@ -276,7 +338,7 @@ mod tests {
         for size in 1..stream.len() {
             let (mut frames, mut seen) = (Frames::default(), Vec::new());
             for piece in stream.chunks(size) {
-                frames.pass(piece, |stream, kind| seen.push((stream, kind)));
+                frames.pass(piece, |frame| seen.push((frame.stream, frame.kind)));
             }
             assert_eq!(seen, [(1, REQUEST), (7, 3), (u32::MAX, RESPONSE)], "pieces of {size}");
         }
@@ -305,8 +367,85 @@ mod tests {
             let mut answers = Vec::new();
             client.read_to_end(&mut answers).await.unwrap();
             let (mut frames, mut seen) = (Frames::default(), 0);
-            frames.pass(&answers, |_, kind| seen += u32::from(kind == RESPONSE));
+            frames.pass(&answers, |frame| seen += u32::from(frame.kind == RESPONSE));
             assert_eq!(seen, count);
         }
+    }
+
+    /// Answers with much, and counts how often.
+    struct Large(Arc<std::sync::atomic::AtomicUsize>);
+
+    #[async_trait::async_trait]
+    impl ttrpc::r#async::MethodHandler for Large {
+        async fn handler(
+            &self,
+            _: ttrpc::r#async::TtrpcContext,
+            _: ttrpc::proto::Request,
+        ) -> ttrpc::Result<ttrpc::proto::Response> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(ttrpc::proto::Response { payload: vec![7; 40_000], ..Default::default() })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_its_answers_lying_is_served_no_further() {
+        const REQUESTS: u32 = 3000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let handler: Box<dyn ttrpc::r#async::MethodHandler + Send + Sync> =
+            Box::new(Large(Arc::clone(&calls)));
+        let methods = [("GetMetrics".to_owned(), handler)].into();
+        let service = ttrpc::r#async::Service { methods, streams: Default::default() };
+        let listener = crate::listen::unix(&path).unwrap();
+        let mut server = Server::new()
+            .add_listener(Listener::new(super::super::server::answered(listener)))
+            .register_service([("grpc.AgentService".to_owned(), service)].into());
+        server.start().await.unwrap();
+        let request = ttrpc::proto::Request {
+            service: "grpc.AgentService".into(),
+            method: "GetMetrics".into(),
+            ..Default::default()
+        };
+        let request = protobuf::Message::write_to_bytes(&request).unwrap();
+        let (mut answers, mut requests) = UnixStream::connect(&path).await.unwrap().into_split();
+        let sent = tokio::spawn(async move {
+            let all: Vec<u8> = (0..REQUESTS).flat_map(|n| frame(2 * n + 1, REQUEST, &request)).collect();
+            requests.write_all(&all).await.unwrap();
+            requests
+        });
+        let served = || calls.load(std::sync::atomic::Ordering::Relaxed);
+        let mut before = usize::MAX;
+        while served() != before {
+            before = served();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        // What the socket's buffer takes, and what may run at once.
+        assert!(served() < 40, "{} calls were made for a client that reads nothing", served());
+        // It has only to read.
+        let (mut frames, mut seen, mut buffer) = (Frames::default(), 0, vec![0; 1 << 16]);
+        while seen < REQUESTS {
+            let count = answers.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the connection ended after {seen} answers");
+            frames.pass(&buffer[..count], |frame| seen += u32::from(frame.kind == RESPONSE));
+        }
+        assert_eq!(served(), REQUESTS as usize);
+        drop(sent.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_noticed_though_nothing_is_read() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut near = Answered::new(near);
+        for stream in 0..8 {
+            // Requests without a method count among the large.
+            far.write_all(&frame(stream, REQUEST, b"")).await.unwrap();
+            near.read_exact(&mut [0; HEADER]).await.unwrap();
+        }
+        far.write_all(&frame(9, REQUEST, b"")).await.unwrap();
+        let read = tokio::time::timeout(LOOK * 5, near.read(&mut [0; HEADER])).await;
+        assert!(read.is_err(), "a ninth was read");
+        drop(far);
+        assert!(end_within(&mut near, LOOK * 2).await);
     }
 }

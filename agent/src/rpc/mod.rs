@@ -1,6 +1,7 @@
 //! The wire: decodes a request, validates it, makes one call, encodes the answer. Nothing below this module knows of
 //! ttrpc or protobuf, and nothing here decides.
 
+mod admission;
 mod container;
 mod decode;
 mod guest;
@@ -16,7 +17,7 @@ mod service;
 mod status;
 mod validate;
 
-pub(crate) use server::{ServeError, serve};
+pub(crate) use server::{ServeError, serve_somewhere};
 
 /// Version of the API, as the shims know it.
 pub(crate) const API_VERSION: &str = "0.0.1";

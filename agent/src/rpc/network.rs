@@ -83,15 +83,17 @@ fn version(is_ipv6: bool) -> Version {
 fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {
     let address =
         wire.toIPAddress.as_ref().ok_or_else(|| Failure::invalid("a neighbour without an address"))?;
+    // What goes beyond would be cut: the flags by the message to the kernel, the state by the kernel (a u8 of its own).
     let number = |value: i32, what: &str| {
-        u16::try_from(value).map_err(|_| Failure::invalid(format!("{value} is not a neighbour's {what}")))
+        u8::try_from(value)
+            .map_err(|_| Failure::invalid(format!("{value} is not a neighbour's {what}: 0 to 255")))
     };
     Ok(Neighbour {
         address: parse_ip(&address.address)?,
         device: wire.device.clone(),
         hw_addr: optional(&wire.lladdr, str::parse::<HardwareAddress>)?,
-        state: number(wire.state, "state")?,
-        flags: number(wire.flags, "flags")? as u8,
+        state: number(wire.state, "state")?.into(),
+        flags: number(wire.flags, "flags")?,
     })
 }
 
@@ -141,9 +143,13 @@ fn encode_address(address: &IpAddress) -> types::IPAddress {
 }
 
 fn decode_route(wire: &types::Route) -> Result<Route, NetworkError> {
-    let family = match wire.family.enum_value_or_default() {
-        types::IPFamily::v4 => Family::V4,
-        types::IPFamily::v6 => Family::V6,
+    let family = match wire.family.enum_value() {
+        Ok(types::IPFamily::v4) => Family::V4,
+        Ok(types::IPFamily::v6) => Family::V6,
+        Err(number) => {
+            let expected = "an IP family, 0 (IPv4) or 1 (IPv6)";
+            return Err(NetworkError::Malformed { text: number.to_string(), expected });
+        }
     };
     let (dest, family) = decode_dest(&wire.dest, family)?;
     Ok(Route {
@@ -314,11 +320,36 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbours_numbers_are_taken_whole_or_refused() {
+        let decode = |state: i32, flags: i32| {
+            let address = types::IPAddress { address: "10.0.0.9".to_owned(), ..Default::default() };
+            decode_neighbour(&types::ARPNeighbor {
+                toIPAddress: Some(address).into(),
+                state,
+                flags,
+                ..Default::default()
+            })
+        };
+        for (state, flags) in [(0, 0), (0x80, 0x02), (0x40, 0x80), (255, 255)] {
+            let neighbour = decode(state, flags).unwrap();
+            assert_eq!((i32::from(neighbour.state), i32::from(neighbour.flags)), (state, flags));
+        }
+        for (state, flags) in
+            [(0, 0x180), (0, 256), (0, -1), (0, i32::MAX), (0x100, 0), (-1, 0), (i32::MIN, 0)]
+        {
+            let failure = decode(state, flags).unwrap_err();
+            let ttrpc::Error::RpcStatus(status) = failure.into() else { panic!("no status") };
+            assert_eq!(status.code(), ttrpc::Code::INVALID_ARGUMENT, "{state} {flags}");
+        }
+    }
+
+    #[test]
     fn bad_routes_are_refused() {
         for wire in [
             types::Route { dest: "10.0.0.0/33".to_owned(), ..Default::default() },
             types::Route { gateway: "router".to_owned(), ..Default::default() },
             types::Route { scope: 256, ..Default::default() },
+            types::Route { family: protobuf::EnumOrUnknown::from_i32(2), ..Default::default() },
             types::Route { source: "10.0.0.0/x".to_owned(), ..Default::default() },
         ] {
             assert!(decode_route(&wire).is_err(), "{wire}");

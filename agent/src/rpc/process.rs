@@ -37,7 +37,8 @@ pub(super) async fn read_stdout(
 ) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
     process.stdio.expect_served(STDOUT)?;
-    let data = process.stdio.read_stdout(length(&request)).await;
+    let reading = agent.unread.reading();
+    let data = process.stdio.read_stdout(reading.most(length(&request))).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
 
@@ -47,7 +48,8 @@ pub(super) async fn read_stderr(
 ) -> Result<ReadStreamResponse, Failure> {
     let process = find(agent, &request.container_id, &request.exec_id)?;
     process.stdio.expect_served(STDERR)?;
-    let data = process.stdio.read_stderr(length(&request)).await;
+    let reading = agent.unread.reading();
+    let data = process.stdio.read_stderr(reading.most(length(&request))).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
 

@@ -14,7 +14,8 @@ use super::half_closed::Answered;
 use super::health::HealthService;
 use super::service::Service;
 use crate::app::Agent;
-use crate::config::ServerAddr;
+use crate::config::{Config, ServerAddr};
+use crate::error::chain;
 use crate::listen;
 
 /// Why the API cannot be served.
@@ -33,8 +34,28 @@ pub(crate) enum ServeError {
     Start(#[source] ttrpc::Error),
 }
 
-/// Starts to serve. Accepts calls when this returns.
-pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Server, ServeError> {
+/// Starts to serve at `address`, or, where that cannot be had, where the API usually is: an option that is wrong must not cost
+/// the pod its guest. Accepts calls when this returns; gives the address, too.
+///
+/// # Errors
+/// When there is no server at either.
+pub(crate) async fn serve_somewhere(
+    agent: &Arc<Agent>,
+    address: ServerAddr,
+) -> Result<(Server, ServerAddr), ServeError> {
+    let usual = Config::default().server_addr;
+    match serve(agent, &address).await {
+        Ok(server) => Ok((server, address)),
+        // Only a guest can count on a vsock.
+        Err(error) if init::is_pid1() && address != usual => {
+            tracing::warn!(error = %chain(&error), instead = %usual, "agent.server_addr cannot be had");
+            Ok((serve(agent, &usual).await?, usual))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
     let listener = match address {
         ServerAddr::Vsock { cid, port } => {

@@ -4,6 +4,9 @@ use ttrpc::Code;
 
 use crate::error::{ErrorKind, Kind, chain};
 
+/// Bytes of an error's text at most, about: a request can name things of megabytes.
+const LONGEST: usize = 8 * 1024;
+
 /// An error on its way to the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -43,7 +46,8 @@ impl<E: Kind + 'static> From<E> for Failure {
 
 impl From<Failure> for ttrpc::Error {
     fn from(failure: Failure) -> ttrpc::Error {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(code(failure.kind), failure.text))
+        let text = rustjail::shorten(&failure.text, LONGEST);
+        ttrpc::Error::RpcStatus(ttrpc::get_status(code(failure.kind), text))
     }
 }
 
@@ -66,6 +70,13 @@ fn code(kind: ErrorKind) -> Code {
 mod tests {
     use super::*;
     use crate::sandbox::registry::RegistryError;
+
+    #[test]
+    fn a_text_has_a_bound() {
+        let error: ttrpc::Error = Failure::invalid("x".repeat(3 << 20)).into();
+        let ttrpc::Error::RpcStatus(status) = error else { panic!("{error:?}") };
+        assert!(status.message().len() < LONGEST + 100);
+    }
 
     #[test]
     fn a_kind_becomes_its_code_and_the_text_the_whole_chain() {

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod crash;
 pub(crate) mod device_mapper;
 pub(crate) mod ext4;
+pub(crate) mod heap;
 pub(crate) mod link;
 pub(crate) mod random;
 pub(crate) mod reset;

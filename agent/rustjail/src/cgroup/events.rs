@@ -135,7 +135,7 @@ fn wait_for_event(events: &OwnedFd, slice: Duration) -> Result<(), rustix::io::E
 }
 
 /// The value of `key` in a flat keyed file (`KEY VALUE` lines).
-pub(super) fn flat_keyed(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn flat_keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

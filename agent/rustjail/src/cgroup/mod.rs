@@ -37,6 +37,7 @@ pub use controller::Controller;
 pub use devices::default_rules;
 pub use error::{Error, ErrorClass};
 pub use events::EventsFile;
+pub(crate) use events::flat_keyed;
 pub use limits::Warning;
 pub use path::CgroupPath;
 pub use reclaim::{Inactive, Reclaimed, Stalls};

@@ -53,7 +53,7 @@ fn serve() -> Step<()> {
         };
         let sent = match answer {
             Ok((pid, pidfd)) => message::send(&socket, &Reply::Started { pid }, &[pidfd.as_fd()]),
-            Err(failure) => message::send(&socket, &Reply::Failed(failure), &[]),
+            Err(failure) => message::send(&socket, &Reply::failed(failure), &[]),
         };
         sent.map_err(|error| fail("answer a request", error))?;
     }

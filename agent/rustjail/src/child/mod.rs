@@ -87,7 +87,7 @@ fn run(plan: &JailPlan, passed: Passed) -> ! {
         Ok(Err(End::Failed(failure))) => failure,
         Ok(Err(End::NotExecuted(failure))) => {
             let code = command::exit_code(failure.errno);
-            report(handshake, &Report::ExecFailed(failure));
+            report(handshake, &Report::exec_failed(failure));
             sys::process::exit_now(code)
         }
         Err(_) => Failure {
@@ -97,7 +97,7 @@ fn run(plan: &JailPlan, passed: Passed) -> ! {
             invalid: false,
         },
     };
-    report(handshake, &Report::Failed(failure));
+    report(handshake, &Report::failed(failure));
     sys::process::exit_now(1)
 }
 

@@ -5,7 +5,9 @@
 //! before. Neither is for the forker, which could not go back. So the forker makes this process, which does both, makes
 //! the child, gives it its ids and ends.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -13,10 +15,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{Passed, Step, fail, join, refuse, run};
 use crate::plan::{IdMapping, IdMappings, JailPlan, NamespaceKind};
 use crate::start::message::{self, Failure, Reply};
+use crate::start::standstill::{Awaited, Birthplace, Patience};
 use crate::sys::{
     self,
     process::{Born, Cloned},
 };
+
+/// How long such a process may take: it does little, and keeps the forker from its next request.
+const PATIENCE: Patience = Patience { held: Duration::from_secs(1), all: Duration::from_secs(10) };
 
 /// Whether a plan wants such a process. A further process of a container only joins, which the child can do itself.
 pub(super) fn is_needed(plan: &JailPlan) -> bool {
@@ -29,28 +35,43 @@ pub(super) fn start(plan: &JailPlan, passed: Passed, cgroup: Option<OwnedFd>) ->
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| fail("make a socket", errno))?;
     let born = Born { cgroup: cgroup.as_ref().map(|fd| fd.as_fd()), ..Born::default() };
-    match sys::process::clone_child(born) {
+    let birthplace = Birthplace::new(born.cgroup);
+    let (pid, pidfd) = match sys::process::clone_child(born) {
         Ok(Cloned::Child) => {
             drop(ours);
             run_outer(plan, passed, &theirs)
         }
-        Ok(Cloned::Parent { .. }) => {}
+        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
         Err(error) => return Err(fail("clone the process", error)),
-    }
-    drop(theirs);
-    let broken = |reason: String| Failure {
-        step: "make the process in its namespaces".into(),
-        reason,
-        errno: None,
-        invalid: false,
     };
+    drop(theirs);
+    const STEP: &str = "make the process in its namespaces";
+    let broken = |reason: &str| fail(STEP, io::Error::other(reason));
+    // The forker has nothing else to do meanwhile, so others wait too.
+    match birthplace.wait(&ours, pid, PATIENCE) {
+        Ok(Awaited::Heard) => {}
+        Ok(Awaited::Held(hold)) => {
+            drop(sys::process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL));
+            return Err(Failure { reason: hold.to_string(), ..fail(STEP, rustix::io::Errno::TIMEDOUT) });
+        }
+        Ok(Awaited::Nothing) => {
+            drop(sys::process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL));
+            return Err(fail(STEP, rustix::io::Errno::TIMEDOUT));
+        }
+        Err(error) => return Err(fail(STEP, error)),
+    }
     match message::receive::<Reply>(&ours) {
         Ok(Some((Reply::Started { pid }, mut carried))) => {
-            carried.pop().map(|pidfd| (pid, pidfd)).ok_or_else(|| broken("no pidfd came".into()))
+            carried.pop().map(|pidfd| (pid, pidfd)).ok_or_else(|| broken("no pidfd came"))
         }
         Ok(Some((Reply::Failed(failure), _))) => Err(failure),
-        Ok(None) => Err(broken("the process before it was killed".into())),
-        Err(error) => Err(broken(error.to_string())),
+        Ok(None) => Err(match birthplace.out_of_memory() {
+            Some(shortage) => {
+                Failure { reason: shortage.to_string(), ..fail(STEP, rustix::io::Errno::NOMEM) }
+            }
+            None => broken("the process before it was killed"),
+        }),
+        Err(error) => Err(fail(STEP, error)),
     }
 }
 
@@ -62,10 +83,10 @@ fn run_outer(plan: &JailPlan, mut passed: Passed, socket: &OwnedFd) -> ! {
             Err(failure) => {
                 // It waits for its first order; nobody will give it.
                 drop(sys::process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL));
-                message::send(socket, &Reply::Failed(failure), &[])
+                message::send(socket, &Reply::failed(failure), &[])
             }
         },
-        Err(failure) => message::send(socket, &Reply::Failed(failure), &[]),
+        Err(failure) => message::send(socket, &Reply::failed(failure), &[]),
     };
     sys::process::exit_now(i32::from(sent.is_err()))
 }

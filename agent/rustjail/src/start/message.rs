@@ -111,9 +111,36 @@ pub struct Failure {
     pub invalid: bool,
 }
 
+impl Failure {
+    /// With texts that fit a packet, whatever the request named: JSON makes a byte into six at most.
+    fn cut(self) -> Failure {
+        let cut = |text: String| crate::shorten(&text, PACKET / 16);
+        Failure { step: cut(self.step), reason: cut(self.reason), ..self }
+    }
+}
+
+impl Reply {
+    /// There is no child, because of this.
+    pub(crate) fn failed(failure: Failure) -> Reply {
+        Reply::Failed(failure.cut())
+    }
+}
+
+impl Report {
+    /// The jail could not be built, because of this.
+    pub(crate) fn failed(failure: Failure) -> Report {
+        Report::Failed(failure.cut())
+    }
+
+    /// The program could not be executed, because of this.
+    pub(crate) fn exec_failed(failure: Failure) -> Report {
+        Report::ExecFailed(failure.cut())
+    }
+}
+
 /// Most descriptors in one packet: memfd, handshake, cgroup, three streams, eight namespaces.
 const MOST_DESCRIPTORS: usize = 16;
-/// A packet's size; a failure's text is cut to fit.
+/// Bytes of a packet at most.
 const PACKET: usize = 32 * 1024;
 
 /// Sends one packet.
@@ -171,6 +198,26 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Opti
 mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn any_failure_fits_a_packet() {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        for text in ["x".repeat(40_000), "\u{1}".repeat(40_000), "\u{1F600}\"".repeat(1 << 19)] {
+            let failure = Failure { step: text.clone(), reason: text, errno: Some(36), invalid: true };
+            send(&a, &Report::failed(failure.clone()), &[]).unwrap();
+            send(&a, &Report::exec_failed(failure.clone()), &[]).unwrap();
+            send(&a, &Reply::failed(failure), &[]).unwrap();
+            for _ in 0..2 {
+                let (report, _) = receive::<Report>(&b).unwrap().unwrap();
+                let (Report::Failed(heard) | Report::ExecFailed(heard)) = report else {
+                    panic!("{report:?}")
+                };
+                assert!(heard.invalid && heard.errno == Some(36) && heard.step.contains(" bytes] "));
+            }
+            assert!(matches!(receive::<Reply>(&b).unwrap().unwrap().0, Reply::Failed(_)));
+        }
+    }
 
     #[test]
     fn packets_carry_text_and_descriptors_and_end() {

@@ -6,6 +6,7 @@
 
 mod listener;
 pub(crate) mod message;
+pub(crate) mod standstill;
 
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,13 +22,15 @@ use crate::plan::{JailPlan, NamespaceKind};
 pub use listener::hand_over;
 pub use message::Failure;
 use message::{Order, Reply, Report, Request, Role};
+use standstill::{Awaited, Birthplace, Patience};
+pub use standstill::{Hold, Shortage};
 
 /// First argument of the agent's executable that makes it a forker ([`crate::child::forker`]).
 pub const FORKER_ARGUMENT: &str = "forker";
 
-/// How long a child may take to build its jail. Mounts on slow devices are made by the agent before, so this bounds
-/// only a kernel that hangs.
-const PREPARE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a child may take to build its jail. Mounts on slow devices are made by the agent before, so the long time bounds
+/// only a kernel that hangs; the short one is for a child that its container holds.
+const PATIENCE: Patience = Patience { held: Duration::from_secs(3), all: Duration::from_secs(60) };
 /// How long the forker may take for a clone.
 const FORKER_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -40,9 +43,18 @@ pub enum StartError {
     /// The child could not be made, or could not build its jail.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The child ended without a word: killed from outside, as by the memory controller.
+    /// The child ended without a word: killed from outside.
     #[error("the process was killed before it could report")]
     Killed,
+    /// The child ended for want of memory.
+    #[error("{0}")]
+    OutOfMemory(Shortage),
+    /// The container keeps the child from going on.
+    #[error("the process does not get ready: {0}")]
+    Held(Hold),
+    /// The child takes too long, and nobody holds it.
+    #[error("the process is not ready after {} s", .0.as_secs())]
+    Slow(Duration),
     /// Something on the parent's side.
     #[error("{operation}")]
     Io {
@@ -139,7 +151,8 @@ impl Forker {
     /// [`StartError::ForkerGone`] when the forker died: start another and ask it. [`StartError::Failed`] when the
     /// kernel refused the process.
     pub fn start(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
-        let (ours, theirs) = channel("make a handshake socket", PREPARE_DEADLINE)?;
+        let (ours, theirs) = channel("make a handshake socket", PATIENCE.all)?;
+        let birthplace = Birthplace::new(descriptors.cgroup);
         let mut passed = vec![(Role::Handshake, theirs.as_fd())];
         passed.extend(descriptors.cgroup.map(|fd| (Role::Cgroup, fd)));
         for (number, stream) in (0u8..).zip(&descriptors.streams) {
@@ -157,7 +170,7 @@ impl Forker {
                 .map_err(StartError::ForkerGone)?
                 .ok_or_else(|| StartError::ForkerGone(io::ErrorKind::UnexpectedEof.into()))?;
         match (reply, carried.pop()) {
-            (Reply::Started { pid }, Some(pidfd)) => Ok(Starting { pid, pidfd, handshake: ours }),
+            (Reply::Started { pid }, Some(pidfd)) => Ok(Starting { pid, pidfd, handshake: ours, birthplace }),
             (Reply::Started { .. }, None) => {
                 Err(StartError::ForkerGone(io::Error::other("the forker sent no pidfd")))
             }
@@ -179,6 +192,14 @@ pub struct Starting {
     pid: i32,
     pidfd: OwnedFd,
     handshake: OwnedFd,
+    birthplace: Birthplace,
+}
+
+impl AsFd for Starting {
+    /// The handshake: ready to be read when [`Starting::next`] does not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handshake.as_fd()
+    }
 }
 
 /// What happened to the program.
@@ -240,16 +261,34 @@ impl Starting {
         }
     }
 
-    /// Waits for the next report of a child that has yet to be ready.
+    /// Waits for the next report of a child that has yet to be ready. One that does not come so far is killed: what holds it
+    /// would keep it, and what it has, for ever.
     fn hear(&self) -> Result<(Report, Vec<OwnedFd>), StartError> {
-        match message::receive::<Report>(&self.handshake) {
-            Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => {
-                Err(StartError::Failed(failure))
-            }
-            Ok(Some(report)) => Ok(report),
-            Ok(None) => Err(StartError::Killed),
-            Err(error) => Err(StartError::io("wait for the process to be ready", error)),
-        }
+        let failed = |error: io::Error| StartError::io("wait for the process to be ready", error);
+        let waited = self.birthplace.wait(&self.handshake, self.pid, PATIENCE).map_err(failed);
+        let heard = waited.and_then(|awaited| match awaited {
+            Awaited::Held(hold) => Err(StartError::Held(hold)),
+            Awaited::Nothing => Err(StartError::Slow(PATIENCE.all)),
+            Awaited::Heard => match message::receive::<Report>(&self.handshake) {
+                Ok(Some((Report::Failed(failure) | Report::ExecFailed(failure), _))) => {
+                    Err(StartError::Failed(failure))
+                }
+                Ok(Some(report)) => Ok(report),
+                // A reset is an end before the last order was read.
+                Ok(None) => Err(self.ended()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(self.ended()),
+                Err(error) => Err(failed(error)),
+            },
+        });
+        heard.inspect_err(|_| {
+            // It may have ended already.
+            drop(crate::pidfd_signal(self.pidfd(), libc::SIGKILL));
+        })
+    }
+
+    /// Why it ended without a word.
+    fn ended(&self) -> StartError {
+        self.birthplace.out_of_memory().map_or(StartError::Killed, StartError::OutOfMemory)
     }
 
     /// Tells a prepared first process to execute its program.
@@ -266,23 +305,36 @@ impl Starting {
     /// # Errors
     /// [`StartError::Io`] when the handshake breaks or `listen` fails.
     pub fn executed(&self, listen: impl Fn(OwnedFd) -> io::Result<()>) -> Result<Executed, StartError> {
-        let failed = |error: io::Error| StartError::io("wait for the program", error);
-        set_socket_timeout(&self.handshake, Timeout::Recv, None).map_err(|errno| failed(errno.into()))?;
+        set_socket_timeout(&self.handshake, Timeout::Recv, None)
+            .map_err(|errno| StartError::io("wait for the program", errno))?;
         loop {
-            match message::receive::<Report>(&self.handshake).map_err(failed)? {
-                None => return Ok(Executed::Running),
-                Some((Report::ExecFailed(failure) | Report::Failed(failure), _)) => {
-                    return Ok(Executed::Failed(failure));
-                }
-                Some((Report::Listener, mut carried)) => {
-                    let fd = carried.pop().ok_or_else(out_of_turn)?;
-                    if let Err(error) = listen(fd) {
-                        crate::pidfd_signal(self.pidfd(), libc::SIGKILL).map_err(failed)?;
-                        return Err(StartError::io("hand the seccomp listener over", error));
-                    }
-                }
-                Some((Report::Ready | Report::Built, _)) => return Err(out_of_turn()),
+            if let Some(executed) = self.next(&listen)? {
+                return Ok(executed);
             }
+        }
+    }
+
+    /// The next step of [`Starting::executed`], for callers that wait by other means than a thread: a container can hold its
+    /// process here for as long as it likes. None when there is more to come.
+    ///
+    /// # Errors
+    /// As for [`Starting::executed`].
+    pub fn next(&self, listen: impl Fn(OwnedFd) -> io::Result<()>) -> Result<Option<Executed>, StartError> {
+        let failed = |error: io::Error| StartError::io("wait for the program", error);
+        match message::receive::<Report>(&self.handshake).map_err(failed)? {
+            None => Ok(Some(Executed::Running)),
+            Some((Report::ExecFailed(failure) | Report::Failed(failure), _)) => {
+                Ok(Some(Executed::Failed(failure)))
+            }
+            Some((Report::Listener, mut carried)) => {
+                let fd = carried.pop().ok_or_else(out_of_turn)?;
+                if let Err(error) = listen(fd) {
+                    crate::pidfd_signal(self.pidfd(), libc::SIGKILL).map_err(failed)?;
+                    return Err(StartError::io("hand the seccomp listener over", error));
+                }
+                Ok(None)
+            }
+            Some((Report::Ready | Report::Built, _)) => Err(out_of_turn()),
         }
     }
 

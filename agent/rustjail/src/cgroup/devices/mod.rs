@@ -53,10 +53,11 @@ struct Rule {
 }
 
 /// The rules every container gets after its own: it may make any node (a node alone opens nothing), and use
-/// the devices without which programs do not run.
+/// the devices without which programs do not run. `/dev/console` (5:1) is none of them: it is the guest's console, where
+/// the agent and the kernel write. A container's own is a terminal of devpts under that name.
 pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType::{B, C};
-    const DEVICES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 12] = [
+    const DEVICES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 11] = [
         (C, None, None, "m"),
         (B, None, None, "m"),
         (C, Some(1), Some(3), "rwm"),    // null
@@ -65,7 +66,6 @@ pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
         (C, Some(1), Some(8), "rwm"),    // random
         (C, Some(1), Some(9), "rwm"),    // urandom
         (C, Some(5), Some(0), "rwm"),    // tty
-        (C, Some(5), Some(1), "rwm"),    // console
         (C, Some(5), Some(2), "rwm"),    // ptmx
         (C, Some(136), None, "rwm"),     // pts/*
         (C, Some(10), Some(200), "rwm"), // net/tun

@@ -1,0 +1,204 @@
+//! One output of a process: a pump that reads it, and what nobody has taken yet.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::unix::pipe;
+use tokio::sync::{Notify, watch};
+
+use super::unread::{Account, Left, Unread};
+
+/// How long an output of an ended process may be silent before it counts as ended too.
+// COMPAT(kata): `a_grandchild_that_holds_stdout_does_not_keep_its_end_away`. Shims wait for the exit status only after
+// the end of the output.
+pub(super) const QUIET: Duration = Duration::from_millis(500);
+/// Bytes that a pump reads at once: a pipe's usual capacity.
+const CHUNK: usize = 64 * 1024;
+/// Bytes that a pump holds once the process has ended, so that a whole pipe can be taken in and closed.
+const BUFFER_AFTER_EXIT: usize = 2 * CHUNK + 1024 * 1024;
+
+/// The end of a process.
+#[derive(Debug, Clone)]
+pub(super) struct Exit(watch::Receiver<Option<i32>>);
+
+impl Exit {
+    /// The end that is published here.
+    pub(super) fn of(exit: &watch::Receiver<Option<i32>>) -> Exit {
+        Exit(exit.clone())
+    }
+
+    /// Whether it has come. An end that will never be known counts as one, or its tasks would stay for ever.
+    pub(super) fn has_come(&self) -> bool {
+        self.0.borrow().is_some() || self.0.has_changed().is_err()
+    }
+
+    /// Waits for it.
+    pub(super) async fn come(&mut self) {
+        drop(self.0.wait_for(Option::is_some).await.map(drop));
+    }
+}
+
+/// One output: what the pump has read and nobody has taken yet.
+#[derive(Debug)]
+pub(super) struct Output {
+    held: Mutex<Held>,
+    /// Told when bytes or the end arrive.
+    arrived: Notify,
+    /// Told when bytes were taken.
+    taken: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) bytes: VecDeque<u8>,
+    is_ended: bool,
+    account: Account,
+}
+
+impl Output {
+    pub(super) fn new(unread: &Arc<Unread>) -> Output {
+        let account = Account::new(Arc::clone(unread));
+        let held = Mutex::new(Held { bytes: VecDeque::new(), is_ended: false, account });
+        Output { held, arrived: Notify::new(), taken: Notify::new() }
+    }
+
+    pub(super) fn ended(self: Arc<Self>) -> Arc<Self> {
+        self.held().is_ended = true;
+        self
+    }
+
+    pub(super) fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn read(&self, most: usize) -> Vec<u8> {
+        loop {
+            // Registered before the look, so that what arrives in between is noticed.
+            let arrived = self.arrived.notified();
+            {
+                let mut held = self.held();
+                if let Some(chunk) = held.take(most) {
+                    drop(held);
+                    self.taken.notify_one();
+                    // Another reader may find more.
+                    self.arrived.notify_one();
+                    return chunk;
+                }
+                if held.is_ended {
+                    drop(held);
+                    self.arrived.notify_one();
+                    return Vec::new();
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    pub(super) async fn pump(self: Arc<Self>, fd: pipe::Receiver, mut exit: Exit, unread: Arc<Unread>) {
+        let mut buffer = Vec::new();
+        let mut has_exited = false;
+        loop {
+            if !has_exited && exit.has_come() {
+                has_exited = true;
+                self.held().account.end();
+                let this: Weak<Self> = Arc::downgrade(&self);
+                unread.has_ended(this);
+            }
+            unread.settle();
+            if self.held().is_ended {
+                // Thrown away.
+                break;
+            }
+            if self.held().bytes.len() >= if has_exited { BUFFER_AFTER_EXIT } else { unread.room() } {
+                tokio::select! {
+                    () = self.taken.notified() => {}
+                    () = exit.come(), if !has_exited => {}
+                }
+                continue;
+            }
+            buffer.clear();
+            buffer.reserve(CHUNK);
+            match fd.try_read_buf(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => {
+                    self.held().put(&buffer);
+                    self.arrived.notify_one();
+                    // One busy stream must not keep the agent's only thread from the others.
+                    tokio::task::yield_now().await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // An idle process costs no buffer.
+                    buffer = Vec::new();
+                    if !has_exited {
+                        tokio::select! {
+                            _ = fd.readable() => {}
+                            () = exit.come() => {}
+                        }
+                    } else if tokio::time::timeout(QUIET, fd.readable()).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tell_read_error(&error);
+                    break;
+                }
+            }
+        }
+        self.held().is_ended = true;
+        self.arrived.notify_one();
+    }
+}
+
+impl Left for Output {
+    fn throw_away(&self) -> usize {
+        let bytes = self.held().give_up().len();
+        // The pump, if it still takes in, and a reader.
+        self.taken.notify_one();
+        self.arrived.notify_one();
+        bytes
+    }
+
+    fn is_something(&self) -> bool {
+        let held = self.held();
+        !held.is_ended || !held.bytes.is_empty()
+    }
+}
+
+impl Held {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+        self.account.set(self.bytes.len());
+    }
+
+    /// Gives what is there up, and the rest of the output with it.
+    fn give_up(&mut self) -> VecDeque<u8> {
+        self.is_ended = true;
+        self.account.set(0);
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn take(&mut self, most: usize) -> Option<Vec<u8>> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let count = self.bytes.len().min(most.max(1));
+        let taken = self.bytes.drain(..count).collect();
+        if self.bytes.is_empty() {
+            // An idle process costs no buffer.
+            self.bytes = VecDeque::new();
+        }
+        self.account.set(self.bytes.len());
+        Some(taken)
+    }
+}
+
+/// Logs why an output ended, unless it is how a terminal says that its last user is gone.
+pub(super) fn tell_read_error(error: &io::Error) {
+    if error.raw_os_error() != Some(Errno::IO.raw_os_error()) {
+        tracing::warn!(%error, "a process's output cannot be read");
+    }
+}
