@@ -9,15 +9,15 @@ mod session;
 
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::app::Agent;
+pub(crate) use session::Console;
+
 use crate::config::Cid;
 use crate::error::chain;
-use crate::listen;
+use crate::listen::{self, Watcher};
 
 /// Port where shims look for the console.
 const PORT: u32 = 1026;
@@ -28,16 +28,16 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 ///
 /// # Errors
 /// When the port is taken.
-pub(crate) fn start(agent: Arc<Agent>) -> std::io::Result<()> {
-    let port = agent.config.debug_console_vport.map_or(PORT, NonZeroU32::get);
-    let connections = listen::vsock(Cid::Any, port, Some(agent.clock.watcher()))?;
+pub(crate) fn start(console: Console, port: Option<NonZeroU32>, watcher: Watcher) -> std::io::Result<()> {
+    let port = port.map_or(PORT, NonZeroU32::get);
+    let connections = listen::vsock(Cid::Any, port, Some(watcher))?;
     tracing::info!(port, "debug console listens");
-    tokio::spawn(serve(agent, connections));
+    tokio::spawn(serve(console, connections));
     Ok(())
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
-    agent: Arc<Agent>,
+    console: Console,
     connections: impl Stream<Item = std::io::Result<S>>,
 ) {
     let mut connections = std::pin::pin!(connections);
@@ -45,13 +45,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     while let Some(connection) = connections.next().await {
         let Ok(stream) = connection else { continue };
         number += 1;
-        let agent = Arc::clone(&agent);
+        let console = console.clone();
         tokio::spawn(async move {
             tracing::warn!(number, "debug console opened");
             let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
             let ended = match shell {
-                Some(shell) => session::shell(&agent, stream, shell, number).await,
-                None => session::prompt(&agent, stream, number).await,
+                Some(shell) => session::shell(&console, stream, shell, number).await,
+                None => session::prompt(&console, stream, number).await,
             };
             match ended {
                 Ok(()) => tracing::info!(number, "debug console closed"),

@@ -13,7 +13,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustjail::cgroup::{self, Cgroup, EventsFile};
 use tokio::sync::mpsc;
 
-use crate::sandbox::registry::ContainerId;
+use super::id::ContainerId;
 
 /// See the module.
 pub(crate) struct OomWatch {

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use super::actor::Body;
-use super::create::REMOVE_DEADLINE;
-use super::{ContainerError, Shared, State, hook};
-use crate::app::Agent;
+use super::body::Body;
+use super::error::ContainerError;
+use super::hook;
+use super::launch::REMOVE_DEADLINE;
+use super::shared::Shared;
+use super::state::State;
+use super::tools::Tools;
 
 /// Kills what still runs, waits for it, and takes back every step of the create. It may be called again after a
 /// failure. Waiters learn the exit status, since the processes end before they are forgotten.
 pub(super) async fn remove(
     shared: &Arc<Shared>,
-    agent: &Agent,
+    tools: &Tools,
     body: &mut Body,
 ) -> Result<(), ContainerError> {
     shared.expect(&[State::Created, State::Running, State::Paused, State::Stopped], "remove it")?;
@@ -21,7 +24,7 @@ pub(super) async fn remove(
     if let Some(hooks) = body.poststart.take() {
         hooks.abort();
     }
-    agent.oom.remove(&shared.id);
+    tools.memory_events.remove(&shared.id);
     shared.on_cgroup("remove it", |cgroup| cgroup.remove(REMOVE_DEADLINE)).await?;
     let processes = shared.processes().all();
     for process in processes {
@@ -31,8 +34,8 @@ pub(super) async fn remove(
     if let Some(created) = body.created.take() {
         // The mount namespace goes first: it holds the container's mounts.
         drop(created.namespaces);
-        hook::poststop(agent, &created.hooks).await;
-        let undo = created.undo;
+        hook::poststop(&tools.commands, &body.hooks).await;
+        let undo = body.undo.clone();
         let left = tokio::task::spawn_blocking(move || undo.run()).await;
         let left = left.map_err(|_| ContainerError::Panicked(shared.id.clone()))?;
         if !left.is_empty() {

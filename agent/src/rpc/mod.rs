@@ -1,6 +1,7 @@
 //! The wire: decodes a request, validates it, makes one call, encodes the answer. Nothing below this module knows of
 //! ttrpc or protobuf, and nothing here decides.
 
+mod api;
 mod container;
 mod decode;
 mod guest;
@@ -16,6 +17,7 @@ mod service;
 mod status;
 mod validate;
 
+pub(crate) use api::Api;
 pub(crate) use server::{ServeError, serve};
 
 /// Version of the API, as the shims know it.

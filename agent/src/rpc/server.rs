@@ -9,11 +9,11 @@ use protocols::{agent_ttrpc, health_ttrpc};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use super::api::Api;
 use super::decode;
 use super::half_closed::Answered;
 use super::health::HealthService;
 use super::service::Service;
-use crate::app::Agent;
 use crate::config::ServerAddr;
 use crate::listen;
 
@@ -34,18 +34,18 @@ pub(crate) enum ServeError {
 }
 
 /// Starts to serve. Accepts calls when this returns.
-pub(crate) async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Server, ServeError> {
+pub(crate) async fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
     let listener = match address {
         ServerAddr::Vsock { cid, port } => {
-            let connections = listen::vsock(*cid, *port, Some(agent.clock.watcher()));
+            let connections = listen::vsock(*cid, *port, Some(api.clock.watcher()));
             Listener::new(answered(connections.map_err(failed)?))
         }
         ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?)),
     };
-    let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(agent))));
+    let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(api))));
     #[cfg(feature = "policy")]
-    let service = super::policy::gated(service, &agent.policy);
+    let service = super::policy::gated(service, &api.policy);
     let health = health_ttrpc::create_health(Arc::new(HealthService));
     let mut server = Server::new()
         .add_listener(listener)

@@ -65,7 +65,7 @@ fn code(kind: ErrorKind) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::registry::RegistryError;
+    use crate::pod::RegistryError;
 
     #[test]
     fn a_kind_becomes_its_code_and_the_text_the_whole_chain() {

@@ -1,4 +1,4 @@
-//! The agent as a whole: builds every shared handle, boots, serves, shuts down.
+//! The agent as a whole: boots, builds all that requests work on, serves, shuts down.
 //!
 //! ```text
 //! main ─ forker? ─ version? ─ boot (PID 1) ─ settings ─ log ─ forker starts ─ runtime
@@ -7,227 +7,67 @@
 //!   loopback up ─ API listens ─ "agent ready" ─ serve … DestroySandbox or signal ─ power off
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use init::mountinfo::{self, MountInfo};
-use rustjail::plan::RootSwitch;
 use rustjail::start::StartError;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::config::{Config, ServerAddr};
-use crate::console;
-use crate::container::SecurityModules;
-use crate::container::{ContainerError, ContainerHandle, CreateRequest, OomWatch};
+use crate::console::{self, Console};
+use crate::container::{ContainerHandle, Facts, Jails, OomWatch, Paths, Settings, Tools};
 use crate::device::watch::DeviceWatch;
-use crate::error::{ErrorKind, Kind, chain};
+use crate::error::chain;
 use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
-use crate::guest::modules::{self, Loaded};
 use crate::listen;
 use crate::network::{self, Network};
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
+use crate::pod::Pod;
 use crate::process::command::Commands;
 use crate::process::launch::Launcher;
 use crate::process::passfd;
 use crate::process::reaper::Reaper;
-use crate::rpc;
-use crate::sandbox::registry::{ContainerId, Registry, RegistryError};
-use crate::sandbox::{Sandbox, SandboxError, SandboxRequest};
+use crate::rpc::{self, Api};
 use crate::storage::StorageRegistry;
 use crate::sys::crash;
 
-/// Where the agent keeps things.
-#[derive(Debug, Clone)]
-pub(crate) struct Paths {
-    /// Mount point of cgroup2.
-    pub(crate) cgroup: PathBuf,
-    /// Directory of the containers' own directories.
-    pub(crate) state: PathBuf,
-}
-
-impl Paths {
-    /// The tree that containers mount from, shared with the host or filled by CopyFile.
-    pub(crate) fn shared(&self) -> PathBuf {
-        self.state.join("shared/containers")
-    }
-}
-
-impl Default for Paths {
-    fn default() -> Paths {
-        Paths { cgroup: "/sys/fs/cgroup".into(), state: "/run/kata-containers".into() }
-    }
-}
-
-/// What was found out about the guest at the start.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
-    /// How a container's root becomes `/`.
-    pub(crate) root_switch: RootSwitch,
-    /// What labels mean something here.
-    pub(crate) modules: SecurityModules,
-}
-
-impl Facts {
-    fn of_guest() -> Facts {
-        let mounts = mountinfo::mounts().unwrap_or_default();
-        let root_switch = if is_initramfs(&mounts) { RootSwitch::Move } else { RootSwitch::Pivot };
-        Facts { root_switch, modules: SecurityModules::of_kernel() }
-    }
-}
-
-/// Whether the topmost mount on `/` is the kernel's own root, which cannot be pivoted.
-fn is_initramfs(mounts: &[MountInfo]) -> bool {
-    mounts.iter().rfind(|mount| mount.point == Path::new("/")).is_some_and(|mount| mount.fstype == "rootfs")
-}
-
-/// All shared handles. Everything that works on requests has an `Arc` of it; there are no statics, so two agents can
-/// live in one process.
-pub(crate) struct Agent {
-    pub(crate) config: Config,
-    pub(crate) facts: Facts,
-    pub(crate) paths: Paths,
-    pub(crate) registry: Registry,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) storages: StorageRegistry,
-    pub(crate) devices: DeviceWatch,
-    pub(crate) launcher: Arc<Launcher>,
-    pub(crate) commands: Arc<Commands>,
-    pub(crate) network: Network,
-    pub(crate) oom: OomWatch,
-    pub(crate) metrics: Metrics,
-    pub(crate) copies: Copies,
-    #[cfg(feature = "policy")]
-    pub(crate) policy: crate::policy::Policy,
-    pub(crate) clock: Clock,
-    pub(crate) passfd: Arc<passfd::Waiting>,
-    pub(crate) mem_agent: MemAgent,
-    shutdown: watch::Sender<bool>,
-}
-
-/// Why a container could not be created.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CreateError {
-    /// See [`RegistryError`].
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// See [`ContainerError`].
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-}
-
-impl Kind for CreateError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            CreateError::Registry(error) => error.kind(),
-            CreateError::Container(error) => error.kind(),
-        }
-    }
-}
-
-impl Agent {
-    fn new(config: Config, launcher: Arc<Launcher>) -> std::io::Result<Arc<Agent>> {
-        let paths = Paths::default();
-        let devices = DeviceWatch::start(config.hotplug_timeout)?;
-        Ok(Arc::new(Agent {
-            mem_agent: MemAgent::new(&config.mem_agent),
-            config,
-            facts: Facts::of_guest(),
-            commands: Arc::new(Commands::new(Arc::clone(&launcher), paths.cgroup.clone())),
-            paths,
-            registry: Registry::default(),
-            sandbox: Sandbox::default(),
-            storages: StorageRegistry::default(),
-            launcher,
-            network: Network::new(devices.clone()),
-            devices,
-            oom: OomWatch::start()?,
-            metrics: Metrics::default(),
-            copies: Copies::default(),
-            #[cfg(feature = "policy")]
-            policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
-            clock: Clock::keep(init::is_pid1()),
-            passfd: Arc::default(),
-            shutdown: watch::channel(false).0,
-        }))
-    }
-
-    /// Makes the sandbox.
-    pub(crate) async fn create_sandbox(
-        self: &Arc<Self>,
-        request: SandboxRequest,
-    ) -> Result<(), SandboxError> {
-        let agent = Arc::clone(self);
-        tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
-        let runtime = tokio::runtime::Handle::current();
-        let work = move || {
-            let mut loaded = Loaded::default();
-            let load = || modules::load(&agent.commands, Path::new("/sys"), &request.modules);
-            let made = agent.sandbox.create(
-                &request,
-                &agent.paths.state.join("sandbox"),
-                || runtime.block_on(load()).map(|modules| loaded = modules),
-                |storage| agent.storages.acquire(storage, &agent.devices),
-                |point| agent.release_storage(point),
-            );
-            if made.is_err() {
-                runtime.block_on(loaded.take_back(&agent.commands));
-            }
-            made
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-            let source = std::io::Error::other("panicked");
-            Err(SandboxError::Namespaces { operation: "create the sandbox".into(), source })
-        })
-    }
-
-    /// Makes a container. Its id is reserved first, so of two creates with one id one is refused.
-    pub(crate) async fn create_container(
-        self: &Arc<Self>,
-        id: ContainerId,
-        request: CreateRequest,
-    ) -> Result<(), CreateError> {
-        let sandbox = self.sandbox.id().map_err(ContainerError::from)?;
-        tracing::info!(sandbox_id = %sandbox, container_id = %id, "creating a container");
-        let handle = self.registry.reserve(&id, || ContainerHandle::spawn(id.clone(), self))?;
-        Ok(handle.create(request).await?)
-    }
-
-    /// Removes all containers and storages, and asks the agent to end. The answer leaves before the guest does.
-    pub(crate) async fn destroy_sandbox(&self) -> Result<(), SandboxError> {
-        let storages = self.sandbox.destroy()?;
-        tracing::info!("destroying the sandbox");
-        for container in self.registry.all() {
-            if let Err(error) = container.remove(0).await {
-                tracing::error!(error = %chain(&error), "a container is not removed");
-            }
-        }
-        for point in storages.iter().rev() {
-            self.release_storage(point);
-        }
-        self.storages.release_pinned();
-        self.shutdown.send_replace(true);
-        Ok(())
-    }
-
-    /// Waits until the sandbox is destroyed.
-    pub(crate) async fn ended(&self) {
-        let mut shutdown = self.shutdown.subscribe();
-        // The sender is the agent's own, so the channel does not close.
-        drop(shutdown.wait_for(|ended| *ended).await.map(drop));
-    }
-
-    fn release_storage(&self, point: &Path) {
-        if let Err(error) = self.storages.release(point) {
-            tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");
-        }
-    }
+/// Builds what all requests work on.
+fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
+    let paths = Paths::default();
+    let devices = DeviceWatch::start(config.hotplug_timeout)?;
+    let tools = Arc::new(Tools {
+        jailer: Arc::new(Jails::new(Arc::clone(launcher), paths.cgroup.clone())),
+        commands: Arc::new(Commands::new(Arc::clone(launcher), paths.cgroup.clone())),
+        storages: StorageRegistry::default(),
+        devices: devices.clone(),
+        streams: Arc::default(),
+        memory_events: OomWatch::start()?,
+        paths,
+        facts: Facts::of_guest(),
+        settings: Settings {
+            pipe_size: config.container_pipe_size as usize,
+            cdi_timeout: config.cdi_timeout,
+            visible_cdi_devices: config.visible_cdi_devices,
+        },
+    });
+    Ok(Api {
+        pod: Arc::new(Pod::new(Arc::clone(&tools))),
+        tools,
+        network: Network::new(devices),
+        metrics: Metrics::default(),
+        copies: Copies::default(),
+        #[cfg(feature = "policy")]
+        policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
+        clock: Clock::keep(init::is_pid1()),
+        mem_agent: MemAgent::new(&config.mem_agent),
+        hotplug_timeout: config.hotplug_timeout,
+    })
 }
 
 /// Why the agent ended.
@@ -366,7 +206,7 @@ async fn serve(
     announce: impl FnOnce(),
 ) -> Result<(), RunError> {
     let address = config.server_addr.clone();
-    let agent = Agent::new(config, launcher).map_err(RunError::Watch)?;
+    let api = Arc::new(build(&config, &launcher).map_err(RunError::Watch)?);
     milestone("start watching devices and memory", init::since_boot());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
@@ -382,21 +222,23 @@ async fn serve(
     }
     milestone("set up the loopback link", init::since_boot());
     // Before the ready line, after which somebody may call.
-    if agent.config.debug_console
-        && let Err(error) = console::start(Arc::clone(&agent))
-    {
-        tracing::error!(%error, "there is no debug console");
+    if config.debug_console {
+        let cgroups = api.tools.paths.cgroup.clone();
+        let console = Console { pod: Arc::clone(&api.pod), launcher, cgroups };
+        if let Err(error) = console::start(console, config.debug_console_vport, api.clock.watcher()) {
+            tracing::error!(%error, "there is no debug console");
+        }
     }
-    if let Some(port) = agent.config.passfd_listener_port
-        && let Err(error) = passfd::serve(&agent.passfd, port.get(), agent.clock.watcher())
+    if let Some(port) = config.passfd_listener_port
+        && let Err(error) = passfd::serve(&api.tools.streams, port.get(), api.clock.watcher())
     {
         tracing::error!(%error, port, "streams cannot be passed");
     }
-    agent.mem_agent.start({
-        let agent = Arc::clone(&agent);
-        move || agent.registry.all().iter().filter_map(ContainerHandle::memory).collect()
+    api.mem_agent.start({
+        let pod = Arc::clone(&api.pod);
+        move || pod.containers().iter().filter_map(ContainerHandle::memory).collect()
     });
-    let mut server = rpc::serve(&agent, &address).await?;
+    let mut server = rpc::serve(&api, &address).await?;
     milestone("listen for calls", init::since_boot());
     if matches!(address, ServerAddr::Vsock { .. }) && !listen::has_vsock_device() {
         tracing::warn!(
@@ -406,14 +248,13 @@ async fn serve(
         );
     }
     announce();
-    let mut shutdown = agent.shutdown.subscribe();
     tokio::select! {
-        _ = shutdown.wait_for(|ended| *ended) => {}
+        () = api.pod.ended() => {}
         _ = interrupt.recv() => tracing::info!("interrupted"),
         _ = terminate.recv() => tracing::info!("terminated"),
     }
-    if !*agent.shutdown.borrow()
-        && let Err(error) = agent.destroy_sandbox().await
+    if !api.pod.has_ended()
+        && let Err(error) = api.pod.destroy().await
     {
         tracing::debug!(error = %chain(&error), "ending without a sandbox");
     }
@@ -434,20 +275,5 @@ fn announce(started: u64, log: Option<&Log>) {
         // In order with the records, and without harm where the console is gone.
         Some(log) => log.print(&line),
         None => println!("{line}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_initramfs_is_known_by_its_root() {
-        let line = |fs: &str| format!("1 1 0:2 / / rw shared:1 - {fs} {fs} rw");
-        let is_initramfs = |table: &str| is_initramfs(&mountinfo::parse_table(table));
-        assert!(is_initramfs(&line("rootfs")));
-        assert!(!is_initramfs(&line("ext4")));
-        assert!(!is_initramfs(&format!("{}\n{}", line("rootfs"), line("erofs"))));
-        assert!(!is_initramfs("22 1 0:20 / /proc rw - proc proc rw"));
     }
 }

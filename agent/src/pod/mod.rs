@@ -1,0 +1,202 @@
+//! The pod that this VM is: in the words of the API, the sandbox.
+//!
+//! Owns what its containers share: the IPC and UTS namespaces (held open by descriptor), the pid namespace where they
+//! share one, storages, DNS; the [`registry`] of container ids, and the pod's [`life`].
+
+mod dns;
+mod error;
+mod life;
+mod namespaces;
+mod registry;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+
+pub(crate) use error::PodError;
+pub(crate) use registry::RegistryError;
+
+use crate::container::{ContainerError, ContainerHandle, ContainerId, CreateRequest, PodView, Tools};
+use crate::error::{ErrorKind, Kind, chain};
+use crate::guest::modules::{self, Module};
+use crate::storage::Storage;
+use crate::undo::Undo;
+use life::{Life, Running};
+use registry::Registry;
+
+/// What CreateSandbox asks for.
+#[derive(Debug, Default)]
+pub(crate) struct PodRequest {
+    /// Id, also that of the pod's infrastructure container.
+    pub(crate) id: String,
+    /// Host name of the shared UTS namespace; empty for the guest's own.
+    pub(crate) hostname: String,
+    /// Lines of `resolv.conf`.
+    pub(crate) dns: Vec<String>,
+    /// Storages that live as long as the sandbox.
+    pub(crate) storages: Vec<Storage>,
+    /// Kernel modules that have to be there.
+    pub(crate) modules: Vec<Module>,
+    /// Directory of hooks for every container.
+    pub(crate) hooks: Option<PathBuf>,
+}
+
+/// Why a container could not be created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    /// See [`PodError`].
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// See [`RegistryError`].
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// See [`ContainerError`].
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+}
+
+impl Kind for CreateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Pod(error) => error.kind(),
+            CreateError::Registry(error) => error.kind(),
+            CreateError::Container(error) => error.kind(),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Pod {
+    tools: Arc<Tools>,
+    /// Its lock is held for look-ups only.
+    life: Mutex<Life>,
+    registry: Arc<Registry>,
+    ended: watch::Sender<bool>,
+}
+
+impl Pod {
+    /// One that has not been created.
+    pub(crate) fn new(tools: Arc<Tools>) -> Pod {
+        Pod { tools, life: Mutex::default(), registry: Arc::default(), ended: watch::channel(false).0 }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the pod. A failure leaves nothing behind, and another call may follow.
+    pub(crate) async fn create(&self, request: PodRequest) -> Result<(), PodError> {
+        self.life().begin()?;
+        tracing::info!(sandbox_id = %request.id, hostname = %request.hostname, "creating the sandbox");
+        let undo = Undo::default();
+        // A panic must not leave the pod half made for ever.
+        let made = AssertUnwindSafe(self.make(request, &undo)).catch_unwind().await;
+        let made = made.unwrap_or_else(|_| Err(PodError::panicked()));
+        let error = match made.and_then(|running| self.life().made(running)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if tokio::task::spawn_blocking(move || undo.run()).await.is_err() {
+            tracing::error!("taking back a failed sandbox panicked");
+        }
+        self.life().failed();
+        Err(error)
+    }
+
+    async fn make(&self, request: PodRequest, undo: &Undo) -> Result<Running, PodError> {
+        let loaded = modules::load(&self.tools.commands, Path::new("/sys"), &request.modules).await?;
+        let (commands, runtime) = (Arc::clone(&self.tools.commands), tokio::runtime::Handle::current());
+        undo.push("unload kernel modules", move || {
+            runtime.block_on(loaded.take_back(&commands));
+            Ok(())
+        });
+        let (tools, undo) = (Arc::clone(&self.tools), undo.clone());
+        let work = move || {
+            let namespaces = namespaces::shared_namespaces(&request.hostname)?;
+            let storages = acquire(&tools, &request.storages, &undo)?;
+            dns::write_resolv_conf(&request.dns, &tools.paths.state.join("sandbox"))?;
+            Ok(Running { id: request.id, namespaces, storages, hooks: request.hooks })
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(PodError::panicked()))
+    }
+
+    /// Makes a container. Its id is reserved first, so of two creates with one id one is refused.
+    pub(crate) async fn create_container(
+        &self,
+        id: ContainerId,
+        request: CreateRequest,
+    ) -> Result<(), CreateError> {
+        let Running { id: pod, namespaces, hooks, .. } = self.life().running()?.clone();
+        tracing::info!(sandbox_id = %pod, container_id = %id, "creating a container");
+        let handle = self.registry.reserve(&id, || {
+            let (registry, id) = (Arc::downgrade(&self.registry), id.clone());
+            let forget = {
+                let id = id.clone();
+                move || registry.upgrade().iter().for_each(|registry| registry.remove(&id))
+            };
+            ContainerHandle::spawn(id, &self.tools, forget)
+        })?;
+        let neighbours = Arc::clone(&self.registry) as _;
+        Ok(handle.create(request, PodView { id: pod, namespaces, hooks, neighbours }).await?)
+    }
+
+    /// Finds a container.
+    pub(crate) fn container(&self, id: &str) -> Result<ContainerHandle, RegistryError> {
+        self.registry.get(id)
+    }
+
+    /// All containers.
+    pub(crate) fn containers(&self) -> Vec<ContainerHandle> {
+        self.registry.all()
+    }
+
+    /// Removes all containers and storages, and asks the agent to end. The answer leaves before the guest does.
+    pub(crate) async fn destroy(&self) -> Result<(), PodError> {
+        let storages = self.life().destroy()?;
+        tracing::info!("destroying the sandbox");
+        for container in self.containers() {
+            if let Err(error) = container.remove(0).await {
+                tracing::error!(error = %chain(&error), "a container is not removed");
+            }
+        }
+        for point in storages.iter().rev() {
+            release(&self.tools, point);
+        }
+        self.tools.storages.release_pinned();
+        self.ended.send_replace(true);
+        Ok(())
+    }
+
+    /// Whether the pod was destroyed.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Waits until the pod is destroyed.
+    pub(crate) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender is the pod's own, so the channel does not close.
+        drop(ended.wait_for(|ended| *ended).await.map(drop));
+    }
+}
+
+/// Mounts the pod's storages; gives their mount points.
+fn acquire(tools: &Arc<Tools>, storages: &[Storage], undo: &Undo) -> Result<Vec<PathBuf>, PodError> {
+    let mut points = Vec::new();
+    for storage in storages {
+        tools.storages.acquire(storage, &tools.devices)?;
+        points.push(storage.mount_point.clone());
+        let (tools, point) = (Arc::clone(tools), storage.mount_point.clone());
+        undo.push("release a storage", move || tools.storages.release(&point).map_err(|error| chain(&error)));
+    }
+    Ok(points)
+}
+
+fn release(tools: &Tools, point: &Path) {
+    if let Err(error) = tools.storages.release(point) {
+        tracing::error!(path = %point.display(), error = %chain(&error), "a storage is not released");
+    }
+}
