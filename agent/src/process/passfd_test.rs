@@ -102,7 +102,7 @@ fn output(capacity: usize) -> Output {
     let (read, child) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (exit, watcher) = watch::channel(None);
     let (near, far) = peer(capacity);
-    let fd = stdio::reader(read).unwrap();
+    let fd = super::super::stdio::reader(read).unwrap();
     Output { child, exit, far, copied: Drain::start(fd, near, Exit::of(&watcher), false) }
 }
 
@@ -186,7 +186,7 @@ fn fed(near: Peer, far: DuplexStream, kind: Stdin) -> Fed {
     let (child, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (exit, watcher) = watch::channel(None);
     let (inputs, receiver) = mpsc::channel(4);
-    let fd = stdio::writer(write).unwrap();
+    let fd = super::super::stdio::writer(write).unwrap();
     let is_passed = Arc::new(AtomicBool::new(true));
     let task = tokio::spawn(feed(fd, near, receiver, kind, Arc::clone(&is_passed), Exit::of(&watcher)));
     Fed { child, exit, far, inputs, is_passed, task }

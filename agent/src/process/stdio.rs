@@ -7,79 +7,28 @@
 //!
 //! Where the host passed a connection for a stream, `passfd` copies in place of pump and feeder.
 //!
-//! An output ends when the pipe does, or when its process has ended and nothing has come for [`QUIET`]: a grandchild
+//! An output ends when the pipe does, or when its process has ended and nothing has come for a moment: a grandchild
 //! may hold the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
 
-use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
+use rustix::termios::Winsize;
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::input::{Input, feed};
+use super::output::{Exit, Output};
 use super::passfd::{self, Claimed};
-use crate::error::{ErrorKind, Kind, kind_of_errno};
+pub(crate) use super::stream::StreamError;
 
-/// How long an output of an ended process may be silent before it counts as ended too.
-// COMPAT(kata): `a_grandchild_that_holds_stdout_does_not_keep_its_end_away`. Shims wait for the exit status only after
-// the end of the output.
-pub(super) const QUIET: Duration = Duration::from_millis(500);
 /// Names of the outputs in errors.
 pub(crate) const STDOUT: &str = "stdout";
 /// See [`STDOUT`].
 pub(crate) const STDERR: &str = "stderr";
-/// Bytes that a pump reads at once: a pipe's usual capacity.
-const CHUNK: usize = 64 * 1024;
-/// Bytes that a pump holds while the process lives.
-const BUFFER: usize = 64 * 1024;
-/// Bytes that a pump holds once the process has ended, so that a whole pipe can be taken in and closed.
-const BUFFER_AFTER_EXIT: usize = 2 * BUFFER + 1024 * 1024;
-
-/// Why a stream could not be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StreamError {
-    /// It was closed, by a caller or by the process.
-    #[error("stdin is closed")]
-    Closed,
-    /// The host passed a connection for it, which nobody else may use.
-    #[error("{0} is a connection of the host's own: calls can neither read nor write it")]
-    Passed(&'static str),
-    /// Resizing something that is no terminal.
-    #[error("no tty")]
-    NoTerminal,
-    /// The kernel refused.
-    #[error("{operation}")]
-    Io {
-        /// What was being done.
-        operation: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl StreamError {
-    fn io(operation: &'static str, source: impl Into<io::Error>) -> StreamError {
-        StreamError::Io { operation, source: source.into() }
-    }
-}
-
-impl Kind for StreamError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            StreamError::Closed | StreamError::Passed(_) => ErrorKind::State,
-            // COMPAT(kata): `resize_without_a_terminal_is_unavailable`. Shims know UNAVAILABLE with this text.
-            StreamError::NoTerminal => ErrorKind::Busy,
-            StreamError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
-        }
-    }
-}
 
 /// The child's ends.
 #[derive(Debug, Default)]
@@ -142,32 +91,6 @@ enum Outlet {
     Calls(Arc<Output>),
     /// To a connection. True once WaitProcess may answer.
     Passed(watch::Receiver<bool>),
-}
-
-/// The end of a process.
-#[derive(Debug, Clone)]
-pub(super) struct Exit(watch::Receiver<Option<i32>>);
-
-impl Exit {
-    /// The end that is published here.
-    pub(super) fn of(exit: &watch::Receiver<Option<i32>>) -> Exit {
-        Exit(exit.clone())
-    }
-
-    /// Whether it has come. An end that will never be known counts as one, or its tasks would stay for ever.
-    pub(super) fn has_come(&self) -> bool {
-        self.0.borrow().is_some() || self.0.has_changed().is_err()
-    }
-
-    /// Waits for it.
-    pub(super) async fn come(&mut self) {
-        drop(self.0.wait_for(Option::is_some).await.map(drop));
-    }
-}
-
-pub(super) enum Input {
-    Data(Vec<u8>, oneshot::Sender<Result<(), StreamError>>),
-    Close,
 }
 
 impl Stdio {
@@ -325,195 +248,6 @@ pub(super) fn reader(fd: OwnedFd) -> Result<pipe::Receiver, StreamError> {
 pub(super) fn writer(fd: OwnedFd) -> Result<pipe::Sender, StreamError> {
     pipe::Sender::from_owned_fd_unchecked(non_blocking(fd)?)
         .map_err(|error| StreamError::io("watch an input", error))
-}
-
-/// One output: what the pump has read and nobody has taken yet.
-#[derive(Debug, Default)]
-struct Output {
-    held: Mutex<Held>,
-    /// Told when bytes or the end arrive.
-    arrived: Notify,
-    /// Told when bytes were taken.
-    taken: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    bytes: VecDeque<u8>,
-    is_ended: bool,
-}
-
-impl Output {
-    fn ended(self: Arc<Self>) -> Arc<Self> {
-        self.held().is_ended = true;
-        self
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn read(&self, most: usize) -> Vec<u8> {
-        loop {
-            // Registered before the look, so that what arrives in between is noticed.
-            let arrived = self.arrived.notified();
-            {
-                let mut held = self.held();
-                if let Some(chunk) = held.take(most) {
-                    drop(held);
-                    self.taken.notify_one();
-                    // Another reader may find more.
-                    self.arrived.notify_one();
-                    return chunk;
-                }
-                if held.is_ended {
-                    drop(held);
-                    self.arrived.notify_one();
-                    return Vec::new();
-                }
-            }
-            arrived.await;
-        }
-    }
-
-    async fn pump(self: Arc<Self>, fd: pipe::Receiver, mut exit: Exit) {
-        let mut buffer = Vec::new();
-        loop {
-            let has_exited = exit.has_come();
-            if self.held().bytes.len() >= if has_exited { BUFFER_AFTER_EXIT } else { BUFFER } {
-                tokio::select! {
-                    () = self.taken.notified() => {}
-                    () = exit.come(), if !has_exited => {}
-                }
-                continue;
-            }
-            buffer.clear();
-            buffer.reserve(CHUNK);
-            match fd.try_read_buf(&mut buffer) {
-                Ok(0) => break,
-                Ok(_) => {
-                    self.held().bytes.extend(&buffer);
-                    self.arrived.notify_one();
-                    // One busy stream must not keep the agent's only thread from the others.
-                    tokio::task::yield_now().await;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // An idle process costs no buffer.
-                    buffer = Vec::new();
-                    if !has_exited {
-                        tokio::select! {
-                            _ = fd.readable() => {}
-                            () = exit.come() => {}
-                        }
-                    } else if tokio::time::timeout(QUIET, fd.readable()).await.is_err() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tell_read_error(&error);
-                    break;
-                }
-            }
-        }
-        self.held().is_ended = true;
-        self.arrived.notify_one();
-    }
-}
-
-/// Logs why an output ended, unless it is how a terminal says that its last user is gone.
-pub(super) fn tell_read_error(error: &io::Error) {
-    if error.raw_os_error() != Some(Errno::IO.raw_os_error()) {
-        tracing::warn!(%error, "a process's output cannot be read");
-    }
-}
-
-impl Held {
-    fn take(&mut self, most: usize) -> Option<Vec<u8>> {
-        if self.bytes.is_empty() {
-            return None;
-        }
-        let count = self.bytes.len().min(most.max(1));
-        let taken = self.bytes.drain(..count).collect();
-        if self.bytes.is_empty() {
-            // An idle process costs no buffer.
-            self.bytes = VecDeque::new();
-        }
-        Some(taken)
-    }
-}
-
-/// Writes what arrives on the channel, until it is closed or the process has ended and nobody reads.
-pub(super) async fn feed(
-    fd: pipe::Sender,
-    mut inputs: mpsc::Receiver<Input>,
-    is_terminal: bool,
-    mut exit: Exit,
-) {
-    loop {
-        // What was handed in before the end is tried before the end counts: a grandchild may read it.
-        let input = tokio::select! {
-            biased;
-            input = inputs.recv() => input,
-            // With its reader gone the pipe is of no use; a terminal lives until the process does.
-            () = exit.come() => None,
-        };
-        match input {
-            Some(Input::Data(data, reply)) => {
-                // A process may end because of what it has just read. That was written, and the caller is told so.
-                let result = tokio::select! {
-                    biased;
-                    result = write_all(&fd, &data) => result,
-                    () = exit.come() => Err(StreamError::Closed),
-                };
-                let is_closed = matches!(result, Err(StreamError::Closed));
-                // The caller may be gone.
-                drop(reply.send(result));
-                if is_closed {
-                    return;
-                }
-            }
-            Some(Input::Close) if is_terminal => type_end_of_file(&fd).await,
-            Some(Input::Close) | None => return,
-        }
-    }
-}
-
-/// Writes all of it, however long that takes. A process that has closed its end makes it [`StreamError::Closed`].
-pub(super) async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), StreamError> {
-    while !data.is_empty() {
-        fd.writable().await.map_err(|error| StreamError::io("watch stdin", error))?;
-        match fd.try_write(data) {
-            Ok(count) => {
-                data = &data[count..];
-                // No pause after the last byte: whoever gives up on this write meanwhile would take it for unfinished.
-                if !data.is_empty() {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
-                io::ErrorKind::BrokenPipe => return Err(StreamError::Closed),
-                _ => return Err(StreamError::io("write to stdin", error)),
-            },
-        }
-    }
-    Ok(())
-}
-
-/// Types the character that ends the input of a terminal.
-pub(super) async fn type_end_of_file(fd: &pipe::Sender) {
-    if let Some(character) = end_of_file(fd)
-        && let Err(error) = write_all(fd, &[character]).await
-    {
-        tracing::debug!(%error, "cannot type the end of input");
-    }
-}
-
-/// The end-of-file character of a terminal in line mode; in raw mode there is none.
-fn end_of_file(terminal: impl AsFd) -> Option<u8> {
-    let modes = rustix::termios::tcgetattr(terminal).ok()?;
-    modes.local_modes.contains(LocalModes::ICANON).then(|| modes.special_codes[SpecialCodeIndex::VEOF])
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Streams over real pipes, without processes.
 
 use super::*;
+use crate::error::{ErrorKind, Kind as _};
+use std::time::Duration;
 
 fn alive() -> (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>) {
     watch::channel(None)
