@@ -187,7 +187,7 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
         .build()
         .map_err(RunError::Runtime)?;
     milestone("start the runtime", init::since_boot());
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         if let Some(Err(error)) = log.map(Log::serve) {
             tracing::error!(%error, "the log is not served");
         }
@@ -196,7 +196,10 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
             log.delivered(Duration::from_millis(300)).await;
         }
         ended
-    })
+    });
+    // A thread that hangs in the kernel must not keep the machine on.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(

@@ -4,6 +4,7 @@
 //! over its socket, as shims do.
 
 mod boot;
+mod cancel;
 pub mod config;
 mod console;
 mod container;

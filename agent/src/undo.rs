@@ -1,6 +1,7 @@
 //! Steps that can be taken back. Each step of a create pushes its inverse; a failure, a panic, a cancel and a removal run
 //! them, newest first.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A list of inverses. Clones are handles to the same list: a thread that works for the owner adds to it, and if the owner
@@ -23,7 +24,10 @@ struct Step {
 
 impl Step {
     fn take_back(self) -> Result<(), String> {
-        (self.inverse)().map_err(|error| {
+        // One that panics stops none, either.
+        let done =
+            catch_unwind(AssertUnwindSafe(self.inverse)).unwrap_or_else(|_| Err("panicked".to_owned()));
+        done.map_err(|error| {
             tracing::error!(step = self.what, %error, "cannot undo a step");
             format!("{}: {error}", self.what)
         })
@@ -72,17 +76,18 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[test]
-    fn inverses_run_newest_first_and_a_failure_stops_none() {
+    fn inverses_run_newest_first_and_neither_failures_nor_panics_stop_any() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let undo = Undo::default();
         for (number, name) in ["first", "second", "third"].into_iter().enumerate() {
             let order = Arc::clone(&order);
             undo.push(name, move || {
                 order.lock().unwrap().push(number);
+                assert!(number != 2, "a bug");
                 if number == 1 { Err("stuck".into()) } else { Ok(()) }
             });
         }
-        assert_eq!(undo.run(), ["second: stuck"]);
+        assert_eq!(undo.run(), ["third: panicked", "second: stuck"]);
         assert_eq!(*order.lock().unwrap(), [2, 1, 0]);
     }
 

@@ -32,6 +32,7 @@ mod publish;
 mod python;
 mod reclaim;
 mod recovery;
+mod removal;
 mod shims;
 mod silent;
 mod snapshot;

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rustjail::start::StartError;
@@ -12,6 +13,7 @@ use super::body::{Body, Waiting};
 use super::error::ContainerError;
 use super::hook::{self, Stage};
 use super::job::Job;
+use super::remove::undone;
 use super::shared::Shared;
 use super::state::State;
 use super::tools::Tools;
@@ -31,11 +33,15 @@ pub(super) async fn run(
     let mut body = Body::default();
     while let Some(job) = queue.recv().await {
         match job {
+            Job::Create(.., reply) if body.created.is_some() => {
+                let (id, state) = (shared.id.clone(), shared.state());
+                drop(reply.send(Err(ContainerError::State { id, state, operation: "create it" })));
+            }
             Job::Create(request, pod, reply) => {
                 let work = create::create(&shared, &tools, &mut body, *request, pod);
-                let result = guarded(&shared, work).await;
+                let result = unless_cancelled(&shared, work).await;
                 if result.is_err() {
-                    take_back(&tools, &body).await;
+                    take_back(&tools, &mut body).await;
                     // Before the answer: the id is free when the caller hears of it.
                     shared.set_state(State::Removed);
                     forget();
@@ -47,7 +53,7 @@ pub(super) async fn run(
             }
             Job::Start(reply) => {
                 let work = start(&shared, &tools, &mut body);
-                match guarded(&shared, work).await {
+                match unless_cancelled(&shared, work).await {
                     // The caller hears when they have run; the next job need not wait for them.
                     Ok(Some(hooks)) => drop(tokio::spawn(async move {
                         drop(hooks.await);
@@ -59,17 +65,17 @@ pub(super) async fn run(
             }
             Job::Exec(request, reply) => {
                 let work = exec::exec(&shared, &tools, &body, *request);
-                drop(reply.send(guarded(&shared, work).await));
+                drop(reply.send(unless_cancelled(&shared, work).await));
             }
             Job::Pause(reply) => {
-                drop(reply.send(guarded(&shared, freeze::pause(&shared, &mut body)).await));
+                drop(reply.send(unless_cancelled(&shared, freeze::pause(&shared, &mut body)).await));
             }
             Job::Resume(reply) => {
-                drop(reply.send(guarded(&shared, freeze::resume(&shared, &mut body)).await));
+                drop(reply.send(unless_cancelled(&shared, freeze::resume(&shared, &mut body)).await));
             }
             Job::Update(resources, reply) => {
                 let work = freeze::update(&shared, *resources);
-                drop(reply.send(guarded(&shared, work).await));
+                drop(reply.send(unless_cancelled(&shared, work).await));
             }
             Job::Remove(reply) => {
                 let result = guarded(&shared, remove::remove(&shared, &tools, &mut body)).await;
@@ -85,13 +91,44 @@ pub(super) async fn run(
     }
 }
 
-/// Takes a create back that failed, was cancelled or panicked.
-async fn take_back(tools: &Tools, body: &Body) {
-    let undo = body.undo.clone();
-    if tokio::task::spawn_blocking(move || undo.run()).await.is_err() {
-        tracing::error!("taking back a failed create panicked");
+/// How long the thread of a create that was given up may take to notice. One that hangs in the kernel is left alone: what it
+/// still does, it takes back itself.
+const NOTICE: Duration = Duration::from_secs(3);
+
+/// Takes a create back that failed, was given up or panicked. Ends within [`NOTICE`] and [`remove::UNDO_DEADLINE`].
+async fn take_back(tools: &Tools, body: &mut Body) {
+    tools.devices.look_again();
+    if let Some(preparing) = body.preparing.take()
+        // Ends by an error, when the thread drops its side.
+        && tokio::time::timeout(NOTICE, preparing).await.is_err()
+    {
+        tracing::error!("the thread of a create that was given up hangs");
+    }
+    let left = undone(&body.undo).await;
+    if !left.is_empty() {
+        tracing::error!(left = ?left, "a failed create left something behind");
     }
     hook::poststop(&tools.commands, &body.hooks).await;
+}
+
+/// Does the work, or gives it up when the container is being removed. What is done counts, also if both are so.
+async fn unless_cancelled<T>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, ContainerError>>,
+) -> Result<T, ContainerError> {
+    let cancelled = || Err(ContainerError::Cancelled(shared.id.clone()));
+    let work = async {
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = shared.cancel.cancelled() => cancelled(),
+        }
+    };
+    match guarded(shared, work).await {
+        // Its device was not late: nobody waited any more.
+        Err(_) if shared.cancel.is_cancelled() => cancelled(),
+        result => result,
+    }
 }
 
 /// Does the work. A panic is an answer too, and the container lives on.
@@ -128,3 +165,7 @@ async fn start(
     body.poststart = hooks.as_ref().map(JoinHandle::abort_handle);
     Ok(hooks)
 }
+
+#[cfg(test)]
+#[path = "actor_test.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
 use rustjail::plan::{Listener, NamespaceKind, Seccomp};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::hook::Hooks;
@@ -29,6 +30,8 @@ pub(super) struct Body {
     pub(super) before_pause: Option<State>,
     /// Hooks of a container that got so far that they run.
     pub(super) hooks: Arc<Hooks>,
+    /// Ends with the thread that prepares the container.
+    pub(super) preparing: Option<oneshot::Receiver<()>>,
     /// How all that was done for it is taken back.
     pub(super) undo: Undo,
 }

@@ -16,6 +16,7 @@ use oci_spec::runtime::Spec;
 use rustjail::cgroup::{Cgroup, CgroupPath};
 use rustjail::plan::{self, Bundle, InitOptions, JailPlan, NamespaceKind};
 use rustjail::start;
+use tokio::sync::oneshot;
 
 use super::body::{Body, Created, Namespaces, Waiting};
 use super::error::ContainerError;
@@ -31,6 +32,7 @@ use super::user::{Tables, UserNames};
 use super::view::PodView;
 use crate::device::cdi;
 use crate::device::container::{self as device, Bound, Device, PciAddresses};
+use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 use crate::process::launch::Launch;
 use crate::process::passfd::Ports;
@@ -78,8 +80,10 @@ pub(super) async fn create(
     let claimed = tools.streams.claim(std::mem::take(&mut request.ports)).await?;
     let id = &shared.id;
     let shared_mounts = std::mem::take(&mut request.shared_mounts);
+    let (busy, preparing) = oneshot::channel();
+    body.preparing = Some(preparing);
     let Prepared { spec, plan, cgroup, addresses, hooks } =
-        prepared(shared, tools, body.undo.clone(), request, &pod).await?;
+        prepared(shared, tools, (body.undo.clone(), busy), request, &pod).await?;
     let cgroup_directory = directory_of(&cgroup, id)?;
     // From here on a removal or a kill finds it.
     drop(shared.cgroup.set(Arc::clone(&cgroup)));
@@ -130,20 +134,22 @@ pub(super) async fn create(
 async fn prepared(
     shared: &Arc<Shared>,
     tools: &Arc<Tools>,
-    undo: Undo,
+    (undo, busy): (Undo, oneshot::Sender<()>),
     request: CreateRequest,
     pod: &PodView,
 ) -> Result<Prepared, ContainerError> {
     let (tools, id) = (Arc::clone(tools), shared.id.clone());
+    let waits = tools.devices.until(&shared.cancel);
     let (namespaces, hooks) = (pod.namespaces.clone(), pod.hooks.clone());
     let work = move || {
-        let work = Work { tools: &tools, id: &id, undo: &undo };
+        let _busy = busy;
+        let work = Work { tools: &tools, waits: &waits, id: &id, undo: &undo };
         let bundle = tools.paths.state.join(id.as_str());
         let CreateRequest { spec, devices, storages, shared_pid_namespace, user, .. } = request;
         work.make_bundle(&bundle)?;
         let devices = work.attach(&devices)?;
         let (timeout, by_variable) = (tools.settings.cdi_timeout, tools.settings.visible_cdi_devices);
-        let cdi = cdi::find(&spec, &tools.devices, timeout, by_variable)
+        let cdi = cdi::find(&spec, &waits, timeout, by_variable)
             .map_err(|error| ContainerError::Cdi(id.clone(), error))?;
         work.acquire(&storages)?;
         let tables = work.tables(&spec, &user)?;
@@ -168,6 +174,8 @@ async fn prepared(
 /// The steps of [`prepared`]. All of them block.
 struct Work<'a> {
     tools: &'a Arc<Tools>,
+    /// Waits for devices, as long as the create is not given up.
+    waits: &'a DeviceWatch,
     id: &'a ContainerId,
     undo: &'a Undo,
 }
@@ -185,7 +193,7 @@ impl Work<'_> {
     }
 
     fn attach(&self, devices: &[Device]) -> Result<device::Attached, ContainerError> {
-        let mut attached = device::attach(devices, &self.tools.devices)
+        let mut attached = device::attach(devices, self.waits)
             .map_err(|error| ContainerError::Device(self.id.clone(), error))?;
         let bound = std::mem::take(&mut attached.bound);
         self.undo.push("give devices back", move || {
@@ -197,7 +205,7 @@ impl Work<'_> {
 
     fn acquire(&self, storages: &[Storage]) -> Result<(), ContainerError> {
         for storage in storages {
-            self.tools.storages.acquire(storage, &self.tools.devices)?;
+            self.tools.storages.acquire(storage, self.waits)?;
             let (tools, point) = (Arc::clone(self.tools), storage.mount_point.clone());
             self.undo.push("release a storage", move || {
                 tools.storages.release(&point).map_err(|error| chain(&error))
@@ -257,7 +265,8 @@ async fn share_mount(
         let (mount, container) = (mount.name.clone(), mount.source_container.clone());
         failed(SharedMountError::NoContainer { mount, container })
     })?;
-    let work = tokio::task::spawn_blocking(move || shared_mount::share(&mount, source, pid)).await;
+    let cancel = shared.cancel.clone();
+    let work = tokio::task::spawn_blocking(move || shared_mount::share(&mount, source, pid, &cancel)).await;
     work.map_err(|_| ContainerError::Panicked(shared.id.clone()))?.map_err(failed)
 }
 

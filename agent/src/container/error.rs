@@ -36,6 +36,9 @@ pub(crate) enum ContainerError {
     /// Its queue is full.
     #[error("container {0} has too much to do, try again")]
     Busy(ContainerId),
+    /// What was done was given up, since the container is being removed.
+    #[error("work on container {0} was given up: it is being removed")]
+    Cancelled(ContainerId),
     /// Its actor panicked.
     #[error("work on container {0} panicked")]
     Panicked(ContainerId),
@@ -103,6 +106,7 @@ impl Kind for ContainerError {
             ContainerError::State { .. } => ErrorKind::State,
             ContainerError::Removed(_) => ErrorKind::NotFound,
             ContainerError::Busy(_) => ErrorKind::Busy,
+            ContainerError::Cancelled(_) => ErrorKind::Cancelled,
             ContainerError::Panicked(_) => ErrorKind::Internal,
             ContainerError::Timeout { .. } => ErrorKind::Timeout,
             ContainerError::Storage(error) => error.kind(),

@@ -53,11 +53,23 @@ pub(super) async fn exec(
         return Err(ProcessError::Exists(request.exec_id).into());
     }
     shared.processes().reserve(key)?;
-    let started = start(shared, tools, created, &body.hooks, &request, claimed).await;
-    if started.is_err() {
-        shared.processes().release(key);
+    // A failure, a panic and a removal free the id.
+    let reserved = Reserved { shared, key };
+    start(shared, tools, created, &body.hooks, &request, claimed).await?;
+    std::mem::forget(reserved);
+    Ok(())
+}
+
+/// An id that is free again when this is dropped.
+struct Reserved<'a> {
+    shared: &'a Shared,
+    key: &'a str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.shared.processes().release(self.key);
     }
-    started
 }
 
 async fn start(

@@ -16,6 +16,7 @@ use super::state::State;
 use super::tools::Tools;
 use super::view::PodView;
 use super::{actor, diagnostic, shared_mount};
+use crate::cancel::Cancel;
 use crate::guest::memory::Target;
 use crate::process::{Process, ProcessError};
 
@@ -30,15 +31,17 @@ pub(crate) struct ContainerHandle {
 }
 
 impl ContainerHandle {
-    /// Makes a handle and starts its actor. The actor calls `forget` when the container is no more, before whoever waits
+    /// Makes a handle and starts its actor. `cancel` ends what the actor waits for; it is the container's own, and a
+    /// removal cancels it. The actor calls `forget` when the container is no more, before whoever waits
     /// for that hears of it.
     pub(crate) fn spawn(
         id: ContainerId,
         tools: &Arc<Tools>,
+        cancel: Cancel,
         forget: impl FnOnce() + Send + 'static,
     ) -> ContainerHandle {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared::new(id));
+        let shared = Arc::new(Shared::new(id, cancel));
         tokio::spawn(actor::run(Arc::clone(&shared), Arc::clone(tools), queue, Box::new(forget)));
         ContainerHandle { shared, jobs }
     }
@@ -97,13 +100,24 @@ impl ContainerHandle {
         self.ask(|reply| Job::Update(Box::new(resources), reply)).await
     }
 
-    /// Kills and removes the container. `seconds` bounds the waiting, 0 does not; the work goes on in any case.
+    /// Kills and removes the container. What waits for it is given up first: a create for a device, a CDI spec, a storage or
+    /// a hook, and all jobs in its queue. `seconds` bounds the waiting further; 0 does not. The work goes on in any case.
+    ///
+    /// Ends within 45 s, and what the deadlines of the container's own poststop hooks add.
     pub(crate) async fn remove(&self, seconds: u32) -> Result<(), ContainerError> {
+        let is_creating = self.shared.state() == State::Creating;
+        self.shared.cancel.cancel();
         // Before the queue, so that a job that waits for a process ends.
-        if self.shared.state() != State::Creating {
+        if !is_creating {
             self.kill_all().await?;
         }
-        let removal = self.ask(Job::Remove);
+        let removal = async {
+            match self.ask(Job::Remove).await {
+                // The create that was given up has taken all of it back.
+                Err(ContainerError::Removed(_)) if is_creating => Ok(()),
+                removed => removed,
+            }
+        };
         if seconds == 0 {
             return removal.await;
         }

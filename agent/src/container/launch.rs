@@ -27,7 +27,7 @@ use crate::process::passfd::Claimed;
 use crate::process::stdio::{self, ChildStreams, Ends, Pipes, Stdio};
 
 /// How long a cgroup may take to become empty.
-pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Makes the cgroups and the processes of containers.
 pub(crate) trait Jailer: Send + Sync {

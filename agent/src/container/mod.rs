@@ -14,6 +14,8 @@ mod create;
 mod diagnostic;
 mod error;
 mod exec;
+#[cfg(test)]
+pub(crate) mod fake;
 mod file;
 mod freeze;
 mod handle;

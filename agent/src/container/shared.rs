@@ -8,6 +8,7 @@ use rustjail::cgroup::{self, Cgroup};
 use super::error::ContainerError;
 use super::id::ContainerId;
 use super::state::State;
+use crate::cancel::Cancel;
 use crate::process::ProcessTable;
 
 /// What actor and handles share.
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     pub(super) id: ContainerId,
     pub(super) state: Mutex<State>,
     pub(super) processes: Mutex<ProcessTable>,
+    /// Ends what waits, once the container is being removed.
+    pub(super) cancel: Cancel,
     /// Set once the cgroup exists.
     pub(super) cgroup: OnceLock<Arc<Cgroup>>,
     /// Set once the container is created.
@@ -23,9 +26,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(id: ContainerId) -> Shared {
+    pub(super) fn new(id: ContainerId, cancel: Cancel) -> Shared {
         Shared {
             id,
+            cancel,
             state: Mutex::new(State::Creating),
             processes: Mutex::default(),
             cgroup: OnceLock::new(),

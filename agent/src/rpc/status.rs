@@ -57,6 +57,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::Exhausted => Code::RESOURCE_EXHAUSTED,
         ErrorKind::Denied => Code::PERMISSION_DENIED,
         ErrorKind::Timeout => Code::DEADLINE_EXCEEDED,
+        ErrorKind::Cancelled => Code::CANCELLED,
         ErrorKind::Unsupported => Code::UNIMPLEMENTED,
         ErrorKind::Internal => Code::INTERNAL,
     }
