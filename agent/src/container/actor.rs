@@ -117,6 +117,10 @@ async fn unless_cancelled<T>(
     work: impl Future<Output = Result<T, ContainerError>>,
 ) -> Result<T, ContainerError> {
     let cancelled = || Err(ContainerError::Cancelled(shared.id.clone()));
+    if shared.cancel.is_cancelled() {
+        // Not begun any more.
+        return cancelled();
+    }
     let work = async {
         tokio::select! {
             biased;
