@@ -18,6 +18,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ports::{Late, Taken};
 use value::Setting;
 pub use value::{BadServerAddr, Cid, GuestComponents, LogLevel, RestApi, ServerAddr};
 
@@ -305,9 +306,40 @@ impl Config {
             let value = value.map(str::to_owned);
             warnings.push(Warning { option: format!("{PREFIX}{name}"), value, reason });
         }
-        warnings.extend(ports::settle(&mut config));
+        warnings.extend(config.settle_ports());
         warnings.sort_by(|one, other| one.option.cmp(&other.option));
         (config, warnings)
+    }
+
+    /// Gives each port to one service, the API first. Who comes late goes without, and is told so. The boot goes on in any case.
+    fn settle_ports(&mut self) -> impl Iterator<Item = Warning> + use<> {
+        let mut taken = Taken::default();
+        // The default port stays the API's, which falls back to it where the other address cannot be had.
+        taken.take(API_PORT, "server_addr");
+        if let ServerAddr::Vsock { port, .. } = self.server_addr {
+            taken.take(port, "server_addr");
+        }
+        if self.debug_console {
+            taken.keep("debug_console_vport", &mut self.debug_console_vport);
+            if self.debug_console_vport.is_none() {
+                let mut usual = NonZeroU32::new(CONSOLE_PORT);
+                taken.keep("debug_console", &mut usual);
+                self.debug_console = usual.is_some();
+            }
+        }
+        taken.keep("log_vport", &mut self.log_vport);
+        taken.keep("passfd_listener_port", &mut self.passfd_listener_port);
+        // A console that is off has a port as well, to say so.
+        let refusing = self.debug_console_vport.map_or(CONSOLE_PORT, NonZeroU32::get);
+        self.console_port = match self.debug_console {
+            true => Some(refusing),
+            false => Some(refusing).filter(|port| taken.owner(*port).is_none()),
+        };
+        taken.late().into_iter().map(|Late { option, port, owner }| Warning {
+            option: format!("{PREFIX}{option}"),
+            value: Some(port.to_string()),
+            reason: Reason::Taken { owner },
+        })
     }
 }
 

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Denied,
     /// Something awaited never came: a device, a hook.
     Timeout,
+    /// What was done was given up, since its container or the pod is being removed.
+    Cancelled,
     /// Not in this guest.
     Unsupported,
     /// Everything else.

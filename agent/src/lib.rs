@@ -3,7 +3,8 @@
 //! ARCHITECTURE.md tells how the modules hang together. [`main`] is the whole interface; the tests drive the agent
 //! over its socket, as shims do.
 
-mod app;
+mod boot;
+mod cancel;
 pub mod config;
 mod console;
 mod container;
@@ -15,13 +16,14 @@ mod heap;
 mod listen;
 pub mod network;
 pub mod observe;
+mod pod;
 #[cfg(feature = "policy")]
 mod policy;
 mod process;
 mod rpc;
-mod sandbox;
 mod storage;
 mod sys;
+mod undo;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,6 @@ pub fn main() -> ExitCode {
             eprintln!("agent: unknown argument {other:?}\n\n{HELP}");
             ExitCode::from(2)
         }
-        _ => app::run(),
+        _ => boot::run(),
     }
 }

@@ -8,10 +8,10 @@ use protocols::{agent, health};
 use crate::source::{Source, identifiers, sources};
 
 /// Files outside `rpc/` that may name a ttrpc server, which they build and run.
-const BOOTSTRAP: [&str; 1] = ["agent/src/app.rs"];
+const BOOTSTRAP: [&str; 1] = ["agent/src/boot.rs"];
 
 /// Files outside `rpc/` that may name `rpc`: they declare it, or hand it the agent.
-const ABOVE_RPC: [&str; 2] = ["agent/src/app.rs", "agent/src/lib.rs"];
+const ABOVE_RPC: [&str; 2] = ["agent/src/boot.rs", "agent/src/lib.rs"];
 
 fn below_rpc(source: &Source, except: &[&str]) -> bool {
     !source.path.starts_with("agent/src/rpc")

@@ -33,6 +33,7 @@ mod publish;
 mod python;
 mod reclaim;
 mod recovery;
+mod removal;
 mod reserve;
 mod shims;
 mod silent;

@@ -2,4 +2,5 @@
 
 mod crowd;
 mod figures;
+mod profile;
 mod soak;

@@ -10,16 +10,16 @@ mod prompt;
 mod session;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use crate::app::Agent;
+pub(crate) use session::Console;
+
 use crate::config::Cid;
 use crate::error::chain;
-use crate::listen;
+use crate::listen::{self, Watcher};
 
 /// What callers of a console that is off hear.
 const OFF: &str = "this guest has no debug console: boot it with agent.debug_console\n";
@@ -32,14 +32,14 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 ///
 /// # Errors
 /// When the port is taken.
-pub(crate) fn start(agent: Arc<Agent>) -> std::io::Result<()> {
-    let Some(port) = agent.config.console_port else { return Ok(()) };
-    let connections = listen::vsock(Cid::Any, port, Some(agent.clock.watcher()))?;
-    if agent.config.debug_console {
-        tracing::info!(port, "debug console listens");
-        tokio::spawn(serve(agent, connections));
-    } else {
-        tokio::spawn(refuse(connections));
+pub(crate) fn start(console: Option<Console>, port: u32, watcher: Watcher) -> std::io::Result<()> {
+    let connections = listen::vsock(Cid::Any, port, Some(watcher))?;
+    match console {
+        Some(console) => {
+            tracing::info!(port, "debug console listens");
+            tokio::spawn(serve(console, connections));
+        }
+        None => drop(tokio::spawn(refuse(connections))),
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(connections: impl Stream<Item
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
-    agent: Arc<Agent>,
+    console: Console,
     connections: impl Stream<Item = std::io::Result<S>>,
 ) {
     let mut connections = std::pin::pin!(connections);
@@ -65,13 +65,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     while let Some(connection) = connections.next().await {
         let Ok(stream) = connection else { continue };
         number += 1;
-        let agent = Arc::clone(&agent);
+        let console = console.clone();
         tokio::spawn(async move {
             tracing::warn!(number, "debug console opened");
             let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
             let ended = match shell {
-                Some(shell) => session::shell(&agent, stream, shell, number).await,
-                None => session::prompt(&agent, stream, number).await,
+                Some(shell) => session::shell(&console, stream, shell, number).await,
+                None => session::prompt(&console, stream, number).await,
             };
             match ended {
                 Ok(()) => tracing::info!(number, "debug console closed"),

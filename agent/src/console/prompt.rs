@@ -3,11 +3,10 @@
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::app::Agent;
+use crate::pod::Pod;
 
 /// What a line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,10 +64,10 @@ pub(super) fn parse(line: &str) -> Order {
 }
 
 /// Text of a view. Files are read on a thread, since some of them can be slow.
-pub(super) async fn show(view: View, agent: &Arc<Agent>) -> String {
+pub(super) async fn show(view: View, pod: &Pod) -> String {
     match view {
         View::Help => HELP.to_owned(),
-        View::Containers => containers(agent),
+        View::Containers => containers(pod),
         View::Processes => on_a_thread(|| processes(Path::new("/proc"))).await,
         View::Mounts => on_a_thread(|| file("/proc/self/mounts")).await,
         View::Memory => on_a_thread(|| file("/proc/meminfo")).await,
@@ -104,10 +103,9 @@ fn visible(text: &str) -> String {
     })
 }
 
-fn containers(agent: &Agent) -> String {
-    let mut rows: Vec<String> = agent
-        .registry
-        .all()
+fn containers(pod: &Pod) -> String {
+    let mut rows: Vec<String> = pod
+        .containers()
         .iter()
         .map(|container| {
             let pid = container.process("").map_or(0, |init| init.pid());

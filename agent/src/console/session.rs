@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use rustjail::plan::{self, ExecOptions};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::prompt::{self, Order};
-use crate::app::Agent;
 use crate::container::{ContainerError, ExecRequest, UserNames};
+use crate::pod::Pod;
 use crate::process::command;
-use crate::process::launch::{Launch, LaunchError};
+use crate::process::launch::{Launch, LaunchError, Launcher};
 use crate::process::passfd::Ports;
 use crate::process::stdio::{ChildStreams, Stdio, StreamError};
 
@@ -49,6 +50,17 @@ pub(super) enum SessionError {
     Panicked,
 }
 
+/// What sessions work on.
+#[derive(Clone)]
+pub(crate) struct Console {
+    /// The containers.
+    pub(crate) pod: Arc<Pod>,
+    /// Makes shells of the guest.
+    pub(crate) launcher: Arc<Launcher>,
+    /// Mount point of cgroup2.
+    pub(crate) cgroups: PathBuf,
+}
+
 /// How long what a shell left running may take to die.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -67,7 +79,7 @@ fn shell_process(args: Vec<String>, cwd: &str, capabilities: bool) -> Result<Pro
 
 /// A shell of the guest's own, killed with all it started when the connection ends.
 pub(super) async fn shell(
-    agent: &Arc<Agent>,
+    console: &Console,
     stream: impl AsyncRead + AsyncWrite,
     shell: &str,
     number: u64,
@@ -75,12 +87,12 @@ pub(super) async fn shell(
     let process = shell_process(vec![shell.to_owned(), "-i".to_owned()], "/", true)?;
     let plan = plan::exec(&process, &ExecOptions { spec: &Spec::default() }).map_err(SessionError::Plan)?;
     let path = CgroupPath::parse("", &format!("console-{number}")).map_err(SessionError::Cgroup)?;
-    let root = agent.paths.cgroup.clone();
+    let root = console.cgroups.clone();
     let cgroup = blocking(move || Cgroup::create(&root, &path)).await?;
     let cgroup = Arc::new(cgroup);
     let directory = cgroup.dir().try_clone_to_owned().map_err(SessionError::Talk)?;
     let launch = Launch { plan, cgroup: directory, namespaces: Vec::new(), streams: ChildStreams::default() };
-    let result = match agent.launcher.launch(launch).await {
+    let result = match console.launcher.launch(launch).await {
         Ok(launched) => {
             let master = launched.terminal.ok_or(SessionError::Panicked)?;
             let stdio = Stdio::of_terminal(master, &launched.exit)?;
@@ -128,7 +140,7 @@ async fn bridge(stream: impl AsyncRead + AsyncWrite, stdio: &Stdio) -> Result<()
 
 /// The prompt, behind a terminal of its own, whose line discipline echoes and edits.
 pub(super) async fn prompt(
-    agent: &Arc<Agent>,
+    console: &Console,
     stream: impl AsyncRead + AsyncWrite,
     number: u64,
 ) -> Result<(), SessionError> {
@@ -139,7 +151,7 @@ pub(super) async fn prompt(
     let inside = Stdio::of_terminal(slave.try_clone().map_err(SessionError::Terminal)?, &exit)?;
     tokio::select! {
         ended = bridge(stream, &outside) => ended,
-        ended = converse(agent, &inside, &slave, number) => ended,
+        ended = converse(console, &inside, &slave, number) => ended,
     }
 }
 
@@ -152,7 +164,7 @@ fn terminal() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 async fn converse(
-    agent: &Arc<Agent>,
+    console: &Console,
     line: &Stdio,
     terminal: &OwnedFd,
     number: u64,
@@ -167,13 +179,13 @@ async fn converse(
         let answer = match prompt::parse(&String::from_utf8_lossy(&input)) {
             Order::Nothing => String::new(),
             Order::Exit => return Ok(()),
-            Order::Show(view) => prompt::show(view, agent).await,
+            Order::Show(view) => prompt::show(view, &console.pod).await,
             Order::Unknown(word) => format!("unknown command {word:?}; `help` lists the commands\n"),
             Order::Enter { container, command } => {
                 entered += 1;
                 let id = format!("console-{number}-{entered}");
                 let ahead = std::mem::take(&mut typed);
-                match enter(agent, line, ahead, terminal, &container, command, id).await {
+                match enter(console, line, ahead, terminal, &container, command, id).await {
                     Ok(status) => format!("ended with status {status}\n"),
                     Err(text) => format!("{text}\n"),
                 }
@@ -203,7 +215,7 @@ async fn next_line(line: &Stdio, typed: &mut Vec<u8>) -> Option<Vec<u8>> {
 /// Runs a command in a container on this terminal, which is raw meanwhile: the container's own does the line editing.
 /// `ahead` is what was typed already.
 async fn enter(
-    agent: &Arc<Agent>,
+    console: &Console,
     line: &Stdio,
     ahead: Vec<u8>,
     terminal: &OwnedFd,
@@ -212,7 +224,7 @@ async fn enter(
     exec_id: String,
 ) -> Result<i32, String> {
     let text = |error: &dyn std::error::Error| crate::error::chain(error);
-    let handle = agent.registry.get(container).map_err(|error| text(&error))?;
+    let handle = console.pod.container(container).map_err(|error| text(&error))?;
     let process = shell_process(command, "/", false).map_err(|error| text(&error))?;
     let request = ExecRequest {
         exec_id: exec_id.clone(),

@@ -2,65 +2,62 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rustjail::plan::Listener;
-use rustjail::start::{StartError, Starting};
+use rustjail::start::StartError;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
-use super::create::Created;
+use super::body::{Body, Waiting};
+use super::error::ContainerError;
 use super::hook::{self, Stage};
-use super::{Command, ContainerError, Shared, State, create, exec, freeze, remove};
-use crate::app::Agent;
+use super::job::Job;
+use super::remove::undone;
+use super::shared::Shared;
+use super::state::State;
+use super::tools::Tools;
+use super::{create, exec, freeze, remove};
 use crate::heap;
-use crate::process::launch::{self, Listening};
+use crate::process::launch::Listening;
 
-/// What only the actor has.
-#[derive(Default)]
-pub(super) struct Body {
-    /// Present once created, until removed.
-    pub(super) created: Option<Created>,
-    /// The first process's handshake, until it is started.
-    pub(super) starting: Option<Waiting>,
-    /// The hooks that run after its start.
-    pub(super) poststart: Option<AbortHandle>,
-    /// The state to return to when a paused container is resumed.
-    pub(super) before_pause: Option<State>,
-}
+/// What is done when the container is no more.
+pub(super) type Forget = Box<dyn FnOnce() + Send>;
 
-/// A first process that waits for its start.
-pub(super) struct Waiting {
-    /// Its handshake.
-    pub(super) starting: Starting,
-    /// Who its filter asks.
-    pub(super) listener: Option<Listener>,
-    /// Whether its start can fail yet, and so is waited for: it runs hooks.
-    pub(super) has_hooks: bool,
-}
-
-pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc::Receiver<Command>) {
+/// Works until the container is removed, or could not be created.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    tools: Arc<Tools>,
+    mut queue: mpsc::Receiver<Job>,
+    forget: Forget,
+) {
     let mut body = Body::default();
-    while let Some(command) = queue.recv().await {
-        match command {
-            Command::Create(request, reply) => {
-                let work = create::create(&shared, &agent, &mut body, *request);
-                let result = guarded(&shared, work).await;
-                let has_failed = result.is_err();
-                if has_failed {
+    while let Some(job) = queue.recv().await {
+        match job {
+            Job::Create(.., reply) if body.created.is_some() => {
+                let (id, state) = (shared.id.clone(), shared.state());
+                drop(reply.send(Err(ContainerError::State { id, state, operation: "create it" })));
+            }
+            Job::Create(request, pod, reply) => {
+                let work = create::create(&shared, &tools, &mut body, *request, pod);
+                let result = unless_cancelled(&shared, work).await;
+                if result.is_err() {
+                    take_back(&tools, &mut body).await;
                     // Before the answer: the id is free when the caller hears of it.
-                    forget(&shared, &agent);
+                    shared.set_state(State::Removed);
+                    // What its processes wrote and nobody read goes with it.
+                    heap::trim_soon();
+                    forget();
+                    drop(reply.send(result));
+                    return;
                 }
                 // The caller may be gone; the work is done all the same.
                 drop(reply.send(result));
-                if has_failed {
-                    return;
-                }
             }
-            Command::Start(reply) => {
-                let work = start(&shared, &agent, &mut body);
-                match guarded(&shared, work).await {
-                    // The caller hears when they have run; the next command need not wait for them.
+            Job::Start(reply) => {
+                let work = start(&shared, &tools, &mut body);
+                match unless_cancelled(&shared, work).await {
+                    // The caller hears when they have run; the next job need not wait for them.
                     Ok(Some(hooks)) => drop(tokio::spawn(async move {
                         drop(hooks.await);
                         drop(reply.send(Ok(())));
@@ -69,40 +66,78 @@ pub(super) async fn run(shared: Arc<Shared>, agent: Arc<Agent>, mut queue: mpsc:
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Command::Exec(request, reply) => {
-                let work = exec::exec(&shared, &agent, &body, *request);
-                drop(reply.send(guarded(&shared, work).await));
+            Job::Exec(request, reply) => {
+                let work = exec::exec(&shared, &tools, &body, *request);
+                drop(reply.send(unless_cancelled(&shared, work).await));
             }
-            Command::Pause(reply) => {
-                drop(reply.send(guarded(&shared, freeze::pause(&shared, &mut body)).await));
+            Job::Pause(reply) => {
+                drop(reply.send(unless_cancelled(&shared, freeze::pause(&shared, &mut body)).await));
             }
-            Command::Resume(reply) => {
-                drop(reply.send(guarded(&shared, freeze::resume(&shared, &mut body)).await));
+            Job::Resume(reply) => {
+                drop(reply.send(unless_cancelled(&shared, freeze::resume(&shared, &mut body)).await));
             }
-            Command::Update(resources, reply) => {
+            Job::Update(resources, reply) => {
                 let work = freeze::update(&shared, *resources);
-                drop(reply.send(guarded(&shared, work).await));
+                drop(reply.send(unless_cancelled(&shared, work).await));
             }
-            Command::Remove(reply) => {
-                let result = guarded(&shared, remove::remove(&shared, &agent, &mut body)).await;
-                let done = result.is_ok();
-                if done {
-                    forget(&shared, &agent);
-                }
-                drop(reply.send(result));
-                if done {
+            Job::Remove(reply) => {
+                let result = guarded(&shared, remove::remove(&shared, &tools, &mut body)).await;
+                if result.is_ok() {
+                    shared.set_state(State::Removed);
+                    // What its processes wrote and nobody read goes with it.
+                    heap::trim_soon();
+                    forget();
+                    drop(reply.send(result));
                     return;
                 }
+                drop(reply.send(result));
             }
         }
     }
 }
 
-fn forget(shared: &Shared, agent: &Agent) {
-    // What its processes wrote and nobody read goes with it.
-    heap::trim_soon();
-    shared.set_state(State::Removed);
-    agent.registry.remove(&shared.id);
+/// How long the thread of a create that was given up may take to notice. One that hangs in the kernel is left alone: what it
+/// still does, it takes back itself.
+const NOTICE: Duration = Duration::from_secs(3);
+
+/// Takes a create back that failed, was given up or panicked. Ends within [`NOTICE`] and [`remove::UNDO_DEADLINE`].
+async fn take_back(tools: &Tools, body: &mut Body) {
+    tools.devices.look_again();
+    if let Some(preparing) = body.preparing.take()
+        // Ends by an error, when the thread drops its side.
+        && tokio::time::timeout(NOTICE, preparing).await.is_err()
+    {
+        tracing::error!("the thread of a create that was given up hangs");
+    }
+    let left = undone(&body.undo).await;
+    if !left.is_empty() {
+        tracing::error!(left = ?left, "a failed create left something behind");
+    }
+    hook::poststop(&tools.commands, &body.hooks).await;
+}
+
+/// Does the work, or gives it up when the container is being removed. What is done counts, also if both are so.
+async fn unless_cancelled<T>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, ContainerError>>,
+) -> Result<T, ContainerError> {
+    let cancelled = || Err(ContainerError::Cancelled(shared.id.clone()));
+    if shared.cancel.is_cancelled() {
+        // Not begun any more.
+        return cancelled();
+    }
+    let work = async {
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = shared.cancel.cancelled() => cancelled(),
+        }
+    };
+    match guarded(shared, work).await {
+        // Its device was not late: nobody waited any more.
+        Err(_) if shared.cancel.is_cancelled() => cancelled(),
+        result => result,
+    }
 }
 
 /// Does the work. A panic is an answer too, and the container lives on.
@@ -118,27 +153,28 @@ async fn guarded<T>(
 
 /// Lets the first process execute. Gives the hooks that run then, if there are any.
 async fn start(
-    shared: &Shared,
-    agent: &Arc<Agent>,
+    shared: &Arc<Shared>,
+    tools: &Tools,
     body: &mut Body,
 ) -> Result<Option<JoinHandle<()>>, ContainerError> {
     shared.expect(&[State::Created], "start it")?;
-    let Waiting { starting, listener, has_hooks } = body.starting.take().ok_or_else(|| {
+    let Waiting { pid, handshake, listener, has_hooks } = body.starting.take().ok_or_else(|| {
         ContainerError::State { id: shared.id.clone(), state: State::Running, operation: "start it" }
     })?;
     let failed = |error: StartError| ContainerError::Launch(shared.id.clone(), error.into());
-    starting.release().map_err(failed)?;
+    handshake.release().map_err(failed)?;
     shared.set_state(State::Running);
-    let pid = starting.pid();
-    let hooks = body.created.as_ref().map(|created| &created.hooks);
-    let state = hooks.map(|hooks| hooks.state("running", pid)).unwrap_or_default();
+    let state = body.hooks.state("running", pid);
     let listening = listener.map(|listener| Listening { listener, state });
-    let watch = launch::watch_execution(starting, shared.id.to_string(), listening);
+    let watch = handshake.watch(shared.id.to_string(), listening);
     if has_hooks {
         watch.await.map_err(|_| ContainerError::Panicked(shared.id.clone()))?.map_err(failed)?;
     }
-    let running = hooks.filter(|hooks| hooks.has(Stage::Poststart));
-    let running = running.map(|hooks| hook::poststart(agent, hooks, pid));
-    body.poststart = running.as_ref().map(JoinHandle::abort_handle);
-    Ok(running)
+    let hooks = body.hooks.has(Stage::Poststart).then(|| hook::poststart(&tools.commands, &body.hooks, pid));
+    body.poststart = hooks.as_ref().map(JoinHandle::abort_handle);
+    Ok(hooks)
 }
+
+#[cfg(test)]
+#[path = "actor_test.rs"]
+mod tests;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::actor::Body;
-use super::{ContainerError, Shared, State};
+use super::body::Body;
+use super::error::ContainerError;
+use super::shared::Shared;
+use super::state::State;
 
 /// How long all processes may take to stand still. One in an uninterruptible sleep can take its device's time.
 const DEADLINE: Duration = Duration::from_secs(10);

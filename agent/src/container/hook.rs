@@ -26,11 +26,9 @@ use oci_spec::runtime::{self, Spec};
 use rustjail::plan::JailPlan;
 use serde_json::json;
 
-use super::ContainerError;
-use crate::app::Agent;
+use super::id::ContainerId;
 use crate::error::{ErrorKind, Kind, chain};
-use crate::process::command::{self, Command, CommandError};
-use crate::sandbox::registry::ContainerId;
+use crate::process::command::{self, Command, CommandError, Commands};
 
 /// How long a hook may take that says nothing of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -128,24 +126,22 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    /// The hooks that `spec` names, and after them those of the guest's hook directory.
-    pub(super) async fn of_container(
-        agent: &Agent,
+    /// The hooks that `spec` names, and after them those of the guest's hook directory. Blocks.
+    pub(super) fn of_container(
         id: &ContainerId,
         spec: &Spec,
-    ) -> Result<Hooks, ContainerError> {
+        bundle: PathBuf,
+        directory: Option<&Path>,
+    ) -> Hooks {
         let mut hooks = of_spec(spec);
-        if let Some(directory) = agent.sandbox.hook_path()? {
-            let found = tokio::task::spawn_blocking(move || scan(&directory)).await;
-            hooks.extend(found.map_err(|_| ContainerError::Panicked(id.clone()))?);
-        }
-        Ok(Hooks {
+        hooks.extend(directory.map(scan).unwrap_or_default());
+        Hooks {
             hooks,
             id: id.to_string(),
-            bundle: agent.paths.container(id),
+            bundle,
             version: spec.version().clone(),
             annotations: json!(spec.annotations().clone().unwrap_or_default()),
-        })
+        }
     }
 
     /// Whether there are any of a point.
@@ -158,9 +154,14 @@ impl Hooks {
     ///
     /// # Errors
     /// [`HookError`] of a decisive hook.
-    pub(super) async fn run(&self, agent: &Agent, stage: Stage, pid: i32) -> Result<(), HookError> {
+    pub(super) async fn run(
+        &self,
+        commands: &Arc<Commands>,
+        stage: Stage,
+        pid: i32,
+    ) -> Result<(), HookError> {
         for hook in self.hooks.iter().filter(|hook| hook.stage == stage) {
-            let ran = agent.commands.run(self.command(hook, pid)).await;
+            let ran = commands.run(self.command(hook, pid)).await;
             let Err(source) = ran.and_then(|output| output.success(&hook.program)) else { continue };
             let failure = HookError { stage, program: hook.program.clone(), source };
             if hook.is_decisive() {
@@ -277,18 +278,22 @@ fn executables(directory: &Path) -> Vec<String> {
 }
 
 /// Runs the hooks of [`Stage::Poststart`] beside whatever the container is asked for next. Ends when they have.
-pub(super) fn poststart(agent: &Arc<Agent>, hooks: &Arc<Hooks>, pid: i32) -> tokio::task::JoinHandle<()> {
-    let (agent, hooks) = (Arc::clone(agent), Arc::clone(hooks));
+pub(super) fn poststart(
+    commands: &Arc<Commands>,
+    hooks: &Arc<Hooks>,
+    pid: i32,
+) -> tokio::task::JoinHandle<()> {
+    let (commands, hooks) = (Arc::clone(commands), Arc::clone(hooks));
     tokio::spawn(async move {
-        if let Err(error) = hooks.run(&agent, Stage::Poststart, pid).await {
+        if let Err(error) = hooks.run(&commands, Stage::Poststart, pid).await {
             tracing::warn!(container_id = %hooks.id, error = %chain(&error), "a hook failed");
         }
     })
 }
 
 /// Runs the hooks of [`Stage::Poststop`], none of which can fail a removal.
-pub(super) async fn poststop(agent: &Agent, hooks: &Hooks) {
-    if let Err(error) = hooks.run(agent, Stage::Poststop, 0).await {
+pub(super) async fn poststop(commands: &Arc<Commands>, hooks: &Hooks) {
+    if let Err(error) = hooks.run(commands, Stage::Poststop, 0).await {
         tracing::warn!(container_id = %hooks.id, error = %chain(&error), "a hook failed");
     }
 }

@@ -6,7 +6,7 @@
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::sandbox::registry::ContainerId;
+use super::id::ContainerId;
 
 /// The security modules that a kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

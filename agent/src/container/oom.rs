@@ -13,7 +13,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustjail::cgroup::{self, Cgroup, EventsFile};
 use tokio::sync::mpsc;
 
-use crate::sandbox::registry::ContainerId;
+use super::id::ContainerId;
 
 /// See the module.
 pub(crate) struct OomWatch {
@@ -30,10 +30,10 @@ struct Shared {
 #[derive(Default)]
 struct Watched {
     next: u64,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Counted>,
 }
 
-struct Entry {
+struct Counted {
     id: ContainerId,
     cgroup: Arc<Cgroup>,
     /// Kept open: closing it takes it out of the epoll set.
@@ -67,7 +67,7 @@ impl OomWatch {
             tracing::error!(container_id = %id, %errno, "memory events are not watched");
             return Ok(());
         }
-        let entry = Entry { id: id.clone(), cgroup: Arc::clone(cgroup), _events: events, counted };
+        let entry = Counted { id: id.clone(), cgroup: Arc::clone(cgroup), _events: events, counted };
         watched.entries.insert(key, entry);
         Ok(())
     }

@@ -12,6 +12,7 @@ use nix::sched::CloneFlags;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
+use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// Annotation that names a container within its pod.
@@ -84,11 +85,16 @@ impl Kind for SharedMountError {
 }
 
 /// Shows a mount of the first process's namespace in that of the second. Blocks.
-pub(super) fn share(mount: &SharedMount, source: i32, destination: i32) -> Result<(), SharedMountError> {
-    let work = mount.clone();
+pub(super) fn share(
+    mount: &SharedMount,
+    source: i32,
+    destination: i32,
+    cancel: &Cancel,
+) -> Result<(), SharedMountError> {
+    let (work, cancel) = (mount.clone(), cancel.clone());
     let thread = std::thread::Builder::new()
         .name("shared-mount".into())
-        .spawn(move || enter(&work, source, destination));
+        .spawn(move || enter(&work, source, destination, &cancel));
     let failed = |source| SharedMountError::Io {
         mount: mount.name.clone(),
         operation: "start a thread".into(),
@@ -97,7 +103,12 @@ pub(super) fn share(mount: &SharedMount, source: i32, destination: i32) -> Resul
     thread.map_err(failed)?.join().unwrap_or_else(|_| Err(failed(io::Error::other("panicked"))))
 }
 
-fn enter(mount: &SharedMount, source: i32, destination: i32) -> Result<(), SharedMountError> {
+fn enter(
+    mount: &SharedMount,
+    source: i32,
+    destination: i32,
+    cancel: &Cancel,
+) -> Result<(), SharedMountError> {
     let failed = |operation: String, source: io::Error| SharedMountError::Io {
         mount: mount.name.clone(),
         operation,
@@ -116,7 +127,7 @@ fn enter(mount: &SharedMount, source: i32, destination: i32) -> Result<(), Share
             .map_err(|errno| failed("enter a mount namespace".into(), errno.into()))
     };
     join(&from)?;
-    let found = await_mount(Path::new(&mount.source_path)).map_err(|error| {
+    let found = await_mount(Path::new(&mount.source_path), cancel).map_err(|error| {
         failed(format!("find {:?} in {:?}", mount.source_path, mount.source_container), error)
     })?;
     let found = found.ok_or_else(|| SharedMountError::NotMounted {
@@ -147,8 +158,8 @@ fn inside(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
 
-/// Waits until something is mounted on a path; none when nothing is in time.
-fn await_mount(path: &Path) -> io::Result<Option<OwnedFd>> {
+/// Waits until something is mounted on a path; none when nothing is in time, or nobody wants it any more.
+fn await_mount(path: &Path, cancel: &Cancel) -> io::Result<Option<OwnedFd>> {
     let start = Instant::now();
     loop {
         match inside(path) {
@@ -162,7 +173,7 @@ fn await_mount(path: &Path) -> io::Result<Option<OwnedFd>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        if start.elapsed() >= PATIENCE {
+        if start.elapsed() >= PATIENCE || cancel.is_cancelled() {
             return Ok(None);
         }
         std::thread::sleep(POLL);

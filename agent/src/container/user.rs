@@ -68,10 +68,23 @@ impl UserNames {
     }
 }
 
-/// Puts the numbers of `names` into `user`. Blocks: the root may be a shared file system.
-pub(super) fn resolve(names: &UserNames, root: &Path, user: &mut User) -> Result<(), UserError> {
-    let (passwd, group) = (table(root, "etc/passwd")?, table(root, "etc/group")?);
-    apply(names, &passwd, &group, user)
+/// A container's own tables of users and groups.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tables {
+    passwd: String,
+    group: String,
+}
+
+impl Tables {
+    /// Reads those of a container's root. Blocks: it may be a shared file system.
+    pub(super) fn read(root: &Path) -> Result<Tables, UserError> {
+        Ok(Tables { passwd: table(root, "etc/passwd")?, group: table(root, "etc/group")? })
+    }
+
+    /// Puts the numbers of `names` into `user`.
+    pub(super) fn resolve(&self, names: &UserNames, user: &mut User) -> Result<(), UserError> {
+        apply(names, &self.passwd, &self.group, user)
+    }
 }
 
 fn apply(names: &UserNames, passwd: &str, group: &str, user: &mut User) -> Result<(), UserError> {

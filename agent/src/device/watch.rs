@@ -22,6 +22,7 @@ use nix::sys::socket::{
 
 use super::address::Address;
 use super::{DeviceError, NoDevice};
+use crate::cancel::Cancel;
 
 /// Multicast group of the kernel's own events (`lib/kobject_uevent.c`; group 2 is udev's).
 const KERNEL_GROUP: u32 = 1;
@@ -37,6 +38,8 @@ pub(crate) struct DeviceWatch {
     sys: PathBuf,
     /// How long a device may take to come.
     timeout: Duration,
+    /// What ends waiting early.
+    cancel: Cancel,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +80,17 @@ impl DeviceWatch {
 
     /// One that hears nothing, and looks at intervals.
     pub(crate) fn deaf(sys: &Path, timeout: Duration) -> DeviceWatch {
-        DeviceWatch { events: Arc::default(), sys: sys.to_owned(), timeout }
+        DeviceWatch { events: Arc::default(), sys: sys.to_owned(), timeout, cancel: Cancel::default() }
+    }
+
+    /// A handle whose waits end early when `cancel` says so: as if the time were over.
+    pub(crate) fn until(&self, cancel: &Cancel) -> DeviceWatch {
+        DeviceWatch { cancel: cancel.clone(), ..self.clone() }
+    }
+
+    /// Has every waiter look again, and see whether it is cancelled.
+    pub(crate) fn look_again(&self) {
+        self.events.add();
     }
 
     /// Where sysfs is mounted.
@@ -107,7 +120,7 @@ impl DeviceWatch {
                 return Ok(found);
             }
             let waited = start.elapsed();
-            if waited >= timeout {
+            if waited >= timeout || self.cancel.is_cancelled() {
                 return Err(NoDevice { waited });
             }
             self.events.wait_for_more(known, POLL.min(timeout - waited));
@@ -179,6 +192,17 @@ mod tests {
         });
         watch.wait(|| is_there.load(Ordering::SeqCst).then_some(())).unwrap();
         kernel.join().unwrap();
+    }
+
+    #[test]
+    fn a_cancelled_wait_ends_early() {
+        let watch = DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_secs(600));
+        let cancel = Cancel::default();
+        let mine = watch.until(&cancel);
+        let waiter = std::thread::spawn(move || mine.wait(|| None::<()>).unwrap_err());
+        cancel.cancel();
+        watch.look_again();
+        assert!(waiter.join().unwrap().waited < Duration::from_secs(60));
     }
 
     #[test]

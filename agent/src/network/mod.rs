@@ -13,15 +13,14 @@ pub(crate) mod iptables;
 mod link;
 mod neighbour;
 mod route;
+mod session;
 
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -33,7 +32,7 @@ pub use self::neighbour::Neighbour;
 pub use self::route::{Route, Source};
 pub use crate::device::pci::PciPath;
 use crate::device::watch::DeviceWatch;
-use crate::sys;
+use session::{Session, bring_up};
 
 /// The network of the guest. Clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -124,35 +123,6 @@ pub fn loopback_up() -> Result<(), NetworkError> {
     bring_up("lo")
 }
 
-fn bring_up(name: &str) -> Result<(), NetworkError> {
-    rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-        .map_err(Into::into)
-        .and_then(|socket| sys::link::up(socket.as_fd(), name))
-        .map_err(|source| NetworkError::Kernel { operation: format!("bring link {name} up"), source })
-}
-
 async fn finish<T>(task: JoinHandle<Result<T, NetworkError>>) -> Result<T, NetworkError> {
     task.await.map_err(NetworkError::Aborted)?
-}
-
-/// A netlink socket and the task that serves it, for one operation. Opening one costs microseconds, and none can
-/// go stale.
-struct Session {
-    handle: rtnetlink::Handle,
-    task: JoinHandle<()>,
-}
-
-impl Session {
-    fn open() -> Result<Session, NetworkError> {
-        let (connection, handle, _events) = rtnetlink::new_connection().map_err(|source| {
-            NetworkError::Kernel { operation: "open a netlink socket".to_owned(), source }
-        })?;
-        Ok(Session { handle, task: tokio::spawn(connection) })
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }

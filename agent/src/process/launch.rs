@@ -66,17 +66,6 @@ pub(crate) struct Launched {
     pub(crate) starting: Starting,
 }
 
-impl Launched {
-    /// Goes on with a process whose plan stops for hooks, until its jail stands.
-    pub(crate) async fn enter(self) -> Result<Launched, LaunchError> {
-        let built = tokio::task::spawn_blocking(move || {
-            let terminal = self.starting.enter()?;
-            Ok(Launched { terminal, ..self })
-        });
-        built.await.map_err(|_| LaunchError::Panicked)?
-    }
-}
-
 /// Who answers for the system calls that a process's filter asks about, and what it is told of the container.
 #[derive(Debug)]
 pub(crate) struct Listening {

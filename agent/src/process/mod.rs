@@ -5,11 +5,13 @@
 //! [`command`] runs helper programs of the guest.
 
 pub(crate) mod command;
+mod input;
 pub(crate) mod launch;
 mod output;
 pub(crate) mod passfd;
 pub(crate) mod reaper;
 pub(crate) mod stdio;
+mod stream;
 mod table;
 pub(crate) mod unread;
 

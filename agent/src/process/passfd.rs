@@ -29,8 +29,9 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::output::{self, Exit, QUIET};
-use super::stdio::{self, Input, StreamError};
+use super::input::{self, Input};
+use super::output::{Exit, QUIET, tell_read_error};
+use super::stream::StreamError;
 use crate::config::Cid;
 use crate::error::{ErrorKind, Kind};
 use crate::listen;
@@ -280,7 +281,7 @@ impl Drain {
                     }
                 }
                 Err(error) => {
-                    output::tell_read_error(&error);
+                    tell_read_error(&error);
                     break;
                 }
             }
@@ -410,7 +411,7 @@ pub(super) async fn feed(
             count = arrival => match count {
                 Ok(1..) => tokio::select! {
                     biased;
-                    written = stdio::write_all(&fd, &buffer) => if written.is_err() {
+                    written = input::write_all(&fd, &buffer) => if written.is_err() {
                         // The process closed its end; so does the connection, for the host to know.
                         return;
                     },
@@ -421,7 +422,7 @@ pub(super) async fn feed(
                 {
                     drop(peer);
                     is_passed.store(false, Ordering::Relaxed);
-                    return stdio::feed(fd, inputs, is_terminal, exit).await;
+                    return input::feed(fd, inputs, is_terminal, exit).await;
                 }
                 _ if is_terminal => peer = None,
                 _ => return,
@@ -430,7 +431,7 @@ pub(super) async fn feed(
                 if !is_terminal {
                     return;
                 }
-                stdio::type_end_of_file(&fd).await;
+                input::type_end_of_file(&fd).await;
                 is_closing = false;
             }
         }

@@ -102,7 +102,7 @@ fn output(capacity: usize) -> Output {
     let (read, child) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (exit, watcher) = watch::channel(None);
     let (near, far) = peer(capacity);
-    let fd = stdio::reader(read).unwrap();
+    let fd = super::super::stdio::reader(read).unwrap();
     Output { child, exit, far, copied: Drain::start(fd, near, Exit::of(&watcher), false) }
 }
 
@@ -186,7 +186,7 @@ fn fed(near: Peer, far: DuplexStream, kind: Stdin) -> Fed {
     let (child, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (exit, watcher) = watch::channel(None);
     let (inputs, receiver) = mpsc::channel(4);
-    let fd = stdio::writer(write).unwrap();
+    let fd = super::super::stdio::writer(write).unwrap();
     let is_passed = Arc::new(AtomicBool::new(true));
     let task = tokio::spawn(feed(fd, near, receiver, kind, Arc::clone(&is_passed), Exit::of(&watcher)));
     Fed { child, exit, far, inputs, is_passed, task }
@@ -279,7 +279,8 @@ async fn a_reset_ends_the_connection_of_an_idle_output() {
     let (read, child) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (_exit, watcher) = watch::channel(None);
     let (near, mut far) = broken();
-    let mut copied = Drain::start(stdio::reader(read).unwrap(), near, Exit::of(&watcher), false);
+    let mut copied =
+        Drain::start(super::super::stdio::reader(read).unwrap(), near, Exit::of(&watcher), false);
     assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
     // The process goes on, and writes to nobody.
     rustix::io::write(&child, b"unheard").unwrap();

@@ -119,6 +119,7 @@ mod tests {
         Pid::from_child(child)
     }
 
+    #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
     fn spawn(reaper: &Reaper, script: &str) -> (Pid, watch::Receiver<Option<i32>>) {
         let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
         let pidfd = pidfd_open(pid(&child), PidfdFlags::empty()).unwrap();

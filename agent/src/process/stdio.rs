@@ -7,68 +7,30 @@
 //!
 //! Where the host passed a connection for a stream, `passfd` copies in place of pump and feeder.
 //!
-//! An output ends when the pipe does, or when its process has ended and nothing has come for a moment: a grandchild may hold
-//! the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
+//! An output ends when the pipe does, or when its process has ended and nothing has come for a moment: a grandchild
+//! may hold the pipe open for ever, and the shims wait for the end of the output before they ask for the exit status.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
-use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
+use rustix::termios::Winsize;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::input::{Input, feed};
 use super::output::{Exit, Output};
 use super::passfd::{self, Claimed};
+pub(crate) use super::stream::StreamError;
 use super::unread::Unread;
-use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
+use crate::error::chain;
 
 /// Names of the outputs in errors.
 pub(crate) const STDOUT: &str = "stdout";
 /// See [`STDOUT`].
 pub(crate) const STDERR: &str = "stderr";
-
-/// Why a stream could not be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StreamError {
-    /// It was closed, by a caller or by the process.
-    #[error("stdin is closed")]
-    Closed,
-    /// The host passed a connection for it, which nobody else may use.
-    #[error("{0} is a connection of the host's own: calls can neither read nor write it")]
-    Passed(&'static str),
-    /// Resizing something that is no terminal.
-    #[error("no tty")]
-    NoTerminal,
-    /// The kernel refused.
-    #[error("{operation}")]
-    Io {
-        /// What was being done.
-        operation: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl StreamError {
-    fn io(operation: &'static str, source: impl Into<io::Error>) -> StreamError {
-        StreamError::Io { operation, source: source.into() }
-    }
-}
-
-impl Kind for StreamError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            StreamError::Closed | StreamError::Passed(_) => ErrorKind::State,
-            // COMPAT(kata): `resize_without_a_terminal_is_unavailable`. Shims know UNAVAILABLE with this text.
-            StreamError::NoTerminal => ErrorKind::Busy,
-            StreamError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
-        }
-    }
-}
 
 /// The child's ends.
 #[derive(Debug, Default)]
@@ -143,11 +105,6 @@ enum Outlet {
     Calls(Arc<Output>),
     /// To a connection. True once WaitProcess may answer.
     Passed(watch::Receiver<bool>),
-}
-
-pub(super) enum Input {
-    Data(Vec<u8>, oneshot::Sender<Result<(), StreamError>>),
-    Close,
 }
 
 impl Stdio {
@@ -308,79 +265,6 @@ pub(super) fn reader(fd: OwnedFd) -> Result<pipe::Receiver, StreamError> {
 pub(super) fn writer(fd: OwnedFd) -> Result<pipe::Sender, StreamError> {
     pipe::Sender::from_owned_fd_unchecked(non_blocking(fd)?)
         .map_err(|error| StreamError::io("watch an input", error))
-}
-
-/// Writes what arrives on the channel, until it is closed or the process has ended and nobody reads.
-pub(super) async fn feed(
-    fd: pipe::Sender,
-    mut inputs: mpsc::Receiver<Input>,
-    is_terminal: bool,
-    mut exit: Exit,
-) {
-    loop {
-        // What was handed in before the end is tried before the end counts: a grandchild may read it.
-        let input = tokio::select! {
-            biased;
-            input = inputs.recv() => input,
-            // With its reader gone the pipe is of no use; a terminal lives until the process does.
-            () = exit.come() => None,
-        };
-        match input {
-            Some(Input::Data(data, reply)) => {
-                // A process may end because of what it has just read. That was written, and the caller is told so.
-                let result = tokio::select! {
-                    biased;
-                    result = write_all(&fd, &data) => result,
-                    () = exit.come() => Err(StreamError::Closed),
-                };
-                let is_closed = matches!(result, Err(StreamError::Closed));
-                // The caller may be gone.
-                drop(reply.send(result));
-                if is_closed {
-                    return;
-                }
-            }
-            Some(Input::Close) if is_terminal => type_end_of_file(&fd).await,
-            Some(Input::Close) | None => return,
-        }
-    }
-}
-
-/// Writes all of it, however long that takes. A process that has closed its end makes it [`StreamError::Closed`].
-pub(super) async fn write_all(fd: &pipe::Sender, mut data: &[u8]) -> Result<(), StreamError> {
-    while !data.is_empty() {
-        fd.writable().await.map_err(|error| StreamError::io("watch stdin", error))?;
-        match fd.try_write(data) {
-            Ok(count) => {
-                data = &data[count..];
-                // No pause after the last byte: whoever gives up on this write meanwhile would take it for unfinished.
-                if !data.is_empty() {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
-                io::ErrorKind::BrokenPipe => return Err(StreamError::Closed),
-                _ => return Err(StreamError::io("write to stdin", error)),
-            },
-        }
-    }
-    Ok(())
-}
-
-/// Types the character that ends the input of a terminal.
-pub(super) async fn type_end_of_file(fd: &pipe::Sender) {
-    if let Some(character) = end_of_file(fd)
-        && let Err(error) = write_all(fd, &[character]).await
-    {
-        tracing::debug!(%error, "cannot type the end of input");
-    }
-}
-
-/// The end-of-file character of a terminal in line mode; in raw mode there is none.
-fn end_of_file(terminal: impl AsFd) -> Option<u8> {
-    let modes = rustix::termios::tcgetattr(terminal).ok()?;
-    modes.local_modes.contains(LocalModes::ICANON).then(|| modes.special_codes[SpecialCodeIndex::VEOF])
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Streams over real pipes, without processes.
 
 use super::*;
+use crate::error::{ErrorKind, Kind as _};
 use crate::process::output::QUIET;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The life of containers, and their statistics.
 
-use std::sync::Arc;
-
 use protocols::agent::{
     BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, CreateContainerRequest, ExecProcessRequest,
     GetDiagnosticDataRequest, GetDiagnosticDataResponse, HugetlbStats, MemoryData, MemoryStats, OOMEvent,
@@ -12,57 +10,58 @@ use rustjail::cgroup::{self, MemoryUsage};
 
 use super::status::Failure;
 use super::validate;
-use crate::app::Agent;
+use crate::container::Tools;
+use crate::pod::Pod;
 
 /// The log that GetDiagnosticData gives.
 const TERMINATION_LOG: &str = "termination-log";
 
-pub(super) async fn create(agent: &Arc<Agent>, request: CreateContainerRequest) -> Result<(), Failure> {
+pub(super) async fn create(pod: &Pod, request: CreateContainerRequest) -> Result<(), Failure> {
     let (id, request) = validate::create(request)?;
-    Ok(agent.create_container(id, request).await?)
+    Ok(pod.create_container(id, request).await?)
 }
 
-pub(super) async fn start(agent: &Agent, id: &str) -> Result<(), Failure> {
-    Ok(agent.registry.get(id)?.start().await?)
+pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
+    Ok(pod.container(id)?.start().await?)
 }
 
-pub(super) async fn remove(agent: &Agent, request: RemoveContainerRequest) -> Result<(), Failure> {
-    Ok(agent.registry.get(&request.container_id)?.remove(request.timeout).await?)
+pub(super) async fn remove(pod: &Pod, request: RemoveContainerRequest) -> Result<(), Failure> {
+    Ok(pod.container(&request.container_id)?.remove(request.timeout).await?)
 }
 
-pub(super) async fn exec(agent: &Agent, request: ExecProcessRequest) -> Result<(), Failure> {
+pub(super) async fn exec(pod: &Pod, request: ExecProcessRequest) -> Result<(), Failure> {
     let (container, request) = validate::exec(request)?;
-    Ok(agent.registry.get(&container)?.exec(request).await?)
+    Ok(pod.container(&container)?.exec(request).await?)
 }
 
-pub(super) async fn pause(agent: &Agent, id: &str) -> Result<(), Failure> {
-    Ok(agent.registry.get(id)?.pause().await?)
+pub(super) async fn pause(pod: &Pod, id: &str) -> Result<(), Failure> {
+    Ok(pod.container(id)?.pause().await?)
 }
 
-pub(super) async fn resume(agent: &Agent, id: &str) -> Result<(), Failure> {
-    Ok(agent.registry.get(id)?.resume().await?)
+pub(super) async fn resume(pod: &Pod, id: &str) -> Result<(), Failure> {
+    Ok(pod.container(id)?.resume().await?)
 }
 
-pub(super) async fn update(agent: &Agent, request: UpdateContainerRequest) -> Result<(), Failure> {
-    let container = agent.registry.get(&request.container_id)?;
+pub(super) async fn update(pod: &Pod, request: UpdateContainerRequest) -> Result<(), Failure> {
+    let container = pod.container(&request.container_id)?;
     // COMPAT(kata): `an_update_without_resources_changes_nothing`. Shims send it.
     let Some(wire) = request.resources.into_option() else { return Ok(()) };
     Ok(container.update(spec::resources_from_wire(&wire)?).await?)
 }
 
 /// Waits for the next kill. Kills that nobody was told of are told before the end of the sandbox, after which there are none.
-pub(super) async fn oom_event(agent: &Agent) -> Result<OOMEvent, Failure> {
+pub(super) async fn oom_event(pod: &Pod, tools: &Tools) -> Result<OOMEvent, Failure> {
     let next = tokio::select! {
         biased;
-        next = agent.oom.next() => next,
-        () = agent.ended() => None,
+        next = tools.memory_events.next() => next,
+        () = pod.ended() => None,
     };
     let id = next.ok_or_else(|| Failure::internal("the sandbox has ended"))?;
     Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
 }
 
 pub(super) async fn diagnostics(
-    agent: &Agent,
+    pod: &Pod,
     request: GetDiagnosticDataRequest,
 ) -> Result<GetDiagnosticDataResponse, Failure> {
     // Whatever a shim calls the end of it.
@@ -70,12 +69,12 @@ pub(super) async fn diagnostics(
         let text = format!("log type {:?} is unknown (there is: {TERMINATION_LOG})", request.log_type);
         return Err(Failure::invalid(text));
     }
-    let data = agent.registry.get(&request.container_id)?.termination_message().await?;
+    let data = pod.container(&request.container_id)?.termination_message().await?;
     Ok(GetDiagnosticDataResponse { data, ..Default::default() })
 }
 
-pub(super) async fn stats(agent: &Agent, id: &str) -> Result<StatsContainerResponse, Failure> {
-    let stats = agent.registry.get(id)?.stats().await?;
+pub(super) async fn stats(pod: &Pod, id: &str) -> Result<StatsContainerResponse, Failure> {
+    let stats = pod.container(id)?.stats().await?;
     Ok(StatsContainerResponse { cgroup_stats: Some(encode(stats)).into(), ..Default::default() })
 }
 

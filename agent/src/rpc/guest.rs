@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocols::agent::{
     AgentDetails, CopyFileRequest, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest,
@@ -10,12 +11,14 @@ use protocols::agent::{
 };
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
+use super::api::Api;
 use super::on_a_thread;
 use super::policy;
 use super::status::Failure;
-use crate::app::Agent;
 use crate::device::container as device;
+use crate::device::watch::DeviceWatch;
 use crate::files::Entry;
+use crate::guest::clock::Clock;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, Place};
 use crate::guest::{hotplug, random, resize, volume};
@@ -45,8 +48,8 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
 
 const SYSFS: &str = "/sys";
 
-pub(super) async fn online(agent: &Agent, request: OnlineCPUMemRequest) -> Result<(), Failure> {
-    let devices = agent.devices.clone();
+pub(super) async fn online(devices: &DeviceWatch, request: OnlineCPUMemRequest) -> Result<(), Failure> {
+    let devices = devices.clone();
     on_a_thread(move || Ok(hotplug::online(&devices, request.nb_cpus, request.cpu_only)?)).await
 }
 
@@ -54,16 +57,16 @@ pub(super) async fn probe_memory(request: MemHotplugByProbeRequest) -> Result<()
     on_a_thread(move || Ok(hotplug::probe(Path::new(SYSFS), &request.memHotplugProbeAddr)?)).await
 }
 
-pub(super) async fn metrics(agent: Arc<Agent>) -> Result<Metrics, Failure> {
+pub(super) async fn metrics(api: Arc<Api>) -> Result<Metrics, Failure> {
     let mut containers = BTreeMap::new();
-    for container in agent.registry.all() {
+    for container in api.pod.containers() {
         *containers.entry(container.state().to_string()).or_default() += 1;
     }
-    let metrics = on_a_thread(move || Ok(agent.metrics.gather(&containers, agent.clock.restores()))).await?;
+    let metrics = on_a_thread(move || Ok(api.metrics.gather(&containers, api.clock.restores()))).await?;
     Ok(Metrics { metrics, ..Default::default() })
 }
 
-pub(super) async fn copy_file(agent: Arc<Agent>, request: CopyFileRequest) -> Result<(), Failure> {
+pub(super) async fn copy_file(api: Arc<Api>, request: CopyFileRequest) -> Result<(), Failure> {
     let entry = Entry {
         path: request.path.into(),
         size: request.file_size,
@@ -74,20 +77,20 @@ pub(super) async fn copy_file(agent: Arc<Agent>, request: CopyFileRequest) -> Re
         offset: request.offset,
         data: request.data,
     };
-    on_a_thread(move || Ok(agent.copies.copy(&agent.paths.shared(), &entry)?)).await
+    on_a_thread(move || Ok(api.copies.copy(&api.tools.paths.shared(), &entry)?)).await
 }
 
 pub(super) async fn reseed(request: ReseedRandomDevRequest) -> Result<(), Failure> {
     on_a_thread(move || Ok(random::reseed(&request.data)?)).await
 }
 
-pub(super) async fn add_swap(agent: &Agent, place: Place) -> Result<(), Failure> {
-    let devices = agent.devices.clone();
+pub(super) async fn add_swap(devices: &DeviceWatch, place: Place) -> Result<(), Failure> {
+    let devices = devices.clone();
     on_a_thread(move || Ok(swap::add(&place, &devices)?)).await
 }
 
-pub(super) fn set_clock(agent: &Agent, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
-    Ok(agent.clock.set(request.Sec, request.Usec)?)
+pub(super) fn set_clock(clock: &Clock, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
+    Ok(clock.set(request.Sec, request.Usec)?)
 }
 
 pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, Failure> {
@@ -107,7 +110,6 @@ pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, F
     })
 }
 
-pub(super) async fn resize_volume(agent: &Agent, request: ResizeVolumeRequest) -> Result<(), Failure> {
-    let timeout = agent.config.hotplug_timeout;
+pub(super) async fn resize_volume(timeout: Duration, request: ResizeVolumeRequest) -> Result<(), Failure> {
     on_a_thread(move || Ok(resize::grow(Path::new(&request.volume_guest_path), request.size, timeout)?)).await
 }

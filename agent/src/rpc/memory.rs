@@ -3,10 +3,9 @@
 use protocols::agent::{MemAgentCompactConfig, MemAgentMemcgConfig};
 
 use super::status::Failure;
-use crate::app::Agent;
-use crate::guest::memory::{CompactionChange, ReclaimChange};
+use crate::guest::memory::{CompactionChange, MemAgent, ReclaimChange};
 
-pub(super) fn reclaim(agent: &Agent, request: &MemAgentMemcgConfig) -> Result<(), Failure> {
+pub(super) fn reclaim(memory: &MemAgent, request: &MemAgentMemcgConfig) -> Result<(), Failure> {
     let change = ReclaimChange {
         disabled: request.disabled,
         swap: request.swap,
@@ -16,10 +15,10 @@ pub(super) fn reclaim(agent: &Agent, request: &MemAgentMemcgConfig) -> Result<()
         eviction_psi_percent_limit: request.eviction_psi_percent_limit,
         eviction_run_aging_count_min: request.eviction_run_aging_count_min,
     };
-    Ok(agent.mem_agent.set_reclaim(&change)?)
+    Ok(memory.set_reclaim(&change)?)
 }
 
-pub(super) fn compaction(agent: &Agent, request: &MemAgentCompactConfig) -> Result<(), Failure> {
+pub(super) fn compaction(memory: &MemAgent, request: &MemAgentCompactConfig) -> Result<(), Failure> {
     let change = CompactionChange {
         disabled: request.disabled,
         period_secs: request.period_secs,
@@ -30,5 +29,5 @@ pub(super) fn compaction(agent: &Agent, request: &MemAgentCompactConfig) -> Resu
         compact_threshold: request.compact_threshold,
         compact_force_times: request.compact_force_times,
     };
-    Ok(agent.mem_agent.set_compaction(&change)?)
+    Ok(memory.set_compaction(&change)?)
 }

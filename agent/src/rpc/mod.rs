@@ -2,6 +2,7 @@
 //! ttrpc or protobuf, and nothing here decides.
 
 mod admission;
+mod api;
 mod container;
 mod decode;
 mod guest;
@@ -17,6 +18,7 @@ mod service;
 mod status;
 mod validate;
 
+pub(crate) use api::Api;
 pub(crate) use server::{ServeError, serve_somewhere};
 
 /// Version of the API, as the shims know it.

@@ -10,8 +10,8 @@ mod input;
 
 use protocols::agent::SetPolicyRequest;
 
+use super::api::Api;
 use super::status::Failure;
-use crate::app::Agent;
 
 #[cfg(feature = "policy")]
 pub(super) use gate::gated;
@@ -22,11 +22,11 @@ pub(super) fn feature() -> Option<String> {
 }
 
 #[cfg(feature = "policy")]
-pub(super) async fn set(agent: &Agent, request: SetPolicyRequest) -> Result<(), Failure> {
-    Ok(agent.policy.set(request.policy).await?)
+pub(super) async fn set(api: &Api, request: SetPolicyRequest) -> Result<(), Failure> {
+    Ok(api.policy.set(request.policy).await?)
 }
 
 #[cfg(not(feature = "policy"))]
-pub(super) async fn set(_: &Agent, _: SetPolicyRequest) -> Result<(), Failure> {
+pub(super) async fn set(_: &Api, _: SetPolicyRequest) -> Result<(), Failure> {
     Err(Failure::unsupported("this agent is built without the feature `policy`, so there is no SetPolicy"))
 }

@@ -7,48 +7,49 @@ use protocols::agent::{
     WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
 };
 
+use super::Api;
 use super::status::Failure;
-use crate::app::Agent;
 use crate::container::ContainerError;
+use crate::pod::Pod;
 use crate::process::Process;
 use crate::process::stdio::{STDERR, STDOUT};
 
 /// Most bytes in one answer, well below a message's 4 MiB.
 const MOST: u32 = 1 << 20;
 
-fn find(agent: &Agent, container: &str, exec: &str) -> Result<Arc<Process>, Failure> {
-    Ok(agent.registry.get(container)?.process(exec)?)
+fn find(pod: &Pod, container: &str, exec: &str) -> Result<Arc<Process>, Failure> {
+    Ok(pod.container(container)?.process(exec)?)
 }
 
-pub(super) async fn signal(agent: &Agent, request: SignalProcessRequest) -> Result<(), Failure> {
-    let container = agent.registry.get(&request.container_id)?;
+pub(super) async fn signal(pod: &Pod, request: SignalProcessRequest) -> Result<(), Failure> {
+    let container = pod.container(&request.container_id)?;
     Ok(container.signal(&request.exec_id, request.signal).await?)
 }
 
-pub(super) async fn wait(agent: &Agent, request: WaitProcessRequest) -> Result<WaitProcessResponse, Failure> {
-    let process = find(agent, &request.container_id, &request.exec_id)?;
+pub(super) async fn wait(pod: &Pod, request: WaitProcessRequest) -> Result<WaitProcessResponse, Failure> {
+    let process = find(pod, &request.container_id, &request.exec_id)?;
     let status = process.wait().await.map_err(ContainerError::from)?;
     Ok(WaitProcessResponse { status, ..Default::default() })
 }
 
 pub(super) async fn read_stdout(
-    agent: &Agent,
+    api: &Api,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse, Failure> {
-    let process = find(agent, &request.container_id, &request.exec_id)?;
+    let process = find(&api.pod, &request.container_id, &request.exec_id)?;
     process.stdio.expect_served(STDOUT)?;
-    let reading = agent.unread.reading();
+    let reading = api.tools.unread.reading();
     let data = process.stdio.read_stdout(reading.most(length(&request))).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
 
 pub(super) async fn read_stderr(
-    agent: &Agent,
+    api: &Api,
     request: ReadStreamRequest,
 ) -> Result<ReadStreamResponse, Failure> {
-    let process = find(agent, &request.container_id, &request.exec_id)?;
+    let process = find(&api.pod, &request.container_id, &request.exec_id)?;
     process.stdio.expect_served(STDERR)?;
-    let reading = agent.unread.reading();
+    let reading = api.tools.unread.reading();
     let data = process.stdio.read_stderr(reading.most(length(&request))).await;
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
@@ -59,10 +60,10 @@ fn length(request: &ReadStreamRequest) -> usize {
 }
 
 pub(super) async fn write_stdin(
-    agent: &Agent,
+    pod: &Pod,
     request: WriteStreamRequest,
 ) -> Result<WriteStreamResponse, Failure> {
-    let process = find(agent, &request.container_id, &request.exec_id)?;
+    let process = find(pod, &request.container_id, &request.exec_id)?;
     let len = request.data.len() as u32;
     if request.data.is_empty() {
         // COMPAT(kata): `an_empty_write_closes_stdin`. It is how runtime-rs says that there is no more.
@@ -73,15 +74,15 @@ pub(super) async fn write_stdin(
     Ok(WriteStreamResponse { len, ..Default::default() })
 }
 
-pub(super) async fn close_stdin(agent: &Agent, request: CloseStdinRequest) -> Result<(), Failure> {
-    find(agent, &request.container_id, &request.exec_id)?.stdio.close_stdin().await;
+pub(super) async fn close_stdin(pod: &Pod, request: CloseStdinRequest) -> Result<(), Failure> {
+    find(pod, &request.container_id, &request.exec_id)?.stdio.close_stdin().await;
     Ok(())
 }
 
-pub(super) fn resize(agent: &Agent, request: &TtyWinResizeRequest) -> Result<(), Failure> {
+pub(super) fn resize(pod: &Pod, request: &TtyWinResizeRequest) -> Result<(), Failure> {
     let cells = |count: u32, what: &str| {
         u16::try_from(count).map_err(|_| Failure::invalid(format!("{count} {what} are more than 65535")))
     };
     let (rows, columns) = (cells(request.row, "rows")?, cells(request.column, "columns")?);
-    Ok(find(agent, &request.container_id, &request.exec_id)?.stdio.resize(rows, columns)?)
+    Ok(find(pod, &request.container_id, &request.exec_id)?.stdio.resize(rows, columns)?)
 }

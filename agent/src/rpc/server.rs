@@ -9,11 +9,11 @@ use protocols::{agent_ttrpc, health_ttrpc};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use super::api::Api;
 use super::decode;
 use super::half_closed::Answered;
 use super::health::HealthService;
 use super::service::Service;
-use crate::app::Agent;
 use crate::config::{Config, ServerAddr};
 use crate::error::chain;
 use crate::listen;
@@ -40,33 +40,33 @@ pub(crate) enum ServeError {
 /// # Errors
 /// When there is no server at either.
 pub(crate) async fn serve_somewhere(
-    agent: &Arc<Agent>,
+    api: &Arc<Api>,
     address: ServerAddr,
 ) -> Result<(Server, ServerAddr), ServeError> {
     let usual = Config::default().server_addr;
-    match serve(agent, &address).await {
+    match serve(api, &address).await {
         Ok(server) => Ok((server, address)),
         // Only a guest can count on a vsock.
         Err(error) if init::is_pid1() && address != usual => {
             tracing::warn!(error = %chain(&error), instead = %usual, "agent.server_addr cannot be had");
-            Ok((serve(agent, &usual).await?, usual))
+            Ok((serve(api, &usual).await?, usual))
         }
         Err(error) => Err(error),
     }
 }
 
-async fn serve(agent: &Arc<Agent>, address: &ServerAddr) -> Result<Server, ServeError> {
+async fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
     let listener = match address {
         ServerAddr::Vsock { cid, port } => {
-            let connections = listen::vsock(*cid, *port, Some(agent.clock.watcher()));
+            let connections = listen::vsock(*cid, *port, Some(api.clock.watcher()));
             Listener::new(answered(connections.map_err(failed)?))
         }
         ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?)),
     };
-    let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(agent))));
+    let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(api))));
     #[cfg(feature = "policy")]
-    let service = super::policy::gated(service, &agent.policy);
+    let service = super::policy::gated(service, &api.policy);
     let health = health_ttrpc::create_health(Arc::new(HealthService));
     let mut server = Server::new()
         .add_listener(listener)

@@ -10,23 +10,23 @@ use protocols::agent_ttrpc::AgentService;
 use protocols::{Empty, agent, csi, types};
 use ttrpc::r#async::TtrpcContext;
 
+use super::api::Api;
 use super::status::Failure;
 use super::{container, guest, memory, network, policy, process, sandbox};
-use crate::app::Agent;
 use crate::guest::swap::Place;
 
 /// See the module.
 pub(super) struct Service {
-    agent: Arc<Agent>,
+    api: Arc<Api>,
 }
 
 impl Service {
-    pub(super) fn new(agent: Arc<Agent>) -> Service {
-        Service { agent }
+    pub(super) fn new(api: Arc<Api>) -> Service {
+        Service { api }
     }
 
-    fn agent(&self) -> Arc<Agent> {
-        Arc::clone(&self.agent)
+    fn api(&self) -> Arc<Api> {
+        Arc::clone(&self.api)
     }
 }
 
@@ -60,8 +60,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::CreateContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::create(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::create(&api.pod, request).await.map(empty) }).await
     }
 
     async fn start_container(
@@ -69,8 +69,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::StartContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::start(&agent, &request.container_id).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::start(&api.pod, &request.container_id).await.map(empty) }).await
     }
 
     async fn remove_container(
@@ -78,8 +78,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::RemoveContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::remove(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::remove(&api.pod, request).await.map(empty) }).await
     }
 
     async fn exec_process(
@@ -87,8 +87,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::ExecProcessRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::exec(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::exec(&api.pod, request).await.map(empty) }).await
     }
 
     async fn signal_process(
@@ -96,8 +96,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::SignalProcessRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { process::signal(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { process::signal(&api.pod, request).await.map(empty) }).await
     }
 
     async fn wait_process(
@@ -105,8 +105,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::WaitProcessRequest,
     ) -> ttrpc::Result<agent::WaitProcessResponse> {
-        let agent = self.agent();
-        inline(async move { process::wait(&agent, request).await }).await
+        let api = self.api();
+        inline(async move { process::wait(&api.pod, request).await }).await
     }
 
     async fn update_container(
@@ -114,8 +114,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::UpdateContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::update(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::update(&api.pod, request).await.map(empty) }).await
     }
 
     async fn update_ephemeral_mounts(
@@ -123,8 +123,9 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::UpdateEphemeralMountsRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { sandbox::update_storages(agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { sandbox::update_storages(Arc::clone(&api.tools), request).await.map(empty) })
+            .await
     }
 
     async fn stats_container(
@@ -132,8 +133,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::StatsContainerRequest,
     ) -> ttrpc::Result<agent::StatsContainerResponse> {
-        let agent = self.agent();
-        inline(async move { container::stats(&agent, &request.container_id).await }).await
+        let api = self.api();
+        inline(async move { container::stats(&api.pod, &request.container_id).await }).await
     }
 
     async fn pause_container(
@@ -141,8 +142,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::PauseContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::pause(&agent, &request.container_id).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::pause(&api.pod, &request.container_id).await.map(empty) }).await
     }
 
     async fn resume_container(
@@ -150,8 +151,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::ResumeContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { container::resume(&agent, &request.container_id).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { container::resume(&api.pod, &request.container_id).await.map(empty) }).await
     }
 
     async fn remove_stale_virtiofs_share_mounts(
@@ -159,8 +160,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::RemoveStaleVirtiofsShareMountsRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { sandbox::touch_shares(agent).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { sandbox::touch_shares(Arc::clone(&api.tools)).await.map(empty) }).await
     }
 
     async fn get_diagnostic_data(
@@ -168,8 +169,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::GetDiagnosticDataRequest,
     ) -> ttrpc::Result<agent::GetDiagnosticDataResponse> {
-        let agent = self.agent();
-        inline(async move { container::diagnostics(&agent, request).await }).await
+        let api = self.api();
+        inline(async move { container::diagnostics(&api.pod, request).await }).await
     }
 
     async fn write_stdin(
@@ -177,8 +178,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::WriteStreamRequest,
     ) -> ttrpc::Result<agent::WriteStreamResponse> {
-        let agent = self.agent();
-        inline(async move { process::write_stdin(&agent, request).await }).await
+        let api = self.api();
+        inline(async move { process::write_stdin(&api.pod, request).await }).await
     }
 
     async fn read_stdout(
@@ -186,8 +187,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::ReadStreamRequest,
     ) -> ttrpc::Result<agent::ReadStreamResponse> {
-        let agent = self.agent();
-        inline(async move { process::read_stdout(&agent, request).await }).await
+        let api = self.api();
+        inline(async move { process::read_stdout(&api, request).await }).await
     }
 
     async fn read_stderr(
@@ -195,13 +196,13 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::ReadStreamRequest,
     ) -> ttrpc::Result<agent::ReadStreamResponse> {
-        let agent = self.agent();
-        inline(async move { process::read_stderr(&agent, request).await }).await
+        let api = self.api();
+        inline(async move { process::read_stderr(&api, request).await }).await
     }
 
     async fn close_stdin(&self, _: &TtrpcContext, request: agent::CloseStdinRequest) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        inline(async move { process::close_stdin(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        inline(async move { process::close_stdin(&api.pod, request).await.map(empty) }).await
     }
 
     async fn tty_win_resize(
@@ -209,8 +210,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::TtyWinResizeRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        inline(async move { process::resize(&agent, &request).map(empty) }).await
+        let api = self.api();
+        inline(async move { process::resize(&api.pod, &request).map(empty) }).await
     }
 
     async fn update_interface(
@@ -218,8 +219,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::UpdateInterfaceRequest,
     ) -> ttrpc::Result<types::Interface> {
-        let agent = self.agent();
-        detached(async move { network::update_interface(&agent.network, request).await }).await
+        let api = self.api();
+        detached(async move { network::update_interface(&api.network, request).await }).await
     }
 
     async fn update_routes(
@@ -227,8 +228,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::UpdateRoutesRequest,
     ) -> ttrpc::Result<agent::Routes> {
-        let agent = self.agent();
-        detached(async move { network::update_routes(&agent.network, request).await }).await
+        let api = self.api();
+        detached(async move { network::update_routes(&api.network, request).await }).await
     }
 
     async fn list_interfaces(
@@ -236,8 +237,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::ListInterfacesRequest,
     ) -> ttrpc::Result<agent::Interfaces> {
-        let agent = self.agent();
-        inline(async move { network::list_interfaces(&agent.network).await }).await
+        let api = self.api();
+        inline(async move { network::list_interfaces(&api.network).await }).await
     }
 
     async fn list_routes(
@@ -245,8 +246,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::ListRoutesRequest,
     ) -> ttrpc::Result<agent::Routes> {
-        let agent = self.agent();
-        inline(async move { network::list_routes(&agent.network).await }).await
+        let api = self.api();
+        inline(async move { network::list_routes(&api.network).await }).await
     }
 
     async fn add_arp_neighbors(
@@ -254,8 +255,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::AddARPNeighborsRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { network::add_neighbours(&agent.network, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { network::add_neighbours(&api.network, request).await.map(empty) }).await
     }
 
     async fn get_ip_tables(
@@ -263,8 +264,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::GetIPTablesRequest,
     ) -> ttrpc::Result<agent::GetIPTablesResponse> {
-        let agent = self.agent();
-        inline(async move { network::get_iptables(&agent.commands, request).await }).await
+        let api = self.api();
+        inline(async move { network::get_iptables(&api.tools.commands, request).await }).await
     }
 
     async fn set_ip_tables(
@@ -272,8 +273,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::SetIPTablesRequest,
     ) -> ttrpc::Result<agent::SetIPTablesResponse> {
-        let agent = self.agent();
-        detached(async move { network::set_iptables(&agent.commands, request).await }).await
+        let api = self.api();
+        detached(async move { network::set_iptables(&api.tools.commands, request).await }).await
     }
 
     async fn get_metrics(
@@ -281,8 +282,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::GetMetricsRequest,
     ) -> ttrpc::Result<agent::Metrics> {
-        let agent = self.agent();
-        inline(async move { guest::metrics(agent).await }).await
+        let api = self.api();
+        inline(async move { guest::metrics(api).await }).await
     }
 
     async fn mem_agent_memcg_set(
@@ -290,7 +291,7 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::MemAgentMemcgConfig,
     ) -> ttrpc::Result<Empty> {
-        Ok(memory::reclaim(&self.agent, &request).map(empty)?)
+        Ok(memory::reclaim(&self.api.mem_agent, &request).map(empty)?)
     }
 
     async fn mem_agent_compact_set(
@@ -298,7 +299,7 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::MemAgentCompactConfig,
     ) -> ttrpc::Result<Empty> {
-        Ok(memory::compaction(&self.agent, &request).map(empty)?)
+        Ok(memory::compaction(&self.api.mem_agent, &request).map(empty)?)
     }
 
     async fn create_sandbox(
@@ -306,8 +307,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::CreateSandboxRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { sandbox::create(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { sandbox::create(&api.pod, request).await.map(empty) }).await
     }
 
     async fn destroy_sandbox(
@@ -315,8 +316,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::DestroySandboxRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { sandbox::destroy(&agent).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { sandbox::destroy(&api.pod).await.map(empty) }).await
     }
 
     async fn online_cpu_mem(
@@ -324,8 +325,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::OnlineCPUMemRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = Arc::clone(&self.agent);
-        detached(async move { guest::online(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { guest::online(&api.tools.devices, request).await.map(empty) }).await
     }
 
     async fn reseed_random_dev(
@@ -357,13 +358,13 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::SetGuestDateTimeRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        inline(async move { guest::set_clock(&agent, &request).map(empty) }).await
+        let api = self.api();
+        inline(async move { guest::set_clock(&api.clock, &request).map(empty) }).await
     }
 
     async fn copy_file(&self, _: &TtrpcContext, request: agent::CopyFileRequest) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { guest::copy_file(agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { guest::copy_file(api, request).await.map(empty) }).await
     }
 
     async fn get_oom_event(
@@ -371,13 +372,16 @@ impl AgentService for Service {
         _: &TtrpcContext,
         _: agent::GetOOMEventRequest,
     ) -> ttrpc::Result<agent::OOMEvent> {
-        let agent = self.agent();
-        inline(async move { container::oom_event(&agent).await }).await
+        let api = self.api();
+        inline(async move { container::oom_event(&api.pod, &api.tools).await }).await
     }
 
     async fn add_swap(&self, _: &TtrpcContext, request: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { guest::add_swap(&agent, Place::Pci(request.PCIPath)).await.map(empty) }).await
+        let api = self.api();
+        detached(
+            async move { guest::add_swap(&api.tools.devices, Place::Pci(request.PCIPath)).await.map(empty) },
+        )
+        .await
     }
 
     async fn add_swap_path(
@@ -385,9 +389,11 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::AddSwapPathRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { guest::add_swap(&agent, Place::Path(request.path.into())).await.map(empty) })
-            .await
+        let api = self.api();
+        detached(async move {
+            guest::add_swap(&api.tools.devices, Place::Path(request.path.into())).await.map(empty)
+        })
+        .await
     }
 
     async fn get_volume_stats(
@@ -403,13 +409,13 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::ResizeVolumeRequest,
     ) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { guest::resize_volume(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { guest::resize_volume(api.hotplug_timeout, request).await.map(empty) }).await
     }
 
     async fn set_policy(&self, _: &TtrpcContext, request: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {
-        let agent = self.agent();
-        detached(async move { policy::set(&agent, request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { policy::set(&api, request).await.map(empty) }).await
     }
 }
 

@@ -61,6 +61,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::Exhausted => Code::RESOURCE_EXHAUSTED,
         ErrorKind::Denied => Code::PERMISSION_DENIED,
         ErrorKind::Timeout => Code::DEADLINE_EXCEEDED,
+        ErrorKind::Cancelled => Code::CANCELLED,
         ErrorKind::Unsupported => Code::UNIMPLEMENTED,
         ErrorKind::Internal => Code::INTERNAL,
     }
@@ -69,7 +70,7 @@ fn code(kind: ErrorKind) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::registry::RegistryError;
+    use crate::pod::RegistryError;
 
     #[test]
     fn a_text_has_a_bound() {

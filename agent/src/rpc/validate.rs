@@ -11,13 +11,12 @@ use protocols::spec::{self, SpecError, Warning};
 use protocols::types::FSGroupChangePolicy;
 
 use super::status::Failure;
-use crate::container::{CreateRequest, ExecRequest, SharedMount, UserNames};
+use crate::container::{ContainerId, CreateRequest, ExecRequest, SharedMount, UserNames};
 use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
 use crate::guest::modules::Module;
+use crate::pod::PodRequest;
 use crate::process::passfd::Ports;
-use crate::sandbox::SandboxRequest;
-use crate::sandbox::registry::ContainerId;
 use crate::storage::{ChangePolicy, Group, Storage, combine};
 
 impl Kind for SpecError {
@@ -27,10 +26,10 @@ impl Kind for SpecError {
 }
 
 /// CreateSandbox.
-pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<SandboxRequest, Failure> {
+pub(super) fn sandbox(request: CreateSandboxRequest) -> Result<PodRequest, Failure> {
     let modules = request.kernel_modules.into_iter().map(|wire| Module::parse(&wire.name, wire.parameters));
     let hooks = Some(request.guest_hook_path).filter(|path| !path.is_empty());
-    Ok(SandboxRequest {
+    Ok(PodRequest {
         modules: modules.collect::<Result<_, _>>()?,
         // The agent's working directory is the root.
         hooks: hooks.map(|path| Path::new("/").join(path)),

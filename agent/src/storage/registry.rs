@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustjail::mount;
 
-use super::{DRIVERS, Keeper, Storage, StorageDriver, StorageError, driver_names, ephemeral, group};
+use super::driver::{Keeper, StorageDriver};
+use super::drivers::{DRIVERS, driver_names};
+use super::{Storage, StorageError, ephemeral, group};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 

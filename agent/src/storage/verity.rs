@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Storage, StorageDriver, StorageError, block};
+use super::{Storage, StorageDriver, StorageError, VerityError, block};
 use crate::device::watch::DeviceWatch;
-use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
+use crate::error::chain;
 use crate::sys::device_mapper::{self, Target};
 
 /// What options for a layer begin with.
@@ -28,49 +28,6 @@ const SOURCE: &str = "source_type=";
 const MAGIC: &[u8; 8] = b"verity\0\0";
 const SUPERBLOCK: u64 = 512;
 const SECTOR: u64 = 512;
-
-/// Why a disk cannot be checked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum VerityError {
-    /// The description cannot be right.
-    #[error("dm-verity: {0}")]
-    Invalid(String),
-    /// The device could not be read.
-    #[error("dm-verity: {operation} {}", path.display())]
-    Io {
-        /// What was being done.
-        operation: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
-    /// The device mapper refused.
-    #[error("dm-verity: {operation} device {name}")]
-    Mapper {
-        /// What was being done.
-        operation: &'static str,
-        /// Name of the mapped device.
-        name: String,
-        /// Why it failed.
-        source: std::io::Error,
-    },
-}
-
-impl Kind for VerityError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            VerityError::Invalid(_) => ErrorKind::Invalid,
-            VerityError::Io { source, .. } => kind_of_errno(source.raw_os_error()),
-            VerityError::Mapper { source, .. } => match source.raw_os_error() {
-                // No control node: a kernel without the device mapper.
-                Some(nix::libc::ENOENT | nix::libc::ENXIO | nix::libc::ENODEV) => ErrorKind::Unsupported,
-                Some(nix::libc::EINVAL) => ErrorKind::Invalid,
-                errno => kind_of_errno(errno),
-            },
-        }
-    }
-}
 
 /// How a disk is to be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -297,6 +254,7 @@ impl StorageDriver for Verified {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{ErrorKind, Kind as _};
 
     const HASH: &str = "d86104eee715a1b59b62148641f4ca73edf1be3006c4d481f03f55ac05640570";
 

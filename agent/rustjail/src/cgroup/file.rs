@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -226,24 +227,33 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes every directory below this one, deepest first. False as soon as one is busy.
-    pub(super) fn remove_below(&self) -> Result<bool, Error> {
+    /// Removes every directory below this one, deepest first, and lists each at most once: a container may have thousands
+    /// side by side. False when some are busy, or the time is over; what went is gone all the same.
+    pub(super) fn remove_below(&self, until: Instant) -> Result<bool, Error> {
         let mut here = self.reopen()?;
-        let mut names: Vec<OsString> = Vec::new();
-        loop {
-            if let Some(name) = here.subdirectories()?.pop() {
-                if let Some(child) = here.child(&name)? {
-                    names.push(name);
+        let mut is_empty = true;
+        // Of each level its name, and the names in it that are left.
+        let mut pending = vec![(OsString::new(), here.subdirectories()?)];
+        while let Some((_, names)) = pending.last_mut() {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            if let Some(name) = names.pop() {
+                // Most have nothing below them and go at once.
+                if !here.remove(&name)?
+                    && let Some(child) = here.child(&name)?
+                {
+                    pending.push((name, child.subdirectories()?));
                     here = child;
                 }
-            } else {
-                let Some(name) = names.pop() else { return Ok(true) };
+            } else if let Some((name, _)) = pending.pop()
+                && !pending.is_empty()
+            {
                 here = here.parent()?;
-                if !here.remove(&name)? {
-                    return Ok(false);
-                }
+                is_empty &= here.remove(&name)?;
             }
         }
+        Ok(is_empty)
     }
 }
 
@@ -256,6 +266,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(60)
+    }
 
     #[test]
     fn a_value_replaces_the_last_and_an_absent_file_is_not_made() {
@@ -308,7 +322,8 @@ mod tests {
             .unwrap();
         assert_eq!(seen.len(), 1 + 1500 + 4 + 1);
         assert!(["", "a", "a/c", "b", "b/c", "d", "d/d"].iter().all(|path| seen.iter().any(|s| s == path)));
-        assert!(directory.remove_below().unwrap());
+        assert!(!directory.remove_below(Instant::now()).unwrap());
+        assert!(directory.remove_below(soon()).unwrap());
         assert_eq!(directory.entries().unwrap(), []);
     }
 
@@ -318,9 +333,12 @@ mod tests {
         fs::create_dir_all(tree.path().join("a/b")).unwrap();
         fs::write(tree.path().join("a/b/file"), "").unwrap();
         let directory = Directory::open(tree.path()).unwrap();
-        assert!(!directory.remove_below().unwrap());
+        fs::create_dir_all(tree.path().join("a/free/too")).unwrap();
+        assert!(!directory.remove_below(soon()).unwrap());
         assert!(!directory.remove("a").unwrap());
+        // One that is busy keeps no other.
+        assert!(!tree.path().join("a/free").exists());
         fs::remove_file(tree.path().join("a/b/file")).unwrap();
-        assert!(directory.remove_below().unwrap());
+        assert!(directory.remove_below(soon()).unwrap());
     }
 }

@@ -18,6 +18,9 @@ const ATTEMPTS: usize = 16;
 /// The first and the longest pause between two tries at a busy directory.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// How often the processes of a cgroup that is not empty yet are killed again.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
+
 /// A controller that an ancestor did not hand down.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -66,8 +69,15 @@ impl Cgroup {
     pub fn remove(&self, deadline: Duration) -> Result<(), Error> {
         let start = Instant::now();
         let mut pause = PAUSE.0;
+        let mut killed: Option<Instant> = None;
         loop {
-            match self.remove_once() {
+            // Once kills all, also what is forked meanwhile; but each kill looks at every process, which are many where they
+            // take long to die. Later ones are for what was put in from outside.
+            let kills = killed.is_none_or(|at| at.elapsed() >= KILL_AGAIN);
+            if kills {
+                killed = Some(Instant::now());
+            }
+            match self.remove_once(kills, start + deadline) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 // A directory went between seeing and opening it, as processes that remove their own do.
@@ -108,8 +118,8 @@ impl Cgroup {
         Ok(here.into())
     }
 
-    /// One try. False while something in it is busy.
-    fn remove_once(&self) -> Result<bool, Error> {
+    /// One try. False while something in it is busy, or when the time is over.
+    fn remove_once(&self, kills: bool, until: Instant) -> Result<bool, Error> {
         // From the root down, as when it was made: a held parent descriptor would be one more per container.
         let mut above = vec![self.root.reopen()?];
         for name in self.path.ancestors() {
@@ -122,9 +132,12 @@ impl Cgroup {
             if let Some(leaf) = parent.child(self.path.leaf())?
                 && leaf.is(&self.directory)?
             {
-                leaf.write("cgroup.kill", "1")
-                    .or_else(|error| if error.vanished() { Ok(false) } else { Err(error) })?;
-                if !leaf.remove_below()? || !parent.remove(self.path.leaf())? {
+                if kills {
+                    leaf.write("cgroup.kill", "1")
+                        .or_else(|error| if error.vanished() { Ok(false) } else { Err(error) })?;
+                }
+                // To try each directory costs more than to ask once.
+                if self.populated()? || !leaf.remove_below(until)? || !parent.remove(self.path.leaf())? {
                     return Ok(false);
                 }
             }

@@ -77,6 +77,7 @@ pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError
     namespaces.new.sort();
     let rootfs = rootfs(spec, linux, options.switch, &namespaces)?;
     let mut plan = of_process(process, linux, &namespaces)?;
+    plan.seccomp = seccomp_of(linux)?;
     plan.sysctls = sysctls(linux, &namespaces)?;
     plan.hostname = name(spec.hostname(), "hostname", &namespaces)?;
     plan.domainname = name(spec.domainname(), "domainname", &namespaces)?;
@@ -112,8 +113,23 @@ fn refuse_what_is_not_built(spec: &Spec) -> Result<(), PlanError> {
 /// # Errors
 /// [`PlanError`] when the process is inconsistent.
 pub fn exec(process: &Process, options: &ExecOptions<'_>) -> Result<JailPlan, PlanError> {
+    let seccomp = seccomp_of(options.spec.linux().as_ref())?;
+    exec_with(process, options, seccomp.as_ref())
+}
+
+/// As [`exec`], with the filter of the container's own plan ([`JailPlan::seccomp`]): a profile is compiled once for all
+/// processes of a container.
+///
+/// # Errors
+/// [`PlanError`] when the process is inconsistent.
+pub fn exec_with(
+    process: &Process,
+    options: &ExecOptions<'_>,
+    seccomp: Option<&Seccomp>,
+) -> Result<JailPlan, PlanError> {
     // What holds for the whole container holds here, but its namespaces exist.
     let mut plan = of_process(process, options.spec.linux().as_ref(), &NamespacePlan::default())?;
+    plan.seccomp = seccomp.cloned();
     plan.attributes.of_exec(process.exec_cpu_affinity().as_ref())?;
     if process.capabilities().is_none()
         && let Some(init) = options.spec.process()
@@ -166,12 +182,16 @@ fn of_process(
             process.capabilities().as_ref(),
             process.no_new_privileges(),
         )?,
-        seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(filter).transpose()?,
+        seccomp: None,
         hooks: InnerHooks::default(),
         stop_for_hooks: false,
         command: Command { args, env, cwd: process.cwd().clone(), create_cwd: false },
         wait_for_start: false,
     })
+}
+
+fn seccomp_of(linux: Option<&Linux>) -> Result<Option<Seccomp>, PlanError> {
+    linux.and_then(|l| l.seccomp().as_ref()).map(filter).transpose()
 }
 
 fn filter(profile: &LinuxSeccomp) -> Result<Seccomp, PlanError> {

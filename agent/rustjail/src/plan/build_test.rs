@@ -135,6 +135,23 @@ fn an_exec_takes_the_containers_capabilities_when_it_has_none() {
 }
 
 #[test]
+fn an_exec_takes_a_filter_that_was_compiled_before() {
+    let profile = |names: &str| -> LinuxSeccomp {
+        let call = format!(r#"{{"names": [{names}], "action": "SCMP_ACT_ALLOW"}}"#);
+        serde_json::from_str(&format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{call}]}}"#))
+            .unwrap()
+    };
+    let filter = init(&spec(process(), linux().seccomp(profile(r#""read""#))), OPTIONS).unwrap().seccomp;
+    assert!(filter.is_some());
+    // The spec's own would be another: it is not looked at.
+    let other = spec(process(), linux().seccomp(profile(r#""write""#)));
+    let process = process().build().unwrap();
+    let options = ExecOptions { spec: &other };
+    assert_eq!(exec_with(&process, &options, filter.as_ref()).unwrap().seccomp, filter);
+    assert_ne!(exec(&process, &options).unwrap().seccomp, filter);
+}
+
+#[test]
 fn a_plan_survives_its_journey() {
     let plan = init(&spec(process(), linux()), OPTIONS).unwrap();
     let text = serde_json::to_vec(&plan).unwrap();

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::seccomp;
 
 pub use attributes::{Attributes, Scheduler};
-pub use build::{ExecOptions, InitOptions, PlanError, exec, init};
+pub use build::{ExecOptions, InitOptions, PlanError, exec, exec_with, init};
 pub use hook::{Bundle, HookPlan, InnerHooks};
 pub(crate) use identity::cap_set;
 pub use identity::{Capabilities, Identity, Rlimit, capability_names};

@@ -61,17 +61,23 @@ impl Kind for CdiError {
     }
 }
 
-/// Gives a container the CDI devices that it names. Blocks until their specs are there, for `timeout` at most. A failure
-/// leaves the spec as it was.
-pub(crate) fn inject(
-    spec: &mut Spec,
+/// What the CDI devices of a container change in its spec.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    names: Vec<Name>,
+    catalogue: Catalogue,
+}
+
+/// Finds the CDI devices that a spec names. Blocks until what describes them is there, for `timeout` at most.
+pub(crate) fn find(
+    spec: &Spec,
     devices: &DeviceWatch,
     timeout: Duration,
     by_variable: bool,
-) -> Result<(), CdiError> {
+) -> Result<Edits, CdiError> {
     let names = names(spec, by_variable)?;
     if names.is_empty() {
-        return Ok(());
+        return Ok(Edits::default());
     }
     let directories = DIRECTORIES.map(PathBuf::from);
     let mut missing = (Vec::new(), Vec::new());
@@ -89,10 +95,20 @@ pub(crate) fn inject(
         waited,
         notes: missing.1.iter().map(|note| format!("; {note}")).collect(),
     })?;
-    let mut edited = spec.clone();
-    catalogue.apply(&names, &mut edited)?;
-    *spec = edited;
-    Ok(())
+    Ok(Edits { names, catalogue })
+}
+
+impl Edits {
+    /// Puts the devices into the container's spec. A failure leaves it as it was.
+    pub(crate) fn put_into(&self, spec: &mut Spec) -> Result<(), CdiError> {
+        if self.names.is_empty() {
+            return Ok(());
+        }
+        let mut edited = spec.clone();
+        self.catalogue.apply(&self.names, &mut edited)?;
+        *spec = edited;
+        Ok(())
+    }
 }
 
 /// `vendor.com/class=name`.
@@ -264,13 +280,11 @@ mod tests {
 
     #[test]
     fn a_device_that_nobody_describes_is_named() {
-        let mut spec = spec(&[("cdi.k8s.io/x", "acme.example/none=7")]);
-        let before = spec.clone();
+        let spec = spec(&[("cdi.k8s.io/x", "acme.example/none=7")]);
         let devices = DeviceWatch::deaf(Path::new("/sys"), Duration::ZERO);
-        let error = inject(&mut spec, &devices, Duration::from_millis(10), false).unwrap_err();
+        let error = find(&spec, &devices, Duration::from_millis(10), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains("acme.example/none=7"), "{error}");
-        assert_eq!(spec, before);
     }
 
     proptest! {

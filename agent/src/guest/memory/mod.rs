@@ -13,13 +13,12 @@ mod decide;
 mod kernel;
 mod reclaim;
 mod settings;
+mod target;
 
-use std::sync::{Arc, Weak};
-
-use rustjail::cgroup::Cgroup;
 use tokio::sync::watch;
 
 pub(crate) use settings::{CompactionChange, ReclaimChange};
+pub(crate) use target::Target;
 
 use crate::config;
 use crate::error::{ErrorKind, Kind};
@@ -44,21 +43,6 @@ impl Kind for MemAgentError {
             MemAgentError::Disabled => ErrorKind::Internal,
             MemAgentError::Settings(error) => error.kind(),
         }
-    }
-}
-
-/// A container whose memory can be reclaimed.
-pub(crate) struct Target {
-    /// For the log.
-    pub(crate) name: String,
-    /// Where its memory is counted. Weak: a container that is removed must not be held.
-    pub(crate) cgroup: Weak<Cgroup>,
-}
-
-impl Target {
-    /// A container by its cgroup.
-    pub(crate) fn new(name: String, cgroup: &Arc<Cgroup>) -> Target {
-        Target { name, cgroup: Arc::downgrade(cgroup) }
     }
 }
 
