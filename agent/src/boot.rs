@@ -36,7 +36,7 @@ use crate::process::reaper::Reaper;
 use crate::process::stdio;
 use crate::rpc::{self, Api};
 use crate::storage::StorageRegistry;
-use crate::sys::crash;
+use crate::sys::{self, crash};
 
 /// Builds what all requests work on.
 fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
@@ -103,6 +103,7 @@ fn milestone(step: &str, ended: Duration) {
 /// Runs the agent. As PID 1 it never returns while the machine runs.
 pub(crate) fn run() -> ExitCode {
     let started = kernel_milliseconds();
+    sys::heap::share();
     let is_init = init::is_pid1();
     let boot = is_init.then(init::boot);
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();

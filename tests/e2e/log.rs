@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use image_builder::vm::AgentClient;
 use protocols::health::CheckRequest;
+use protocols::oci::LinuxNamespace;
 use serde_json::Value;
 use tests::Guest;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -96,13 +97,23 @@ async fn records_have_the_shape_that_shims_parse_and_early_ones_are_kept() -> Re
 
 #[tokio::test]
 async fn the_console_gets_only_the_ready_line_and_errors() -> Result<()> {
-    // Two things cannot listen on one port.
-    let words = ["agent.log_vport=1025", "agent.passfd_listener_port=1025", "agent.trace=soon"];
-    let guest = Guest::builder().cmdline(&words).boot().await?;
+    let guest = Guest::builder().cmdline(&["agent.log_vport=1025", "agent.trace=soon"]).boot().await?;
     guest.sandbox().await?;
-    guest.container("c1").run().await?;
-    let records = Reader::connect(&guest).await?.until_created("c1").await?;
-    let error = "streams cannot be passed";
+    // In the guest's own pid namespace, so that it can kill what the agent starts processes by.
+    let killer = guest.container("c1").privileged().linux(|linux| {
+        linux.Namespaces.push(LinuxNamespace {
+            Type: "pid".into(),
+            Path: "/proc/1/ns/pid".into(),
+            ..LinuxNamespace::default()
+        });
+    });
+    let find = "grep -l '^/proc/self/exe' /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3";
+    killer.run().await?.sh(&format!("kill -9 $({find})")).await?;
+    for id in ["c2", "c3"] {
+        guest.container(id).run().await?;
+    }
+    let records = Reader::connect(&guest).await?.until_created("c3").await?;
+    let error = "the forker is gone";
     assert!(has(&records, "agent.trace=soon") && has(&records, error));
     let console = guest.vm().console_log();
     assert!(console.contains("agent ready: ") && console.contains(error), "{console}");
