@@ -17,11 +17,13 @@ def rows(directory, profile):
     for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
         binary = case.get("classname").split("::")[-1]
         bad = next((child for child in case if child.tag in ("failure", "error")), None)
-        skipped = case.find("skipped")
+        skipped, again = case.find("skipped"), case.find("flakyFailure")
         if bad is not None:
             result, reason = "failed", (bad.text or bad.get("message") or "").strip().splitlines()
         elif skipped is not None:
             result, reason = "skipped", [skipped.get("message") or ""]
+        elif again is not None:
+            result, reason = "passed at the second try", (again.text or again.get("message") or "").strip().splitlines()
         else:
             result, reason = "passed", []
         yield binary, case.get("name"), result, float(case.get("time")), " ".join(reason)[:160].replace("|", "/")
