@@ -218,6 +218,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
@@ -253,13 +254,16 @@ mod tests {
         }
     }
 
+    /// Writes down what it is told.
+    fn watcher() -> (Arc<Mutex<Vec<Sign>>>, Watcher) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&told);
+        (told, Arc::new(move |sign| notes.lock().unwrap().push(sign)))
+    }
+
     #[tokio::test]
     async fn a_reset_is_told_and_an_end_is_not() {
-        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let watcher: Watcher = {
-            let told = Arc::clone(&told);
-            Arc::new(move |sign| told.lock().unwrap().push(sign))
-        };
+        let (told, watcher) = watcher();
         let mut ended =
             Limited { stream: &b""[..], watcher: Some(Arc::clone(&watcher)), reset: Reset::Unwatched };
         assert_eq!(ended.read(&mut [0]).await.unwrap(), 0);
@@ -271,13 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_the_runtime_does_not_wake_hears_of_a_reset() {
-        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let watcher: Watcher = {
-            let told = Arc::clone(&told);
-            Arc::new(move |_| {
-                told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            })
-        };
+        let (told, watcher) = watcher();
         let (reset, happens) = tokio::sync::oneshot::channel::<()>();
         let reset_of_it = Reset::Watched(Box::pin(async move { drop(happens.await) }));
         let (near, mut far) = tokio::io::duplex(64);
@@ -296,7 +294,7 @@ mod tests {
         for time in 1..=2 {
             let error = limited.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-            assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), time);
+            assert_eq!(*told.lock().unwrap(), vec![Sign::Reset; time]);
         }
     }
 }

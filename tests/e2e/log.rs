@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use image_builder::vm::AgentClient;
 use protocols::health::CheckRequest;
-use protocols::oci::LinuxNamespace;
 use serde_json::Value;
 use tests::Guest;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+
+use crate::recovery::{FORKER, killer};
 
 /// Where runtime-rs reads the log.
 const PORT: u32 = 1025;
@@ -99,16 +100,7 @@ async fn records_have_the_shape_that_shims_parse_and_early_ones_are_kept() -> Re
 async fn the_console_gets_only_the_ready_line_and_errors() -> Result<()> {
     let guest = Guest::builder().cmdline(&["agent.log_vport=1025", "agent.trace=soon"]).boot().await?;
     guest.sandbox().await?;
-    // In the guest's own pid namespace, so that it can kill what the agent starts processes by.
-    let killer = guest.container("c1").privileged().linux(|linux| {
-        linux.Namespaces.push(LinuxNamespace {
-            Type: "pid".into(),
-            Path: "/proc/1/ns/pid".into(),
-            ..LinuxNamespace::default()
-        });
-    });
-    let find = "grep -l '^/proc/self/exe' /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3";
-    killer.run().await?.sh(&format!("kill -9 $({find})")).await?;
+    killer(&guest, "c1").await?.sh(&format!("kill -9 $({FORKER})")).await?;
     for id in ["c2", "c3"] {
         guest.container(id).run().await?;
     }

@@ -32,6 +32,13 @@ pub(super) async fn run(
     forget: Forget,
 ) {
     let mut body = Body::default();
+    // Before the answer: the id is free when the caller hears of it.
+    let end = || {
+        shared.set_state(State::Removed);
+        // What its processes wrote and nobody read goes with it.
+        heap::trim_soon();
+        forget();
+    };
     while let Some(job) = queue.recv().await {
         match job {
             Job::Create(.., reply) if body.created.is_some() => {
@@ -43,11 +50,7 @@ pub(super) async fn run(
                 let result = unless_cancelled(&shared, work).await;
                 if result.is_err() {
                     take_back(&tools, &mut body).await;
-                    // Before the answer: the id is free when the caller hears of it.
-                    shared.set_state(State::Removed);
-                    // What its processes wrote and nobody read goes with it.
-                    heap::trim_soon();
-                    forget();
+                    end();
                     drop(reply.send(result));
                     return;
                 }
@@ -83,10 +86,7 @@ pub(super) async fn run(
             Job::Remove(reply) => {
                 let result = guarded(&shared, remove::remove(&shared, &tools, &mut body)).await;
                 if result.is_ok() {
-                    shared.set_state(State::Removed);
-                    // What its processes wrote and nobody read goes with it.
-                    heap::trim_soon();
-                    forget();
+                    end();
                     drop(reply.send(result));
                     return;
                 }
