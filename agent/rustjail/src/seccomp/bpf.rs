@@ -8,9 +8,11 @@ use super::profile::{Condition, Decision, Return, Rule, Test};
 const LD_ABS: u16 = 0x20;
 const AND: u16 = 0x54;
 const JA: u16 = 0x05;
-const JEQ: u16 = 0x15;
+/// Jumps if what is loaded equals the operand.
+pub(super) const JEQ: u16 = 0x15;
 const JGT: u16 = 0x25;
-const JGE: u16 = 0x35;
+/// Jumps if what is loaded is the operand or above.
+pub(super) const JGE: u16 = 0x35;
 const RET: u16 = 0x06;
 
 /// Offsets in `struct seccomp_data`.
@@ -37,26 +39,9 @@ pub(super) fn end(result: Return) -> Instruction {
     statement(RET, result)
 }
 
-/// Code that runs only if what is loaded equals `value`.
-pub(super) fn if_equal(value: u32, then: Vec<Instruction>) -> Vec<Instruction> {
-    let mut code = vec![Instruction { code: JEQ, jt: 1, jf: 0, k: value }, statement(JA, length(&then))];
-    code.extend(then);
-    code
-}
-
-fn length(code: &[Instruction]) -> u32 {
-    u32::try_from(code.len()).unwrap_or(u32::MAX)
-}
-
-/// Code that runs `low` if what is loaded is below `value`, else `high`. Both end with a result.
-pub(super) fn if_below(value: u32, low: Vec<Instruction>, high: Vec<Instruction>) -> Vec<Instruction> {
-    let mut code = match u8::try_from(low.len()) {
-        Ok(jt) => vec![Instruction { code: JGE, jt, jf: 0, k: value }],
-        Err(_) => vec![Instruction { code: JGE, jt: 0, jf: 1, k: value }, statement(JA, length(&low))],
-    };
-    code.extend(low);
-    code.extend(high);
-    code
+/// Goes on after `count` instructions.
+pub(super) fn skip(count: usize) -> Instruction {
+    statement(JA, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Where a test's jump leads.

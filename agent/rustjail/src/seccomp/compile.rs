@@ -3,12 +3,16 @@
 
 use oci_spec::runtime::LinuxSeccomp;
 
-use super::profile::{Decision, KILL_THREAD, Machine, Profile, Return, Rule, X32_BIT};
-use super::{Filter, Instruction, bpf};
+use super::assemble::{Assembler, Goal};
+use super::profile::{Decision, KILL_THREAD, Machine, Profile, Rule, X32_BIT};
+use super::{Filter, bpf};
 use crate::plan::PlanError;
 
 /// Most instructions of a filter (`BPF_MAXINSNS`).
 const MOST_INSTRUCTIONS: usize = 4096;
+
+/// Most exceptions of a group.
+const MOST_EXCEPTIONS: usize = 2;
 
 /// Makes the filter of a profile.
 ///
@@ -16,11 +20,17 @@ const MOST_INSTRUCTIONS: usize = 4096;
 /// [`PlanError`] naming the field that cannot be right, or the length of a program that no kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, PlanError> {
     let Profile { default, machines, flags, listener } = Profile::read(profile)?;
-    let mut program = vec![bpf::load_machine()];
-    for machine in &machines {
-        program.extend(bpf::if_equal(machine.audit, calls(machine, default)));
+    let mut code = Assembler::new(default);
+    let mut next = code.push(bpf::end(KILL_THREAD));
+    for machine in machines.iter().rev() {
+        let ranges = ranges(machine);
+        let goal = search(&mut code, &groups(&ranges));
+        code.lead_to(goal);
+        let calls = code.push(bpf::load_number());
+        next = code.branch(bpf::JEQ, machine.audit, Goal::To(calls), Goal::To(next));
     }
-    program.push(bpf::end(KILL_THREAD));
+    code.push(bpf::load_machine());
+    let program = code.finish();
     if program.len() > MOST_INSTRUCTIONS {
         return Err(PlanError::Invalid(format!(
             "linux.seccomp makes a filter of {} instructions; the kernel takes {MOST_INSTRUCTIONS}",
@@ -28,13 +38,6 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, PlanError> {
         )));
     }
     Ok(Filter { program, flags, listener })
-}
-
-fn calls(machine: &Machine, default: Return) -> Vec<Instruction> {
-    let ranges = ranges(machine);
-    let mut code = vec![bpf::load_number()];
-    code.extend(search(&ranges, default));
-    code
 }
 
 /// The first number of each range, and what is decided of its calls.
@@ -59,15 +62,47 @@ fn ranges(machine: &Machine) -> Vec<(u32, Decision)> {
     ranges
 }
 
-fn search(ranges: &[(u32, Decision)], default: Return) -> Vec<Instruction> {
-    match ranges {
-        [] => vec![bpf::end(default)],
-        [(_, decision)] => bpf::decision(decision, default),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            bpf::if_below(high[0].0, search(low, default), search(high, default))
+/// Neighbouring ranges that one step of the search finds: calls of which the same is decided, but for a few.
+#[derive(Debug, Clone)]
+struct Group<'a> {
+    first: u32,
+    decision: &'a Decision,
+    /// Calls that are decided otherwise, by number.
+    exceptions: Vec<(u32, &'a Decision)>,
+}
+
+/// Two ranges with one call between them that differs cost two comparisons, or one with that number. More exceptions than
+/// [`MOST_EXCEPTIONS`] would take longer to try one after the other than a search takes.
+fn groups(ranges: &[(u32, Decision)]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut rest = ranges;
+    while let [(first, decision), others @ ..] = rest {
+        rest = others;
+        if let [(after, outer), beyond @ ..] = others
+            && let Some(group) = groups.last_mut()
+            && *after == first + 1
+            && outer == group.decision
+            && group.exceptions.len() < MOST_EXCEPTIONS
+        {
+            group.exceptions.push((*first, decision));
+            rest = beyond;
+        } else {
+            groups.push(Group { first: *first, decision, exceptions: Vec::new() });
         }
     }
+    groups
+}
+
+fn search<'a>(code: &mut Assembler, groups: &[Group<'a>]) -> Goal<'a> {
+    if let [Group { decision, exceptions, .. }] = groups {
+        return exceptions.iter().fold(Goal::Decide(decision), |others, (number, decision)| {
+            Goal::To(code.branch(bpf::JEQ, *number, Goal::Decide(decision), others))
+        });
+    }
+    let (low, high) = groups.split_at(groups.len() / 2);
+    let first = high[0].first;
+    let (high, low) = (search(code, high), search(code, low));
+    Goal::To(code.branch(bpf::JGE, first, high, low))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::json;
 
+use super::super::Instruction;
 use super::super::interpreter::{Call, run};
 use super::super::table::{self, Column};
 use super::*;

@@ -15,6 +15,7 @@
 //! can run no program are passed over. On x86 a call that is also a part of `socketcall` or `ipc` is decided there too,
 //! by a rule without conditions: the arguments of a part are in memory, where no filter can look.
 
+mod assemble;
 mod bpf;
 mod compile;
 #[cfg(test)]
