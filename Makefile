@@ -86,9 +86,11 @@ oracle: flavours programs ## The same OCI bundles through jail, crun and runc in
 soak: build samples ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
 	$(CARGO) nextest run $(WORKSPACE) -P load
 
-bench: images programs samples ## Measure the guest: size, boot, create, start, exec; and boots against Debian's kernel
+bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
 	@tests/samples/demo.sh --bench
-	@$(CARGO) run --quiet --locked --bin bench-boot
+	@$(CARGO) build --quiet $(WORKSPACE) --bin bench-boot --bin bench-work
+	@target/debug/bench-work $(if $(AGAINST),--against '$(AGAINST)')
+	@target/debug/bench-boot $(if $(AGAINST),--against '$(AGAINST)')
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all

@@ -48,6 +48,7 @@ pub struct GuestBuilder {
     flavour: Option<String>,
     kernel: Option<String>,
     image: Option<PathBuf>,
+    products: Option<PathBuf>,
     root: Option<Root>,
     shares: Vec<Share>,
     files: Tree,
@@ -156,6 +157,13 @@ impl GuestBuilder {
         self
     }
 
+    /// With kernel and initrd from the `out/` of another tree.
+    #[must_use]
+    pub fn products(mut self, directory: &Path) -> GuestBuilder {
+        self.products = Some(directory.to_owned());
+        self
+    }
+
     /// With a file in the initrd, in the place of the flavour's.
     ///
     /// # Panics
@@ -194,6 +202,10 @@ impl GuestBuilder {
     /// When a product is missing, or the guest does not get ready; the console's end is in the text.
     pub async fn boot(self) -> Result<Guest> {
         let directory = tempfile::tempdir().context("make a directory for the guest")?;
+        let product = |name: &str| match &self.products {
+            Some(directory) => existing(directory.join(name)),
+            None => product(name),
+        };
         let initrd = match &self.flavour {
             Some(name) => product(&format!("initrd-{name}.img"))?,
             None => product("initrd.img")?,
@@ -248,7 +260,10 @@ impl GuestBuilder {
 /// # Errors
 /// When it is missing.
 pub fn product(name: &str) -> Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name);
+    existing(Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name))
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is missing: run `make build`", path.display());
     Ok(path)
 }

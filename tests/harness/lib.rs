@@ -15,6 +15,7 @@
 
 mod clock;
 mod container;
+pub mod figures;
 mod guest;
 mod inspect;
 mod network;
@@ -23,6 +24,7 @@ mod plug;
 mod pods;
 mod process;
 mod raw;
+mod seccomp;
 mod silent;
 mod storage;
 mod tables;
@@ -38,6 +40,7 @@ pub use plug::{Port, host_tool, seen};
 pub use pods::{Pods, root};
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient, answered_after_half_close};
+pub use seccomp::dockers_profile;
 pub use silent::Silent;
 pub use storage::{VOLUMES, storage, storage_at};
 pub use tables::Tables;

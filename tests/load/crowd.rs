@@ -9,7 +9,7 @@ use image_builder::vm::AgentClient;
 use protocols::health::CheckRequest;
 use tests::Guest;
 
-use crate::figures::{Durations, HEAD};
+use tests::figures::{Durations, HEAD};
 
 const CLIENTS: usize = 32;
 const LIVES: usize = 20;

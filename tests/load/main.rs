@@ -1,6 +1,5 @@
 //! Many at once, and many in a row: nobody waits for ever, and nothing accumulates. Each test prints what it measured.
 
 mod crowd;
-mod figures;
 mod profile;
 mod soak;

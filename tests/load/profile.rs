@@ -3,44 +3,10 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use protocols::oci;
-use tests::{Container, Guest};
-
-use crate::figures::{Durations, HEAD};
+use tests::figures::{Durations, HEAD};
+use tests::{Container, Guest, dockers_profile};
 
 const ROUNDS: usize = 60;
-
-/// Docker's profile, as the runtime spec has it.
-fn profile() -> Result<oci::LinuxSeccomp> {
-    let json: serde_json::Value =
-        serde_json::from_str(include_str!("../../agent/rustjail/testdata/seccomp-docker.json"))?;
-    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
-    let call = |call: &serde_json::Value| {
-        let mut made = oci::LinuxSyscall::new();
-        made.Names = list(&call["names"]).iter().map(text).collect();
-        made.Action = text(&call["action"]);
-        if call["errnoRet"].is_u64() {
-            made.set_errnoret(number(&call["errnoRet"]) as u32);
-        }
-        let arg = |arg: &serde_json::Value| oci::LinuxSeccompArg {
-            Index: number(&arg["index"]),
-            Value: number(&arg["value"]),
-            ValueTwo: number(&arg["valueTwo"]),
-            Op: text(&arg["op"]),
-            ..Default::default()
-        };
-        made.Args = list(&call["args"]).iter().map(arg).collect();
-        made
-    };
-    Ok(oci::LinuxSeccomp {
-        DefaultAction: text(&json["defaultAction"]),
-        Architectures: list(&json["architectures"]).iter().map(text).collect(),
-        Syscalls: list(&json["syscalls"]).iter().map(call).collect(),
-        ..Default::default()
-    })
-}
 
 async fn exec(container: &Container) -> Result<std::time::Duration> {
     let began = Instant::now();
@@ -59,7 +25,7 @@ async fn mode(container: &Container) -> Result<String> {
 async fn an_exec_under_a_profile_has_its_filter_and_tells_what_it_costs() -> Result<()> {
     let guest = Guest::boot().await?;
     guest.sandbox().await?;
-    let profile = profile()?;
+    let profile = dockers_profile()?;
     ensure!(profile.Syscalls.len() > 5, "no profile");
     let free = guest.container("free").run().await?;
     let bound = guest.container("bound").linux(|linux| linux.Seccomp = Some(profile).into()).run().await?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use tests::{Guest, Inspector, Snapshot};
 
-use crate::figures::{Durations, HEAD};
+use tests::figures::{Durations, HEAD};
 
 /// `SOAK=0.1` runs a tenth of it, `SOAK=10` ten times as much.
 fn scaled(count: usize) -> usize {

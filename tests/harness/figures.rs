@@ -4,26 +4,26 @@ use std::time::Duration;
 
 /// Durations of one kind of work.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Durations(Vec<Duration>);
+pub struct Durations(Vec<Duration>);
 
 impl Durations {
     /// Adds one.
-    pub(crate) fn push(&mut self, duration: Duration) {
+    pub fn push(&mut self, duration: Duration) {
         self.0.push(duration);
     }
 
     /// Adds all of another.
-    pub(crate) fn extend(&mut self, other: Durations) {
+    pub fn extend(&mut self, other: Durations) {
         self.0.extend(other.0);
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The duration that so many percent do not exceed; zero when there is none.
-    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+    pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
@@ -31,11 +31,11 @@ impl Durations {
     }
 
     /// One line of a table.
-    pub(crate) fn line(&self, name: &str) -> String {
+    pub fn line(&self, name: &str) -> String {
         let ms = |percent| self.percentile(percent).as_secs_f64() * 1000.0;
         format!("{name:<12} {:>6} {:>10.1} {:>10.1} {:>10.1}", self.count(), ms(50), ms(99), ms(100))
     }
 }
 
 /// Head of a table of [`Durations::line`]s.
-pub(crate) const HEAD: &str = "what          times     p50 ms     p99 ms     max ms";
+pub const HEAD: &str = "what          times     p50 ms     p99 ms     max ms";
