@@ -176,22 +176,22 @@ impl Default for MemAgent {
 }
 
 /// One option: its name without the prefix, whether the agent acts on it, and where its value goes.
-struct Entry {
+struct KnownOption {
     name: &'static str,
     used: bool,
     slot: fn(&mut Config) -> &mut dyn Setting,
 }
 
-const fn used(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -> Entry {
-    Entry { name, used: true, slot }
+const fn used(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -> KnownOption {
+    KnownOption { name, used: true, slot }
 }
 
-const fn unused(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -> Entry {
-    Entry { name, used: false, slot }
+const fn unused(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -> KnownOption {
+    KnownOption { name, used: false, slot }
 }
 
 /// All options. A test holds it against the defaults and names that shims rely on.
-const OPTIONS: &[Entry] = &[
+const OPTIONS: &[KnownOption] = &[
     used("log", |c| &mut c.log),
     used("log_vport", |c| &mut c.log_vport),
     used("debug_console", |c| &mut c.debug_console),

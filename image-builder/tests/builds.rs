@@ -17,9 +17,9 @@ use image_builder::manifest::Manifest;
 const AGENT: usize = 150_000;
 
 /// A source tree with the flavour that ships, a made-up agent, and a cache of its own.
-struct Place(tempfile::TempDir);
+struct Scratch(tempfile::TempDir);
 
-impl Place {
+impl Scratch {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         for dir in ["kernel-config", "rootfs/flavour", "out"] {
@@ -88,9 +88,9 @@ fn random(seed: &mut u64) -> u64 {
 #[test]
 fn a_build_killed_at_any_moment_is_followed_by_a_right_one() {
     const EPOCHS: u32 = 5;
-    let reference = Place::new();
+    let reference = Scratch::new();
     let right: Vec<Vec<u8>> = (0..EPOCHS).map(|epoch| reference.right_initrd(epoch)).collect();
-    let place = Place::new();
+    let place = Scratch::new();
     // The fastest of some, so that moments lie inside of builds also on a machine that was busy at first.
     let timed = |epoch| {
         let begun = Instant::now();
@@ -144,7 +144,7 @@ fn a_build_killed_at_any_moment_is_followed_by_a_right_one() {
 
 #[test]
 fn builds_side_by_side_are_all_right() {
-    let place = Place::new();
+    let place = Scratch::new();
     let right = place.right_initrd(7);
     for round in 0..3 {
         // All of them find the same broken entry, or none.
@@ -172,7 +172,7 @@ fn cut_short(kind: &Path, name: &str, length: u64) {
 
 #[test]
 fn what_a_power_failure_cut_short_is_made_anew_with_a_note() {
-    let place = Place::new();
+    let place = Scratch::new();
     let right = place.right_initrd(0);
     for length in [0, 1000] {
         cut_short(&place.path("cache/initrd"), "image", length);
@@ -203,7 +203,7 @@ fn what_a_power_failure_cut_short_is_made_anew_with_a_note() {
 
 #[test]
 fn a_full_disk_is_an_error_that_names_the_place_and_leaves_nothing_half() {
-    let place = Place::new();
+    let place = Scratch::new();
     fs::create_dir_all(place.path("image")).unwrap();
     fs::write(place.path("image/large"), vec![7; 300_000]).unwrap();
     // No file may be larger than 64 blocks of 512 bytes; the system says so in the same places where a disk is full.
@@ -235,7 +235,7 @@ fn a_full_disk_is_an_error_that_names_the_place_and_leaves_nothing_half() {
 #[test]
 fn two_signals_end_a_command_that_waits_for_its_reader() {
     use nix::sys::signal::{Signal, kill};
-    let place = Place::new();
+    let place = Scratch::new();
     let (_reader, mut full) = std::io::pipe().unwrap();
     nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
     while std::io::Write::write(&mut full, &[b'x'; 4096]).is_ok() {}

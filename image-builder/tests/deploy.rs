@@ -18,9 +18,9 @@ const CONFIG: &str = "CONFIG_ACPI=y\nCONFIG_PCI=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_V
 const BASE: &str = "[hypervisor.qemu]\npath = \"/usr/bin/qemu-system-x86_64\"\n[runtime]\n";
 
 /// A product directory as `pull` leaves it, and a working directory that is in no source tree.
-struct Place(tempfile::TempDir);
+struct Scratch(tempfile::TempDir);
 
-impl Place {
+impl Scratch {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         let layout = Layout::new(place.path("out"), Some(place.path("out")));
@@ -66,7 +66,7 @@ fn below(directory: &Path) -> usize {
 /// Case H8.
 #[test]
 fn products_are_enough() {
-    let place = Place::new();
+    let place = Scratch::new();
     let value = place.json(&["--json", "--out", "out", "vm-config", "firecracker"]);
     assert!(value["boot-source"]["kernel_image_path"].as_str().unwrap().ends_with("/out/vmlinux"));
     let text = place.run(&["--out", "out", "vm-config", "cloud-hypervisor"]);
@@ -93,7 +93,7 @@ fn products_are_enough() {
 /// Case H6: a removal needs neither products nor Kata's configuration.
 #[test]
 fn a_removal_needs_nothing_but_the_receipt() {
-    let place = Place::new();
+    let place = Scratch::new();
     let install =
         ["--json", "--out", "out", "install", "--kata", "--base", "base.toml", "--staging", "stage"];
     let dry: Vec<&str> = install.iter().copied().chain(["--dry-run"]).collect();
@@ -114,7 +114,7 @@ fn a_removal_needs_nothing_but_the_receipt() {
 /// A call for the end, while another installation holds the lock.
 #[test]
 fn a_signal_ends_an_installation_that_waits() {
-    let place = Place::new();
+    let place = Scratch::new();
     fs::create_dir_all(place.path("stage/opt/pith")).unwrap();
     let held = fs::File::open(place.path("stage/opt/pith")).unwrap();
     let _held = Flock::lock(held, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();

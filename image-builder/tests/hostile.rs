@@ -15,9 +15,9 @@ use image_builder::digest::Digest;
 /// Anything here takes far less; what hangs takes more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Place(tempfile::TempDir);
+struct Scratch(tempfile::TempDir);
 
-impl Place {
+impl Scratch {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -110,7 +110,7 @@ fn tar(change: impl FnOnce(&mut tar::Header), body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn only_regular_files_are_read_as_images_and_blobs() {
-    let place = Place::new();
+    let place = Scratch::new();
     fifo(&place.path("fifo"));
     assert!(place.refused(&["image", "fifo"]).contains("not a regular file"));
     assert!(place.refused(&["image", "/dev/zero"]).contains("not a regular file"));
@@ -127,7 +127,7 @@ fn only_regular_files_are_read_as_images_and_blobs() {
 
 #[test]
 fn an_image_that_would_fill_the_disk_is_refused_at_once() {
-    let place = Place::new();
+    let place = Scratch::new();
     // It says so in its header, in base 256.
     let huge = tar(|header| header.set_size(1 << 62), b"x");
     layout(&place.path("header"), &huge, "a");
@@ -146,7 +146,7 @@ fn an_image_that_would_fill_the_disk_is_refused_at_once() {
 
 #[test]
 fn a_tree_deeper_than_a_stack_and_its_whiteout_are_no_crash() {
-    let place = Place::new();
+    let place = Scratch::new();
     let path = "d/".repeat(250_000);
     let record = format!(" path={path}\n");
     let length = (record.len()..).find(|length| format!("{length}{record}").len() == *length).unwrap();
@@ -163,7 +163,7 @@ fn a_tree_deeper_than_a_stack_and_its_whiteout_are_no_crash() {
 
 #[test]
 fn what_images_call_themselves_does_not_reach_the_terminal_raw() {
-    let place = Place::new();
+    let place = Scratch::new();
     let raw = |text: &str| {
         text.chars().any(|c| c != '\n' && (c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)))
     };
@@ -185,7 +185,7 @@ fn what_images_call_themselves_does_not_reach_the_terminal_raw() {
 
 #[test]
 fn a_state_directory_of_somebody_elses_is_refused_and_no_lock_is_waited_for() {
-    let place = Place::new();
+    let place = Scratch::new();
     fs::create_dir_all(place.path("state/web")).unwrap();
     let mode = |mode| fs::set_permissions(place.path("state"), fs::Permissions::from_mode(mode)).unwrap();
     fifo(&place.path("state/web/lock"));
@@ -210,7 +210,7 @@ impl Drop for Ward {
 }
 
 /// A process that holds a pod's lock, and does not end when it is asked to.
-fn stubborn_pod(place: &Place, name: &str) -> Ward {
+fn stubborn_pod(place: &Scratch, name: &str) -> Ward {
     let dir = place.path("state").join(name);
     fs::create_dir_all(&dir).unwrap();
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -234,7 +234,7 @@ fn stubborn_pod(place: &Place, name: &str) -> Ward {
 
 #[test]
 fn logs_say_what_is_gone() {
-    let place = Place::new();
+    let place = Scratch::new();
     let _pod = stubborn_pod(&place, "web");
     // As they are after five million bytes of which the last hundred are kept.
     fs::write(place.path("state/web/a.log.4999900"), "x".repeat(50)).unwrap();
@@ -248,7 +248,7 @@ fn logs_say_what_is_gone() {
 
 #[test]
 fn stop_ends_a_pod_that_does_not_end_by_itself() {
-    let place = Place::new();
+    let place = Scratch::new();
     let mut pod = stubborn_pod(&place, "web");
     let stop = place.command(&["stop", "web"]).spawn().unwrap();
     // As a shell would, so that the process is gone and not a zombie.
@@ -261,7 +261,7 @@ fn stop_ends_a_pod_that_does_not_end_by_itself() {
 
 #[test]
 fn a_signal_ends_a_client_whose_guest_does_not_answer() {
-    let place = Place::new();
+    let place = Scratch::new();
     let _pod = stubborn_pod(&place, "web");
     // A guest's socket that takes connections, and says nothing after the handshake.
     let listener = std::os::unix::net::UnixListener::bind(place.path("state/web/vsock.sock")).unwrap();
@@ -291,7 +291,7 @@ fn a_signal_ends_a_client_whose_guest_does_not_answer() {
 
 #[test]
 fn an_error_does_not_wait_for_its_reader() {
-    let place = Place::new();
+    let place = Scratch::new();
     let (_reader, mut writer) = std::io::pipe().unwrap();
     // Full: nobody reads.
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::step::{Entry, Mount, Need, Node, Step, TABLE};
+use crate::step::{BootStep, Mount, Need, Node, Step, TABLE};
 use crate::{hostname, mountinfo};
 
 /// A boot step failed.
@@ -84,9 +84,9 @@ pub fn boot() -> BootReport {
 }
 
 /// Runs `table` with every path taken below `root`.
-fn run(table: &[Entry], root: &Path) -> BootReport {
+fn run(table: &[BootStep], root: &Path) -> BootReport {
     let mut report = BootReport::default();
-    for Entry { need, step } in table {
+    for BootStep { need, step } in table {
         let printed = step.to_string();
         let outcome = match execute(step, root) {
             Ok(outcome) => outcome,
@@ -234,8 +234,8 @@ fn name_host(file: &Path, default: &str) -> io::Result<Outcome> {
 mod tests {
     use super::*;
 
-    fn entry(need: Need, step: Step) -> Entry {
-        Entry { need, step }
+    fn entry(need: Need, step: Step) -> BootStep {
+        BootStep { need, step }
     }
 
     fn tidy(report: &BootReport) -> Vec<String> {

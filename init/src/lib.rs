@@ -22,7 +22,7 @@ mod step;
 pub use execute::{BootReport, Outcome, Ran, StepError, boot, since_boot};
 pub use hostname::{HostnameError, set_hostname};
 pub use power::{End, PowerError, power_off, reboot};
-pub use step::{Entry, Mount, Need, Node, Step, TABLE};
+pub use step::{BootStep, Mount, Need, Node, Step, TABLE};
 
 /// Whether this process is the init of its pid namespace: of the guest, unless a test says otherwise.
 pub fn is_pid1() -> bool {

@@ -15,7 +15,7 @@ pub enum Need {
 
 /// One line of the boot table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct BootStep {
     /// How bad a failure is.
     pub need: Need,
     /// What to do.
@@ -108,12 +108,12 @@ pub struct Node {
 const NSE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const NS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
-const fn must(step: Step) -> Entry {
-    Entry { need: Need::Must, step }
+const fn must(step: Step) -> BootStep {
+    BootStep { need: Need::Must, step }
 }
 
-const fn should(step: Step) -> Entry {
-    Entry { need: Need::Should, step }
+const fn should(step: Step) -> BootStep {
+    BootStep { need: Need::Should, step }
 }
 
 const fn dir(path: &'static str, mode: u32) -> Step {
@@ -141,7 +141,7 @@ const MOST_LONG: &str = "9223372036854775807";
 /// `/proc` comes first because the mount table is read from it. devtmpfs may fail: the nodes after it are enough
 /// for containers without disks. The kernel makes `/dev/ptmx` on devtmpfs, and since 4.7 it finds the devpts
 /// instance beside it, so the link is for the other case only.
-pub const TABLE: &[Entry] = &[
+pub const TABLE: &[BootStep] = &[
     must(dir("/proc", 0o555)),
     must(mount("proc", "/proc", NSE, "")),
     must(dir("/sys", 0o555)),

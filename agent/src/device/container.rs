@@ -41,7 +41,7 @@ const VFIO_GUEST_KERNEL: &str = "vfio-pci-gk";
 const VFIO_CONTROL: &str = "/dev/vfio/vfio";
 
 /// Where a device is, as its kind says it.
-enum Place {
+enum DeviceAddress {
     Disk(Address),
     /// Addresses of the host's, and where the guest has the same devices.
     Pci(Vec<(PciAddress, PciPath)>),
@@ -58,7 +58,7 @@ impl Device {
         DeviceError::Invalid { kind, path, reason: reason.to_owned() }
     }
 
-    fn place(&self) -> Result<Place, DeviceError> {
+    fn place(&self) -> Result<DeviceAddress, DeviceError> {
         if self.kind.is_empty() {
             return Err(self.invalid("it has no type"));
         }
@@ -66,7 +66,7 @@ impl Device {
             return Err(DeviceError::UnknownKind(self.kind.clone(), KINDS.join(", ")));
         }
         if self.kind == VFIO || self.kind == VFIO_GUEST_KERNEL {
-            return self.pci_devices().map(Place::Pci);
+            return self.pci_devices().map(DeviceAddress::Pci);
         }
         if self.id.is_empty() && self.vm_path.is_empty() {
             return Err(self.invalid("it has neither an id nor a vm_path"));
@@ -83,7 +83,7 @@ impl Device {
             // On PCI the address is the id; the node is the one of another machine then.
             _ => &self.id,
         };
-        Address::parse(&self.kind, place).map(Place::Disk)
+        Address::parse(&self.kind, place).map(DeviceAddress::Disk)
     }
 
     /// Options are `ADDRESS=PATH`: the address on the host, the PCI path in the guest.
@@ -143,10 +143,10 @@ fn find(
     let mut placed = Vec::new();
     for device in devices {
         match device.place()? {
-            Place::Disk(address) => {
+            DeviceAddress::Disk(address) => {
                 placed.push(node(Path::new(&device.container_path), &watch.disk(&address)?)?);
             }
-            Place::Pci(pci) => pci_devices(device, &pci, watch, attached, &mut placed)?,
+            DeviceAddress::Pci(pci) => pci_devices(device, &pci, watch, attached, &mut placed)?,
         }
     }
     if devices.iter().any(|device| device.kind == VFIO) {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn address(device: &Device) -> Address {
-        let Ok(Place::Disk(address)) = device.place() else { panic!("no disk") };
+        let Ok(DeviceAddress::Disk(address)) = device.place() else { panic!("no disk") };
         address
     }
 

@@ -18,14 +18,14 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::FileError;
-use super::path::{self, ParentOwner, Place};
+use super::path::{self, Location, ParentOwner};
 
 /// Unfinished copies that are kept; the one that waits longest is forgotten beyond.
 const UNFINISHED: usize = 64;
 
 /// A request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Entry {
+pub(crate) struct CopyRequest {
     /// Where it goes.
     pub(crate) path: PathBuf,
     /// Bytes of the whole file.
@@ -99,7 +99,7 @@ impl Copies {
     }
 
     /// Copies an entry to its place below `root`. Blocks.
-    pub(crate) fn copy(&self, root: &Path, entry: &Entry) -> Result<(), FileError> {
+    pub(crate) fn copy(&self, root: &Path, entry: &CopyRequest) -> Result<(), FileError> {
         let (uid, gid) = (entry.uid as u32, entry.gid as u32);
         let owner = ParentOwner { mode: entry.directory_mode & 0o777, uid, gid };
         let refuse = |reason: String| FileError::Numbers { path: entry.path.clone(), reason };
@@ -112,7 +112,7 @@ impl Copies {
         }
     }
 
-    fn regular(&self, root: &Path, entry: &Entry, owner: ParentOwner) -> Result<(), FileError> {
+    fn regular(&self, root: &Path, entry: &CopyRequest, owner: ParentOwner) -> Result<(), FileError> {
         let refuse = |reason: String| Err(FileError::Numbers { path: entry.path.clone(), reason });
         let (Ok(size), Ok(offset)) = (u64::try_from(entry.size), u64::try_from(entry.offset)) else {
             return refuse(format!("{} bytes at {}", entry.size, entry.offset));
@@ -158,7 +158,7 @@ impl Copies {
     }
 
     /// Gives a complete file its owner, its mode and then its name.
-    fn publish(&self, place: &Place, file: &File, entry: &Entry) -> Result<(), FileError> {
+    fn publish(&self, place: &Location, file: &File, entry: &CopyRequest) -> Result<(), FileError> {
         let (uid, gid) = ids(entry);
         // The owner first: a change of owner takes set-user-ID bits away.
         rustix::fs::fchown(file, uid, gid).map_err(failed(entry, "give away"))?;
@@ -169,7 +169,7 @@ impl Copies {
         })
     }
 
-    fn link(&self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+    fn link(&self, place: &Location, entry: &CopyRequest) -> Result<(), FileError> {
         let (uid, gid) = ids(entry);
         let target = OsStr::from_bytes(&entry.data);
         if target.is_empty() || entry.data.contains(&0) {
@@ -183,7 +183,7 @@ impl Copies {
     }
 
     /// A directory keeps what is in it; anything else that has its name makes room.
-    fn directory(&self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+    fn directory(&self, place: &Location, entry: &CopyRequest) -> Result<(), FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&place.parent, &place.name, flags, Mode::empty());
         let directory = match open() {
@@ -204,8 +204,8 @@ impl Copies {
     /// Makes an entry under a name of its own, then renames it over whatever has the right one.
     fn replace(
         &self,
-        place: &Place,
-        entry: &Entry,
+        place: &Location,
+        entry: &CopyRequest,
         make: impl Fn(&str) -> rustix::io::Result<()>,
     ) -> Result<(), FileError> {
         let own = format!(".pith-copy-{}", self.next.fetch_add(1, Ordering::Relaxed));
@@ -229,27 +229,27 @@ impl Copies {
 }
 
 /// A file without a name in a directory.
-fn unnamed(parent: &OwnedFd, entry: &Entry) -> Result<File, FileError> {
+fn unnamed(parent: &OwnedFd, entry: &CopyRequest) -> Result<File, FileError> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::openat(parent, ".", flags, Mode::from_raw_mode(0o600));
     Ok(file.map_err(failed(entry, "begin"))?.into())
 }
 
-fn ids(entry: &Entry) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+fn ids(entry: &CopyRequest) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
     let (uid, gid) = (entry.uid as u32, entry.gid as u32);
     (path::id(uid, rustix::fs::Uid::from_raw), path::id(gid, rustix::fs::Gid::from_raw))
 }
 
-fn permissions(entry: &Entry) -> Mode {
+fn permissions(entry: &CopyRequest) -> Mode {
     Mode::from_raw_mode(entry.mode & 0o7777)
 }
 
-fn failed(entry: &Entry, operation: &'static str) -> impl FnOnce(Errno) -> FileError {
+fn failed(entry: &CopyRequest, operation: &'static str) -> impl FnOnce(Errno) -> FileError {
     let path = entry.path.clone();
     move |errno| FileError::Io { path, operation, source: errno.into() }
 }
 
-fn io_failed(entry: &Entry, operation: &'static str) -> impl FnOnce(io::Error) -> FileError {
+fn io_failed(entry: &CopyRequest, operation: &'static str) -> impl FnOnce(io::Error) -> FileError {
     let path = entry.path.clone();
     move |source| FileError::Io { path, operation, source }
 }

@@ -23,12 +23,12 @@ impl Tree {
         self.directory.path().join("shared")
     }
 
-    fn copy(&self, entry: &Entry) -> Result<(), FileError> {
+    fn copy(&self, entry: &CopyRequest) -> Result<(), FileError> {
         self.copies.copy(&self.root(), entry)
     }
 
-    fn entry(&self, name: &str, mode: u32, data: &[u8]) -> Entry {
-        Entry {
+    fn entry(&self, name: &str, mode: u32, data: &[u8]) -> CopyRequest {
+        CopyRequest {
             path: self.root().join(name),
             size: data.len() as i64,
             mode,
@@ -57,7 +57,7 @@ impl Tree {
 fn a_file_appears_when_its_last_piece_has_come() {
     let tree = Tree::new();
     let whole = tree.entry("c/a.conf", REGULAR | 0o640, b"0123456789");
-    let piece = |from: usize, to: usize| Entry {
+    let piece = |from: usize, to: usize| CopyRequest {
         offset: from as i64,
         data: whole.data[from..to].to_vec(),
         ..whole.clone()
@@ -65,7 +65,7 @@ fn a_file_appears_when_its_last_piece_has_come() {
     let other = tree.entry("c/a.txt", REGULAR | 0o600, b"another file, of another name");
     tree.copy(&piece(0, 4)).unwrap();
     assert!(tree.names("c").is_empty());
-    tree.copy(&Entry { data: other.data[..9].to_vec(), ..other.clone() }).unwrap();
+    tree.copy(&CopyRequest { data: other.data[..9].to_vec(), ..other.clone() }).unwrap();
     // A piece may come twice: its answer was lost.
     tree.copy(&piece(0, 4)).unwrap();
     tree.copy(&piece(4, 7)).unwrap();
@@ -74,7 +74,7 @@ fn a_file_appears_when_its_last_piece_has_come() {
     assert_eq!(tree.names("c"), ["a.conf"]);
     assert_eq!(tree.read("c/a.conf"), b"0123456789");
     assert_eq!(tree.root().join("c/a.conf").metadata().unwrap().mode() & 0o7777, 0o640);
-    tree.copy(&Entry { offset: 9, data: other.data[9..].to_vec(), ..other.clone() }).unwrap();
+    tree.copy(&CopyRequest { offset: 9, data: other.data[9..].to_vec(), ..other.clone() }).unwrap();
     assert_eq!(tree.read("c/a.txt"), other.data);
     assert!(tree.copies.open().copies.is_empty() && tree.copies.open().order.is_empty());
 }
@@ -83,20 +83,20 @@ fn a_file_appears_when_its_last_piece_has_come() {
 fn pieces_that_do_not_fit_are_refused_and_leave_nothing() {
     let tree = Tree::new();
     let entry = tree.entry("c/f", REGULAR | 0o600, b"0123456789");
-    let refused = |entry: Entry| {
+    let refused = |entry: CopyRequest| {
         let error = tree.copy(&entry).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     };
-    refused(Entry { size: -1, ..entry.clone() });
-    refused(Entry { offset: -1, ..entry.clone() });
-    refused(Entry { size: 9, ..entry.clone() });
-    refused(Entry { data: vec![], ..entry.clone() });
-    refused(Entry { offset: 5, data: vec![0; 5], ..entry.clone() });
+    refused(CopyRequest { size: -1, ..entry.clone() });
+    refused(CopyRequest { offset: -1, ..entry.clone() });
+    refused(CopyRequest { size: 9, ..entry.clone() });
+    refused(CopyRequest { data: vec![], ..entry.clone() });
+    refused(CopyRequest { offset: 5, data: vec![0; 5], ..entry.clone() });
     assert!(!tree.root().join("c/f").exists());
-    tree.copy(&Entry { data: entry.data[..3].to_vec(), ..entry.clone() }).unwrap();
-    refused(Entry { offset: 4, data: vec![0; 6], ..entry.clone() });
-    refused(Entry { offset: 3, size: 20, data: vec![0; 6], ..entry.clone() });
-    tree.copy(&Entry { offset: 3, data: entry.data[3..].to_vec(), ..entry.clone() }).unwrap();
+    tree.copy(&CopyRequest { data: entry.data[..3].to_vec(), ..entry.clone() }).unwrap();
+    refused(CopyRequest { offset: 4, data: vec![0; 6], ..entry.clone() });
+    refused(CopyRequest { offset: 3, size: 20, data: vec![0; 6], ..entry.clone() });
+    tree.copy(&CopyRequest { offset: 3, data: entry.data[3..].to_vec(), ..entry.clone() }).unwrap();
     assert_eq!(tree.read("c/f"), entry.data);
     for mode in [0o010_600, 0o020_600, 0o060_600, 0o140_600] {
         refused(tree.entry("c/odd", mode, b""));
@@ -171,12 +171,12 @@ fn copies_that_are_never_finished_are_forgotten() {
     let tree = Tree::new();
     for number in 0..UNFINISHED + 5 {
         let entry = tree.entry(&format!("c/{number}"), REGULAR, b"12");
-        tree.copy(&Entry { data: b"1".to_vec(), ..entry }).unwrap();
+        tree.copy(&CopyRequest { data: b"1".to_vec(), ..entry }).unwrap();
     }
     assert_eq!(tree.copies.open().copies.len(), UNFINISHED);
     assert!(tree.names("c").is_empty());
     let first = tree.entry("c/0", REGULAR, b"12");
-    assert!(tree.copy(&Entry { offset: 1, data: b"2".to_vec(), ..first }).is_err());
+    assert!(tree.copy(&CopyRequest { offset: 1, data: b"2".to_vec(), ..first }).is_err());
 }
 
 #[test]

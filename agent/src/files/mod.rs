@@ -8,7 +8,7 @@
 mod copy;
 mod path;
 
-pub(crate) use copy::{Copies, Entry};
+pub(crate) use copy::{Copies, CopyRequest};
 
 use std::io;
 use std::path::PathBuf;

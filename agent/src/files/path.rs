@@ -12,7 +12,7 @@ use super::FileError;
 
 /// A place for an entry: a directory inside the tree, and the entry's name.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) parent: OwnedFd,
     pub(super) name: OsString,
 }
@@ -43,7 +43,7 @@ pub(super) fn below(root: &Path, path: &Path) -> Result<Vec<OsString>, FileError
 /// Opens the directory of a path's last name, making what is missing on the way. What is made is `owner`'s.
 ///
 /// The first name below `root` is what one container or volume was given: links inside it may be followed, out of it none.
-pub(super) fn place(root: &Path, path: &Path, owner: ParentOwner) -> Result<Place, FileError> {
+pub(super) fn place(root: &Path, path: &Path, owner: ParentOwner) -> Result<Location, FileError> {
     let mut names = below(root, path)?;
     let failed = |operation| {
         move |errno: Errno| FileError::Io { path: path.to_owned(), operation, source: errno.into() }
@@ -57,7 +57,7 @@ pub(super) fn place(root: &Path, path: &Path, owner: ParentOwner) -> Result<Plac
     let root =
         rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed("open the shared directory"))?;
-    let Some((first, rest)) = names.split_first() else { return Ok(Place { parent: root, name }) };
+    let Some((first, rest)) = names.split_first() else { return Ok(Location { parent: root, name }) };
     let base =
         enter(&root, Path::new(first), ResolveFlags::NO_SYMLINKS, owner).map_err(failed("open a parent"))?;
     let mut parent = base.try_clone().map_err(|source| FileError::Io {
@@ -76,7 +76,7 @@ pub(super) fn place(root: &Path, path: &Path, owner: ParentOwner) -> Result<Plac
             opened => opened.map_err(failed("open a parent"))?,
         };
     }
-    Ok(Place { parent, name })
+    Ok(Location { parent, name })
 }
 
 fn enter(

@@ -19,7 +19,7 @@ use crate::sys;
 pub(crate) enum SwapError {
     /// The request names no place.
     #[error("{0:?} is neither an absolute path nor a PCI path")]
-    Place(String),
+    Source(String),
     /// Its device did not come.
     #[error("swap device")]
     Device(#[from] DeviceError),
@@ -44,7 +44,7 @@ fn hint(error: &io::Error) -> &'static str {
 impl Kind for SwapError {
     fn kind(&self) -> ErrorKind {
         match self {
-            SwapError::Place(_) => ErrorKind::Invalid,
+            SwapError::Source(_) => ErrorKind::Invalid,
             SwapError::Device(error) => error.kind(),
             SwapError::Kernel { source, .. } => match source.raw_os_error() {
                 Some(nix::libc::EINVAL | nix::libc::ENOTBLK) => ErrorKind::Invalid,
@@ -58,7 +58,7 @@ impl Kind for SwapError {
 
 /// Where swap space is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum SwapSource {
     /// Slots from the root bus down to a block device.
     Pci(Vec<u32>),
     /// A device node, which may be yet to come, or a file.
@@ -66,17 +66,19 @@ pub(crate) enum Place {
 }
 
 /// Switches swap space on. Blocks, for the watch's timeout at most while a device is awaited.
-pub(crate) fn add(place: &Place, devices: &DeviceWatch) -> Result<(), SwapError> {
+pub(crate) fn add(place: &SwapSource, devices: &DeviceWatch) -> Result<(), SwapError> {
     let path = match place {
-        Place::Pci(slots) => devices.disk(&Address::disk(&pci_path(slots)?)?)?,
-        Place::Path(path) if !path.is_absolute() => return Err(SwapError::Place(path.display().to_string())),
-        Place::Path(path) if path.starts_with("/dev") => {
+        SwapSource::Pci(slots) => devices.disk(&Address::disk(&pci_path(slots)?)?)?,
+        SwapSource::Path(path) if !path.is_absolute() => {
+            return Err(SwapError::Source(path.display().to_string()));
+        }
+        SwapSource::Path(path) if path.starts_with("/dev") => {
             devices.disk(&Address::node(&path.to_string_lossy())?)?
         }
-        Place::Path(path) => path.clone(),
+        SwapSource::Path(path) => path.clone(),
     };
     let name = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| SwapError::Place(path.display().to_string()))?;
+        .map_err(|_| SwapError::Source(path.display().to_string()))?;
     sys::swap::on(&name).map_err(|source| SwapError::Kernel { path: path.clone(), source })?;
     tracing::info!(path = %path.display(), "swap space added");
     Ok(())
@@ -84,7 +86,7 @@ pub(crate) fn add(place: &Place, devices: &DeviceWatch) -> Result<(), SwapError>
 
 fn pci_path(slots: &[u32]) -> Result<String, SwapError> {
     if slots.is_empty() || slots.iter().any(|slot| *slot > 0x1f) {
-        return Err(SwapError::Place(format!("{slots:x?}")));
+        return Err(SwapError::Source(format!("{slots:x?}")));
     }
     Ok(slots.iter().map(|slot| format!("{slot:02x}")).collect::<Vec<_>>().join("/"))
 }
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn places_that_are_none_are_refused() {
         let devices = DeviceWatch::deaf(std::path::Path::new("/sys"), std::time::Duration::ZERO);
-        let refused = |path: &str| add(&Place::Path(path.into()), &devices).unwrap_err().kind();
+        let refused = |path: &str| add(&SwapSource::Path(path.into()), &devices).unwrap_err().kind();
         assert_eq!(refused(""), ErrorKind::Invalid);
         assert_eq!(refused("swapfile"), ErrorKind::Invalid);
         assert_eq!(refused("/run/a\0b"), ErrorKind::Invalid);

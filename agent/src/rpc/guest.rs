@@ -17,10 +17,10 @@ use super::policy;
 use super::status::Failure;
 use crate::device::container as device;
 use crate::device::watch::DeviceWatch;
-use crate::files::Entry;
+use crate::files::CopyRequest;
 use crate::guest::clock::Clock;
 use crate::guest::details::{Details, VERSION};
-use crate::guest::swap::{self, Place};
+use crate::guest::swap::{self, SwapSource};
 use crate::guest::{hotplug, random, resize, volume};
 use crate::storage;
 
@@ -67,7 +67,7 @@ pub(super) async fn metrics(api: Arc<Api>) -> Result<Metrics, Failure> {
 }
 
 pub(super) async fn copy_file(api: Arc<Api>, request: CopyFileRequest) -> Result<(), Failure> {
-    let entry = Entry {
+    let entry = CopyRequest {
         path: request.path.into(),
         size: request.file_size,
         mode: request.file_mode,
@@ -84,7 +84,7 @@ pub(super) async fn reseed(request: ReseedRandomDevRequest) -> Result<(), Failur
     on_a_thread(move || Ok(random::reseed(&request.data)?)).await
 }
 
-pub(super) async fn add_swap(devices: &DeviceWatch, place: Place) -> Result<(), Failure> {
+pub(super) async fn add_swap(devices: &DeviceWatch, place: SwapSource) -> Result<(), Failure> {
     let devices = devices.clone();
     on_a_thread(move || Ok(swap::add(&place, &devices)?)).await
 }

@@ -13,7 +13,7 @@ use ttrpc::r#async::TtrpcContext;
 use super::api::Api;
 use super::status::Failure;
 use super::{container, guest, memory, network, policy, process, sandbox};
-use crate::guest::swap::Place;
+use crate::guest::swap::SwapSource;
 
 /// See the module.
 pub(super) struct Service {
@@ -378,9 +378,9 @@ impl AgentService for Service {
 
     async fn add_swap(&self, _: &TtrpcContext, request: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(
-            async move { guest::add_swap(&api.tools.devices, Place::Pci(request.PCIPath)).await.map(empty) },
-        )
+        detached(async move {
+            guest::add_swap(&api.tools.devices, SwapSource::Pci(request.PCIPath)).await.map(empty)
+        })
         .await
     }
 
@@ -391,7 +391,7 @@ impl AgentService for Service {
     ) -> ttrpc::Result<Empty> {
         let api = self.api();
         detached(async move {
-            guest::add_swap(&api.tools.devices, Place::Path(request.path.into())).await.map(empty)
+            guest::add_swap(&api.tools.devices, SwapSource::Path(request.path.into())).await.map(empty)
         })
         .await
     }

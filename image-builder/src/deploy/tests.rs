@@ -15,9 +15,9 @@ const FORCE: How<'static> = How { force: true, ..GO_ON };
 const LOOK: How<'static> = How { dry_run: true, ..GO_ON };
 
 /// A directory that stands for `/`, and products to install.
-struct Place(tempfile::TempDir);
+struct FakeHost(tempfile::TempDir);
 
-impl Place {
+impl FakeHost {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         fs::create_dir(place.0.path().join("root")).unwrap();
@@ -85,7 +85,7 @@ impl Place {
 
 #[test]
 fn what_was_installed_is_removed_again_and_nothing_else() {
-    let place = Place::new();
+    let place = FakeHost::new();
     place.write("/etc/kata-containers/other", "");
     fs::create_dir_all(place.at("/opt/pith")).unwrap();
     let before = place.tree();
@@ -111,7 +111,7 @@ fn what_was_installed_is_removed_again_and_nothing_else() {
 fn files_of_somebody_else_are_neither_replaced_nor_removed() {
     for path in ["/opt/pith/vmlinuz", "/etc/kata-containers/one/config.d/50-pith.toml"] {
         for text in ["foreign", "kernel"] {
-            let place = Place::new();
+            let place = FakeHost::new();
             let at = place.write(path, text);
             let before = place.tree();
             for how in [GO_ON, FORCE, LOOK] {
@@ -128,7 +128,7 @@ fn files_of_somebody_else_are_neither_replaced_nor_removed() {
 /// Case H6: a link in the place of a file, or of a directory of the installation.
 #[test]
 fn links_are_not_followed() {
-    let place = Place::new();
+    let place = FakeHost::new();
     let target = place.0.path().join("precious");
     fs::write(&target, "precious").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
@@ -170,7 +170,7 @@ fn links_are_not_followed() {
 
 #[test]
 fn what_was_changed_since_is_kept_unless_forced() {
-    let place = Place::new();
+    let place = FakeHost::new();
     let config = "/etc/kata-containers/one/config.d/50-pith.toml";
     install(&place.one(), GO_ON).unwrap();
     place.write(config, "mine = 1\n");
@@ -195,7 +195,7 @@ fn what_was_changed_since_is_kept_unless_forced() {
 
 #[test]
 fn files_that_the_next_installation_does_not_have_go() {
-    let place = Place::new();
+    let place = FakeHost::new();
     let mut first = place.one();
     first.text("/etc/kata-containers/one/config.d/10-host-a.toml".into(), "");
     first.text("/etc/kata-containers/one/config.d/10-host-b.toml".into(), "");
@@ -213,7 +213,7 @@ fn files_that_the_next_installation_does_not_have_go() {
 #[test]
 fn two_installations_share_a_prefix_and_each_is_removed_alone() {
     for order in [["one", "two"], ["two", "one"]] {
-        let place = Place::new();
+        let place = FakeHost::new();
         let plan = |name: &str| place.plan(name, &format!("/etc/kata-containers/{name}"), "a = 1\n");
         install(&plan("one"), GO_ON).unwrap();
         install(&plan("two"), GO_ON).unwrap();
@@ -230,7 +230,7 @@ fn two_installations_share_a_prefix_and_each_is_removed_alone() {
 
 #[test]
 fn a_product_that_another_installation_uses_is_not_changed_under_it() {
-    let place = Place::new();
+    let place = FakeHost::new();
     install(&place.one(), GO_ON).unwrap();
     fs::write(place.0.path().join("kernel"), "newer").unwrap();
     let two = place.plan("two", "/etc/kata-containers/two", "");
@@ -270,7 +270,7 @@ fn stopped_at(n: usize, die: bool, work: impl FnOnce(How<'_>) -> Result<Report, 
 fn an_installation_that_is_stopped_leaves_all_as_it_was() {
     for upgrade in [false, true] {
         for n in 1.. {
-            let place = Place::new();
+            let place = FakeHost::new();
             place.write("/etc/kata-containers/other", "");
             if upgrade {
                 let mut first = place.one();
@@ -294,7 +294,7 @@ fn an_installation_that_is_stopped_leaves_all_as_it_was() {
 fn an_installation_that_is_killed_can_be_removed_and_can_be_made_again() {
     for (upgrade, again) in [(false, false), (false, true), (true, false), (true, true)] {
         for n in 1.. {
-            let place = Place::new();
+            let place = FakeHost::new();
             let other = place.write("/etc/kata-containers/other", "");
             if upgrade {
                 install(&place.one(), GO_ON).unwrap();
@@ -345,8 +345,8 @@ fn a_removal_that_was_cut_short_is_done_by_the_next() {
 }
 
 /// An installation, and its files in the order in which they are removed.
-fn place_and_files() -> (Place, Vec<PathBuf>) {
-    let place = Place::new();
+fn place_and_files() -> (FakeHost, Vec<PathBuf>) {
+    let place = FakeHost::new();
     install(&place.one(), GO_ON).unwrap();
     let files = place.remove("one", LOOK).unwrap().removed;
     (place, files)
@@ -355,7 +355,7 @@ fn place_and_files() -> (Place, Vec<PathBuf>) {
 #[test]
 fn who_waits_for_the_lock_can_be_stopped() {
     use nix::fcntl::{Flock, FlockArg};
-    let place = Place::new();
+    let place = FakeHost::new();
     install(&place.one(), GO_ON).unwrap();
     let before = place.tree();
     let held = fs::File::open(place.at("/opt/pith")).unwrap();
@@ -379,7 +379,7 @@ fn no_unfinished_file_is_in_a_directory_that_shims_read() {
 
 #[test]
 fn a_product_that_changes_meanwhile_is_not_installed() {
-    let place = Place::new();
+    let place = FakeHost::new();
     let plan = place.one();
     fs::write(place.0.path().join("kernel"), "other").unwrap();
     assert!(matches!(install(&plan, GO_ON), Err(DeployError::Changed { .. })));
@@ -388,7 +388,7 @@ fn a_product_that_changes_meanwhile_is_not_installed() {
 
 #[test]
 fn what_no_path_and_no_handler_can_be_called_is_refused() {
-    let place = Place::new();
+    let place = FakeHost::new();
     for name in ["", "../x", "a/b", "A", "-a", "a-", "a b", "a\"", &"a".repeat(64)] {
         let refused = Plan::new(name, Path::new("/opt/pith"), Path::new("/etc/x"), place.root());
         assert!(matches!(refused, Err(DeployError::Name(_))), "{name:?}");
@@ -402,7 +402,7 @@ fn what_no_path_and_no_handler_can_be_called_is_refused() {
 
 #[test]
 fn a_receipt_that_cannot_be_read_stops_everything() {
-    let place = Place::new();
+    let place = FakeHost::new();
     install(&place.one(), GO_ON).unwrap();
     place.write("/opt/pith/installed/two.json", "{}");
     let before = place.tree();

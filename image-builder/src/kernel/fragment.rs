@@ -54,14 +54,14 @@ impl fmt::Display for Value {
 
 /// Where in which file something stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FileLine {
     /// The fragment.
     pub file: PathBuf,
     /// The line, counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
@@ -75,7 +75,7 @@ pub struct Request {
     /// What it shall be.
     pub value: Value,
     /// Where it is asked for.
-    pub place: Place,
+    pub place: FileLine,
     /// Why, for people.
     pub why: String,
     /// Which parts of the project, or who outside, cannot do without.
@@ -89,7 +89,7 @@ pub enum FragmentError {
     #[error("{place}: {text:?} is not understood: {reason}")]
     Line {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// The line.
         text: String,
         /// What is wrong with it.
@@ -99,7 +99,7 @@ pub enum FragmentError {
     #[error("{place}: {symbol} has no `# {missing}:` line above it in its group")]
     Unreasoned {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// The option.
         symbol: String,
         /// Which of the two lines is missing.
@@ -126,7 +126,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Vec<Request>, FragmentError> {
     let mut requests = Vec::new();
     let (mut why, mut needed_by) = (Vec::new(), Vec::new());
     for (index, raw) in text.lines().enumerate() {
-        let place = Place { file: file.to_path_buf(), line: index + 1 };
+        let place = FileLine { file: file.to_path_buf(), line: index + 1 };
         let line = raw.trim();
         let unset = line.strip_prefix("# ").and_then(|rest| rest.strip_suffix(" is not set"));
         let option = match (unset.filter(|symbol| is_symbol(symbol)), line) {

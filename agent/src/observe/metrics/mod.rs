@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use text::{Exposition, Kind};
+use text::{Exposition, MetricType};
 
 use crate::guest::clock::Restores;
 
@@ -29,24 +29,24 @@ impl Metrics {
     pub(crate) fn gather(&self, containers: &BTreeMap<String, usize>, restores: Restores) -> String {
         let mut text = Exposition::default();
         let scrapes = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
-        text.family("kata_agent_scrape_count", Kind::Counter, "Metrics scrape count.").value(scrapes);
+        text.family("kata_agent_scrape_count", MetricType::Counter, "Metrics scrape count.").value(scrapes);
         agent(&mut text);
         guest(&mut text);
         room(&mut text);
         pressure(&mut text);
-        let mut family = text.family("pith_containers", Kind::Gauge, "Containers by state.");
+        let mut family = text.family("pith_containers", MetricType::Gauge, "Containers by state.");
         for (state, count) in containers {
             family.sample(&[("state", state)], count);
         }
         let help = "Signs that the VM was saved, restored or moved, by kind.";
-        let mut family = text.family("pith_guest_restores", Kind::Counter, help);
+        let mut family = text.family("pith_guest_restores", MetricType::Counter, help);
         for (sign, count) in
             [("generation", restores.forked), ("reset", restores.reset), ("clock", restores.still)]
         {
             family.sample(&[("sign", sign)], count);
         }
         let help = "How often the agent made the real-time clock jump to the right time.";
-        text.family("pith_guest_clock_steps", Kind::Counter, help).value(restores.stepped);
+        text.family("pith_guest_clock_steps", MetricType::Counter, help).value(restores.stepped);
         text.finish()
     }
 }
@@ -58,7 +58,7 @@ fn read(path: &str) -> Option<String> {
 /// A family whose samples differ in their label `item` only.
 fn items(text: &mut Exposition, name: &'static str, help: &str, items: Option<proc::Items>) {
     let Some(items) = items else { return };
-    let mut family = text.family(name, Kind::Gauge, help);
+    let mut family = text.family(name, MetricType::Gauge, help);
     for (item, value) in items {
         family.item(&item, value);
     }
@@ -69,7 +69,7 @@ fn agent(text: &mut Exposition) {
         let [user, system, child_user, child_system] = stat.times;
         let seconds = (user + system) as f64 / hertz() as f64;
         let mut gauge = |name, help, value: f64| {
-            text.family(name, Kind::Gauge, help).value(value);
+            text.family(name, MetricType::Gauge, help).value(value);
         };
         gauge("kata_agent_threads", "Agent process threads.", stat.threads as f64);
         gauge("kata_agent_total_time", "Agent process total time, in seconds.", seconds);
@@ -77,7 +77,7 @@ fn agent(text: &mut Exposition) {
         let resident = stat.resident_pages * rustix::param::page_size() as u64;
         gauge("kata_agent_total_rss", "Agent process total RSS size, in bytes.", resident as f64);
         let help = "Agent process statistics, in clock ticks.";
-        let mut family = text.family("kata_agent_proc_stat", Kind::Gauge, help);
+        let mut family = text.family("kata_agent_proc_stat", MetricType::Gauge, help);
         family.item("utime", user).item("stime", system);
         family.item("cutime", child_user).item("cstime", child_system);
     }
@@ -89,10 +89,10 @@ fn agent(text: &mut Exposition) {
 
 fn guest(text: &mut Exposition) {
     if let Some((averages, [running, all])) = read("/proc/loadavg").as_deref().and_then(proc::load) {
-        let mut family = text.family("kata_guest_load", Kind::Gauge, "Guest system load.");
+        let mut family = text.family("kata_guest_load", MetricType::Gauge, "Guest system load.");
         family.item("load1", averages[0]).item("load5", averages[1]).item("load15", averages[2]);
         let help = "Guest tasks: that can run now, and all.";
-        text.family("kata_guest_tasks", Kind::Gauge, help).item("cur", running).item("max", all);
+        text.family("kata_guest_tasks", MetricType::Gauge, help).item("cur", running).item("max", all);
     }
     let meminfo = read("/proc/meminfo").as_deref().map(proc::meminfo);
     items(text, "kata_guest_meminfo", "Statistics about memory usage in the system, in bytes.", meminfo);
@@ -100,7 +100,7 @@ fn guest(text: &mut Exposition) {
     items(text, "kata_guest_vm_stat", "Guest virtual memory statistics.", vmstat);
     let mut by = |name, help, label, all: Option<Vec<(String, proc::Items)>>| {
         let Some(all) = all else { return };
-        let mut family = text.family(name, Kind::Gauge, help);
+        let mut family = text.family(name, MetricType::Gauge, help);
         for (subject, items) in &all {
             for (item, value) in items {
                 family.sample(&[(label, subject), ("item", item)], value);
@@ -135,7 +135,7 @@ fn room(text: &mut Exposition) {
         ("kata_guest_filesystem_inodes", "Room of a file system, in inodes."),
     ];
     for (at, (name, help)) in families.into_iter().enumerate() {
-        let mut family = text.family(name, Kind::Gauge, help);
+        let mut family = text.family(name, MetricType::Gauge, help);
         for (mount, (bytes, inodes)) in rooms.iter().rev() {
             let usage = if at == 0 { bytes } else { inodes };
             let point = mount.point.to_string_lossy();
@@ -159,7 +159,7 @@ fn pressure(text: &mut Exposition) {
         return;
     }
     let help = "Share of time that tasks waited, in percent; total in microseconds.";
-    let mut family = text.family("pith_guest_pressure", Kind::Gauge, help);
+    let mut family = text.family("pith_guest_pressure", MetricType::Gauge, help);
     for (resource, kinds) in &all {
         for (kind, windows) in kinds {
             for (window, value) in windows {

@@ -7,7 +7,7 @@ use std::fmt::Display;
 
 /// What a family's values mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricType {
     /// Goes up only.
     Counter,
     /// Goes up and down.
@@ -26,10 +26,10 @@ pub(super) struct Family<'a> {
 
 impl Exposition {
     /// Begins a family.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub(super) fn family(&mut self, name: &'static str, kind: MetricType, help: &str) -> Family<'_> {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
         };
         self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         Family { text: &mut self.0, name }
@@ -84,8 +84,10 @@ mod tests {
     #[test]
     fn a_family_is_help_type_and_samples_with_escaped_labels() {
         let mut text = Exposition::default();
-        text.family("a_total", Kind::Counter, "How many.").value(3u64);
-        text.family("b", Kind::Gauge, "What.").item("x", 0.5).sample(&[("m", "a\\b\"c\nd"), ("n", "")], -1);
+        text.family("a_total", MetricType::Counter, "How many.").value(3u64);
+        text.family("b", MetricType::Gauge, "What.")
+            .item("x", 0.5)
+            .sample(&[("m", "a\\b\"c\nd"), ("n", "")], -1);
         assert_eq!(
             text.finish(),
             "# HELP a_total How many.\n# TYPE a_total counter\na_total 3\n\

@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::listing::{Entry, Kind, Listing, Root};
+use super::listing::{Content, FileState, Listing, Root};
 
 /// What a file or symlink is called before it takes its place.
 const NEW: &str = ".pith-new";
@@ -42,7 +42,7 @@ impl Copy {
         }
         for (path, entry) in changes.links {
             self.make_way(path, entry)?;
-            if let Kind::Symlink(target) = &entry.kind {
+            if let Content::Symlink(target) = &entry.kind {
                 let new = self.root.join(NEW);
                 std::os::unix::fs::symlink(target, &new)?;
                 std::os::unix::fs::lchown(&new, Some(entry.uid), Some(entry.gid))?;
@@ -52,7 +52,7 @@ impl Copy {
         }
         for (path, entry) in changes.gone {
             let place = self.root.join(path);
-            let removed = if entry.kind == Kind::Directory {
+            let removed = if entry.kind == Content::Directory {
                 std::fs::remove_dir(&place)
             } else {
                 std::fs::remove_file(&place)
@@ -66,18 +66,18 @@ impl Copy {
     }
 
     /// Removes what is there of another kind; and what an attempt that failed had left.
-    fn make_way(&self, path: &Path, entry: &Entry) -> io::Result<()> {
+    fn make_way(&self, path: &Path, entry: &FileState) -> io::Result<()> {
         drop(std::fs::remove_file(self.root.join(NEW)));
         let place = self.root.join(path);
         let Ok(found) = place.symlink_metadata() else { return Ok(()) };
-        match (found.is_dir(), entry.kind == Kind::Directory) {
+        match (found.is_dir(), entry.kind == Content::Directory) {
             (true, false) => std::fs::remove_dir_all(place),
             (false, true) => std::fs::remove_file(place),
             _ => Ok(()),
         }
     }
 
-    fn file(&self, source: &Root, path: &Path, entry: &Entry) -> io::Result<()> {
+    fn file(&self, source: &Root, path: &Path, entry: &FileState) -> io::Result<()> {
         let mut from = source.read(path)?;
         let place = self.root.join(path);
         let new = if self.is_one_file { place.clone() } else { self.root.join(NEW) };
@@ -92,12 +92,12 @@ impl Copy {
     }
 }
 
-fn adorn(place: &Path, entry: &Entry) -> io::Result<()> {
+fn adorn(place: &Path, entry: &FileState) -> io::Result<()> {
     std::os::unix::fs::chown(place, Some(entry.uid), Some(entry.gid))?;
     std::fs::set_permissions(place, Permissions::from_mode(entry.mode))
 }
 
-fn set_time(file: &File, entry: &Entry) -> io::Result<()> {
+fn set_time(file: &File, entry: &FileState) -> io::Result<()> {
     let (seconds, nanoseconds) = entry.modified;
     let since =
         Duration::new(seconds.try_into().unwrap_or_default(), nanoseconds.try_into().unwrap_or_default());

@@ -23,8 +23,8 @@ pub(super) struct Root {
 
 /// One file, directory or symlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) kind: Kind,
+pub(super) struct FileState {
+    pub(super) kind: Content,
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Content {
     File,
     Directory,
     Symlink(PathBuf),
@@ -43,19 +43,19 @@ pub(super) enum Kind {
 
 /// Entries by their path from the root.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Listing(pub(super) BTreeMap<PathBuf, Entry>);
+pub(super) struct Listing(pub(super) BTreeMap<PathBuf, FileState>);
 
 /// What is to be done to a copy, in this order.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct Changes<'a> {
     /// New or changed directories, outer ones first.
-    pub(super) directories: Vec<(&'a Path, &'a Entry)>,
+    pub(super) directories: Vec<(&'a Path, &'a FileState)>,
     /// New or changed files.
-    pub(super) files: Vec<(&'a Path, &'a Entry)>,
+    pub(super) files: Vec<(&'a Path, &'a FileState)>,
     /// New or changed symlinks: after the files that they lead to.
-    pub(super) links: Vec<(&'a Path, &'a Entry)>,
+    pub(super) links: Vec<(&'a Path, &'a FileState)>,
     /// What is not there any more, inner ones first: after the symlinks that led there.
-    pub(super) gone: Vec<(&'a Path, &'a Entry)>,
+    pub(super) gone: Vec<(&'a Path, &'a FileState)>,
 }
 
 impl Root {
@@ -97,7 +97,7 @@ impl Root {
     pub(super) fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         if self.is_file {
-            listing.0.insert(ONLY.into(), Entry::of(&rustix::fs::fstat(&self.fd)?, Kind::File));
+            listing.0.insert(ONLY.into(), FileState::of(&rustix::fs::fstat(&self.fd)?, Content::File));
             return Ok(listing);
         }
         self.list_into(Path::new(""), &mut listing)?;
@@ -124,16 +124,16 @@ impl Root {
             let path = inside.join(OsStr::from_bytes(name.to_bytes()));
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => {
-                    listing.0.insert(path, Entry::of(&stat, Kind::File));
+                    listing.0.insert(path, FileState::of(&stat, Content::File));
                 }
                 FileType::Directory => {
-                    listing.0.insert(path.clone(), Entry::of(&stat, Kind::Directory));
+                    listing.0.insert(path.clone(), FileState::of(&stat, Content::Directory));
                     self.list_into(&path, listing)?;
                 }
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(&directory, name, Vec::new())?;
                     let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
-                    listing.0.insert(path, Entry::of(&stat, Kind::Symlink(target)));
+                    listing.0.insert(path, FileState::of(&stat, Content::Symlink(target)));
                 }
                 _ => {}
             }
@@ -142,19 +142,20 @@ impl Root {
     }
 }
 
-impl Entry {
-    fn of(stat: &Stat, kind: Kind) -> Entry {
-        let size = if kind == Kind::File { stat.st_size as u64 } else { 0 };
+impl FileState {
+    fn of(stat: &Stat, kind: Content) -> FileState {
+        let size = if kind == Content::File { stat.st_size as u64 } else { 0 };
         // A directory's time changes with its entries, which are listed themselves.
-        let modified = if kind == Kind::File { (stat.st_mtime, stat.st_mtime_nsec as i64) } else { (0, 0) };
-        Entry { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, size, modified }
+        let modified =
+            if kind == Content::File { (stat.st_mtime, stat.st_mtime_nsec as i64) } else { (0, 0) };
+        FileState { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, size, modified }
     }
 }
 
 impl Listing {
     /// How many files there are.
     pub(super) fn files(&self) -> usize {
-        self.0.values().filter(|entry| entry.kind == Kind::File).count()
+        self.0.values().filter(|entry| entry.kind == Content::File).count()
     }
 
     /// How many bytes they have.
@@ -170,9 +171,9 @@ impl Listing {
                 continue;
             }
             let list = match entry.kind {
-                Kind::Directory => &mut changes.directories,
-                Kind::File => &mut changes.files,
-                Kind::Symlink(_) => &mut changes.links,
+                Content::Directory => &mut changes.directories,
+                Content::File => &mut changes.files,
+                Content::Symlink(_) => &mut changes.links,
             };
             list.push((path.as_path(), entry));
         }
@@ -189,7 +190,7 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn paths(list: &[(&Path, &Entry)]) -> Vec<String> {
+    fn paths(list: &[(&Path, &FileState)]) -> Vec<String> {
         list.iter().map(|(path, _)| path.display().to_string()).collect()
     }
 

@@ -56,7 +56,7 @@ impl StorageDriver for WatchableBind {
             tracing::warn!(source = %storage.source, files, bytes, "too large to be watched, so it is bound");
             return bind(source, &storage.mount_point);
         }
-        let place = Place::of(storage, root.is_file());
+        let place = Destination::of(storage, root.is_file());
         super::mount_at("tmpfs", "watchable", &[TMPFS.to_owned(), "mode=755".to_owned()], &place.copy)?;
         let filled = Copy::open(&place.copy, root.is_file())
             .and_then(|copy| copy.become_like(&root, &Listing::default(), &now))
@@ -74,7 +74,7 @@ impl StorageDriver for WatchableBind {
 
     fn keep(&self, storage: &Storage) -> Option<Keeper> {
         let root = Root::open(Path::new(&storage.source)).ok()?;
-        let place = Place::of(storage, root.is_file());
+        let place = Destination::of(storage, root.is_file());
         // What is bound needs nobody.
         let is_copy = init::mountinfo::mounts()
             .ok()?
@@ -104,7 +104,7 @@ impl StorageDriver for WatchableBind {
     }
 
     fn release(&self, storage: &Storage, _: bool) -> Result<(), StorageError> {
-        let place = Place::of(storage, storage.mount_point.is_file());
+        let place = Destination::of(storage, storage.mount_point.is_file());
         super::detach(&storage.mount_point)?;
         if place.file.is_some() {
             super::unmount(&place.copy)?;
@@ -132,21 +132,21 @@ impl Drop for Running {
 }
 
 /// Where the copy is, and where it is shown.
-struct Place {
+struct Destination {
     copy: PathBuf,
     /// The copied file, where the source is one; it is bound to the mount point.
     file: Option<PathBuf>,
 }
 
-impl Place {
-    fn of(storage: &Storage, is_file: bool) -> Place {
+impl Destination {
+    fn of(storage: &Storage, is_file: bool) -> Destination {
         if !is_file {
-            return Place { copy: storage.mount_point.clone(), file: None };
+            return Destination { copy: storage.mount_point.clone(), file: None };
         }
         let mut name = storage.mount_point.file_name().unwrap_or_default().to_owned();
         name.push("-watched");
         let copy = storage.mount_point.with_file_name(name);
-        Place { file: Some(copy.join(listing::ONLY)), copy }
+        Destination { file: Some(copy.join(listing::ONLY)), copy }
     }
 }
 

@@ -17,12 +17,12 @@ const OPT: &str = "/opt/kata/share/defaults/kata-containers";
 const ETC: &str = "/etc/kata-containers";
 
 /// A host's files and a product directory.
-struct Place {
+struct FakeHost {
     dir: tempfile::TempDir,
     layout: Layout,
 }
 
-impl Place {
+impl FakeHost {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("tree"), None);
@@ -153,7 +153,7 @@ fn runtime_path(planned: &Planned) -> [Option<String>; 3] {
 
 #[test]
 fn an_initrd_takes_the_place_of_the_hosts_image() {
-    let place = Place::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
+    let place = FakeHost::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
     let mut options = place.options(Hypervisor::Qemu, RootKind::Initrd);
     options.kernel_params = vec!["agent.log=debug".into()];
     let planned = place.plan(&options).unwrap();
@@ -179,7 +179,7 @@ fn an_initrd_takes_the_place_of_the_hosts_image() {
 
 #[test]
 fn handlers_name_the_configuration_as_each_container_runtime_reads_it() {
-    let place = Place::with(&[
+    let place = FakeHost::with(&[
         (&format!("{OPT}/configuration.toml"), &go("qemu")),
         ("/opt/kata/bin/containerd-shim-kata-v2", ""),
     ]);
@@ -216,7 +216,7 @@ fn a_host_with_runtime_rs_only_gets_its_file_and_its_program() {
         format!("{OPT}/runtime-rs/configuration-qemu-runtime-rs.toml"),
     ] {
         for installed in [true, false] {
-            let place = Place::with(&[(&path, &rust("qemu"))]);
+            let place = FakeHost::with(&[(&path, &rust("qemu"))]);
             if installed {
                 place.file(program, "");
             }
@@ -227,7 +227,7 @@ fn a_host_with_runtime_rs_only_gets_its_file_and_its_program() {
         }
     }
     // The Go shim's files without its program are a leftover.
-    let place = Place::with(&[
+    let place = FakeHost::with(&[
         (&format!("{OPT}/configuration.toml"), &go("qemu")),
         (&format!("{OPT}/runtime-rs/configuration.toml"), &rust("qemu")),
         (program, ""),
@@ -238,7 +238,7 @@ fn a_host_with_runtime_rs_only_gets_its_file_and_its_program() {
 #[test]
 fn of_two_shims_the_version_decides_unless_one_is_named() {
     for (version, first) in [(None, Shim::Go), (Some("3.30.0\n"), Shim::Go), (Some("4.1.0\n"), Shim::Rust)] {
-        let place = Place::with(&[
+        let place = FakeHost::with(&[
             (&format!("{OPT}/configuration.toml"), &go("qemu")),
             (&format!("{OPT}/runtime-rs/configuration.toml"), &rust("qemu")),
             ("/opt/kata/bin/containerd-shim-kata-v2", ""),
@@ -274,7 +274,7 @@ fn each_vmm_has_its_file_in_the_layout_of_kata_deploy() {
         let other = if table == "qemu" { "firecracker" } else { "qemu" };
         let default = if shim == Shim::Go { go(other) } else { rust(other) };
         let path = format!("{below}/runtimes/{name}/configuration-{name}.toml");
-        let place = Place::with(&[(&format!("{below}/configuration.toml"), &default), (&path, &all)]);
+        let place = FakeHost::with(&[(&format!("{below}/configuration.toml"), &default), (&path, &all)]);
         let planned = place.initrd(hypervisor);
         assert_eq!(planned.host.base.path, Path::new(&path));
         assert_eq!(fragment(&planned, table)["initrd"].as_str(), Some("/opt/pith/initrd.img"));
@@ -295,7 +295,7 @@ fn cloud_hypervisor_is_called_as_the_installed_version_calls_it() {
         ("cloud-hypervisor", Some("4.1.0"), false),
         ("clh", Some("3.20.0"), false),
     ] {
-        let place = Place::with(&[(&path, &rust(table))]);
+        let place = FakeHost::with(&[(&path, &rust(table))]);
         let mut options = place.options(Hypervisor::CloudHypervisor, RootKind::Initrd);
         options.wanted.version = version.map(|version| version.parse().unwrap());
         match place.plan(&options) {
@@ -310,19 +310,21 @@ fn cloud_hypervisor_is_called_as_the_installed_version_calls_it() {
     }
     // Two tables, and nothing that says which one counts.
     let both = go("clh") + "agent_name = \"kata\"\n[hypervisor.cloud-hypervisor]\npath = \"\"\n";
-    let place = Place::with(&[(&path, &both)]);
+    let place = FakeHost::with(&[(&path, &both)]);
     let options = place.options(Hypervisor::CloudHypervisor, RootKind::Initrd);
     assert!(place.refused(&options).contains("--kata-version"));
     // runtime-rs starts what `hypervisor_name` says; another table is never read.
-    let place = Place::with(&[(&path, &(rust("qemu") + "[hypervisor.clh]\npath = \"\"\n"))]);
+    let place = FakeHost::with(&[(&path, &(rust("qemu") + "[hypervisor.clh]\npath = \"\"\n"))]);
     let options = place.options(Hypervisor::CloudHypervisor, RootKind::Initrd);
     assert!(place.refused(&options).contains("no configuration of Kata Containers for Cloud Hypervisor"));
 }
 
 #[test]
 fn a_version_that_is_not_known_is_refused_by_the_options_name() {
-    let place =
-        Place::with(&[(&format!("{OPT}/configuration.toml"), &go("qemu")), ("/opt/kata/VERSION", "5.0.0")]);
+    let place = FakeHost::with(&[
+        (&format!("{OPT}/configuration.toml"), &go("qemu")),
+        ("/opt/kata/VERSION", "5.0.0"),
+    ]);
     let options = place.options(Hypervisor::Qemu, RootKind::Initrd);
     assert!(place.refused(&options).contains("--kata-version"));
     place.file("/opt/kata/VERSION", "main");
@@ -348,18 +350,18 @@ fn what_is_no_configuration_of_kata_is_refused_with_the_reason() {
         ("", "no table such as [hypervisor.qemu]"),
         (&go("firecracker"), "it is for firecracker, not for QEMU"),
     ] {
-        let place = Place::new();
+        let place = FakeHost::new();
         let path = place.file("/somewhere/file", text);
         let mut options = place.options(Hypervisor::Qemu, RootKind::Initrd);
         options.wanted.base = Some(path.clone());
         let refused = place.refused(&options);
         assert!(refused.contains(&*path.to_string_lossy()) && refused.contains(reason), "{refused}");
         // Where it was not named but found, the search says why it was not taken.
-        let place = Place::with(&[(&format!("{ETC}/configuration.toml"), text)]);
+        let place = FakeHost::with(&[(&format!("{ETC}/configuration.toml"), text)]);
         let refused = place.refused(&place.options(Hypervisor::Qemu, RootKind::Initrd));
         assert!(refused.contains("--base"), "{refused}");
     }
-    let place = Place::new();
+    let place = FakeHost::new();
     let mut options = place.options(Hypervisor::Qemu, RootKind::Initrd);
     for path in ["/dev/zero", "/"] {
         options.wanted.base = Some(path.into());
@@ -373,7 +375,7 @@ fn what_is_no_configuration_of_kata_is_refused_with_the_reason() {
 #[test]
 fn the_hosts_own_drop_ins_go_on_to_count() {
     let at = format!("{OPT}/runtimes/qemu");
-    let place = Place::with(&[
+    let place = FakeHost::with(&[
         (&format!("{at}/configuration-qemu.toml"), &go("qemu")),
         (&format!("{at}/config.d/30-kernel-params.toml"), "[hypervisor.qemu]\nkernel_params = \"b=2\"\n"),
         (&format!("{at}/config.d/zz-last.toml"), "[hypervisor.qemu]\nkernel = \"theirs\"\n"),
@@ -403,7 +405,7 @@ fn the_hosts_own_drop_ins_go_on_to_count() {
 
 #[test]
 fn seccomp_in_the_guest_is_switched_on_by_an_option() {
-    let place = Place::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
+    let place = FakeHost::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
     let mut options = place.options(Hypervisor::Qemu, RootKind::Initrd);
     assert!(!text(&place.plan(&options).unwrap(), "config.d/50-pith.toml").contains("seccomp"));
     options.guest_seccomp = true;
@@ -424,7 +426,7 @@ fn a_disk_comes_with_its_hashes() {
             Shim::Go => (format!("{ETC}/configuration.toml"), go(table)),
             Shim::Rust => (format!("{ETC}/runtime-rs/configuration.toml"), rust(table)),
         };
-        let place = Place::with(&[(&path, &all)]);
+        let place = FakeHost::with(&[(&path, &all)]);
         let mut options = place.options(hypervisor, RootKind::Disk);
         options.wanted.version = version;
         let made = fragment(&place.plan(&options).unwrap(), table);
@@ -443,7 +445,7 @@ fn a_disk_comes_with_its_hashes() {
 #[test]
 fn a_shim_that_would_not_pass_the_hashes_on_gets_no_disk() {
     let path = format!("{ETC}/configuration.toml");
-    let place = Place::with(&[(&path, &go("qemu"))]);
+    let place = FakeHost::with(&[(&path, &go("qemu"))]);
     let mut options = place.options(Hypervisor::Qemu, RootKind::Disk);
     assert!(place.refused(&options).contains("--kata-version"));
     options.wanted.version = Some(KataVersion { major: 3, minor: 20 });
@@ -455,7 +457,7 @@ fn a_shim_that_would_not_pass_the_hashes_on_gets_no_disk() {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_way_out() {
-    let place = Place::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
+    let place = FakeHost::with(&[(&format!("{ETC}/configuration.toml"), &go("qemu"))]);
     let options = place.options(Hypervisor::Firecracker, RootKind::Initrd);
     assert!(place.refused(&options).contains("--root-as disk"));
     let qemu = Options { hypervisor: Hypervisor::Qemu, ..options };

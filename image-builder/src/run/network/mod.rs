@@ -105,7 +105,7 @@ pub(super) enum Connection {
     /// QEMU's user-mode network.
     User(Vec<crate::vm::Forward>),
     /// A link of a network namespace.
-    Netns(Box<netns::Place>),
+    Netns(Box<netns::Attachment>),
 }
 
 impl Connection {
@@ -118,7 +118,7 @@ impl Connection {
                 Ok(Self::User(publish.clone()))
             }
             Network::Netns { name, link } => {
-                Ok(Self::Netns(Box::new(netns::Place::take(name, link.as_deref())?)))
+                Ok(Self::Netns(Box::new(netns::Attachment::take(name, link.as_deref())?)))
             }
         }
     }

@@ -37,7 +37,7 @@ const FILES: &str = "/etc/netns";
 
 /// A guest's place in a namespace. Dropping it takes everything away that was made for it.
 #[derive(Debug)]
-pub(in crate::run) struct Place {
+pub(in crate::run) struct Attachment {
     namespace: File,
     device: Arc<OwnedFd>,
     mirror: mirror::Mirror,
@@ -45,7 +45,7 @@ pub(in crate::run) struct Place {
     dns: Vec<String>,
 }
 
-impl Place {
+impl Attachment {
     /// Makes a TAP device in a namespace and connects it with a link there.
     pub(super) fn take(name: &str, link: Option<&str>) -> Result<Self, NetworkError> {
         if !nix::unistd::geteuid().is_root() {
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Attachment {
     fn drop(&mut self) {
         let mirror = &self.mirror;
         // A failure means that somebody removed the link first, and all that hung on it is gone.
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_is_not_there_is_named() {
-        let text = Place::take("pith-no-such", None).unwrap_err().to_string();
+        let text = Attachment::take("pith-no-such", None).unwrap_err().to_string();
         let root = nix::unistd::geteuid().is_root();
         assert!(text.contains(if root { "/run/netns/pith-no-such" } else { "needs root" }), "{text}");
     }
