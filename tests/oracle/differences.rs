@@ -41,8 +41,6 @@ pub(crate) const KNOWN: &[Known] = &[
     known("*", "runc", "mounts//sys", "runc makes the file system read-only, we the mount of it"),
     known("*", "runc", "mounts//sys/firmware", "the empty cover of a directory is a read-only file system with runc, a read-only mount of 4 KiB with us"),
     known("*", "runc", "streams", "runc copies the streams through pipes; with us they are the container's own"),
-    known("search-path", "crun", "env", "crun keeps one of two variables of the same name, in the place of the first; we pass all on as they are"),
-    known("search-path", "runc", "env", "runc keeps one of two variables of the same name, in the place of the first; we pass all on as they are"),
     known("user", "crun", "env", "crun sets no HOME for a user that the image does not name; with us it is /"),
     known("capabilities-of-a-user", "crun", "env", "as for `user`"),
     known("home-of-a-user", "crun", "devices/null", "crun gives the null device to the user where it is a stream; a device of everybody's stays root's with us"),
@@ -137,6 +135,11 @@ pub(crate) const KNOWN: &[Known] = &[
     known("io-weight-of-a-device", "runc", "refused", "runc passes over a weight that the device's queue cannot have"),
     known("hooks-in-their-order", "crun", "signals/SigBlk", "crun leaves SIGCHLD blocked in the program after these hooks; we hand no blocked signal on"),
     known("hooks-in-their-order", "*", "after", "our createContainer hooks see the container's hostname, others set it after them; the runtime spec has no order for it"),
+];
+
+/// Those of the specs that real engines wrote, beside what is so for all bundles.
+#[rustfmt::skip]
+pub(crate) const OF_ENGINES: &[Known] = &[
 ];
 
 const fn known(
