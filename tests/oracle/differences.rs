@@ -93,10 +93,11 @@ pub(crate) const KNOWN: &[Known] = &[
     known("user-and-pid-of-the-guest", "*", "status", "others mount no /proc in a user namespace that does not own the pid namespace; we mount it before, with the guest's privileges"),
     known("tmpfs-keeps-the-mode", "crun", "tried/mode /private", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
     known("tmpfs-keeps-the-mode", "crun", "tried/mode /group", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
-    known("tmpfs-keeps-the-mode", "crun", "mounts//private", "as `tried/mode /private`"),
-    known("tmpfs-keeps-the-mode", "crun", "mounts//group", "as `tried/mode /private`"),
+    known("tmpfs-keeps-the-mode", "runc", "tried/mode /said", "this runc gives a tmpfs the mode of the directory even where the mount says another; later ones do as it says"),
+    known("tmpfs-keeps-the-mode", "*", "mounts//private", "with us the file system has the mode from the start, with runc its directory gets it afterwards"),
+    known("tmpfs-keeps-the-mode", "*", "mounts//group", "as `mounts//private`"),
     known("tmpfs-through-a-link", "crun", "tried/mode /private", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
-    known("tmpfs-through-a-link", "crun", "mounts//private", "as `tried/mode /private`"),
+    known("tmpfs-through-a-link", "*", "mounts//private", "as for `tmpfs-keeps-the-mode`"),
     known("user-and-bind", "runc", "status", "runc cannot bind a directory without what is mounted below it in a user namespace, where mounts are locked together; we bind it before"),
     known("user-by-path", "runc", "status", "runc joins no user namespace without mappings"),
     known("bind-recursive-attributes", "crun", "status", "crun fails to set these together"),
@@ -153,6 +154,9 @@ pub(crate) const KNOWN: &[Known] = &[
 /// Those of the specs that real engines wrote, beside what is so for all bundles.
 #[rustfmt::skip]
 pub(crate) const OF_ENGINES: &[Known] = &[
+    known("*", "crun", "tried/mode /private", "as for `tmpfs-keeps-the-mode`"),
+    known("*", "*", "mounts//private", "as for `tmpfs-keeps-the-mode`"),
+    known("*", "runc", "tried/mode /data", "as `/said` of `tmpfs-keeps-the-mode`"),
 ];
 
 const fn known(

@@ -86,6 +86,8 @@ fn bundle(path: &Path) -> Bundle {
         let group = spec["linux"]["gidMappings"][0]["hostID"].as_u64().unwrap_or(first);
         prepare += &format!("chown -R {first}:{group} .\n");
     }
+    // Debian 12's crun runs nothing that says it is of a later version.
+    spec["ociVersion"] = json!("1.0.2");
     // Where everything of a run is.
     spec["root"]["path"] = json!("rootfs");
     spec["linux"]["cgroupsPath"] = json!("/oracle/box");
