@@ -96,6 +96,14 @@ async fn an_exec_id_is_given_once(world: &World) -> Result<()> {
     // The container's own id is its first process.
     let as_first = exec(container.id(), container.id(), &["true"]);
     world.refused("ExecProcess", &as_first, Code::ALREADY_EXISTS).await?;
+    // Once its end has been told it is free again.
+    for status in [3, 4] {
+        let script = format!("exit {status}");
+        world.done("ExecProcess", &exec(container.id(), "again", &["sh", "-c", &script])).await?;
+        let waited = wait(container.id(), "again");
+        let ended: WaitProcessResponse = world.ok("WaitProcess", &waited).await?;
+        ensure!(ended.status == status, "{ended:?}");
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use tests::{Code, ContainerBuilder, Guest, expect_code};
 type Change = fn(ContainerBuilder) -> ContainerBuilder;
 
 /// What is wrong, how, and the code and a part of the text of the answer.
-const CASES: [(&str, Change, Code, &str); 12] = [
+const CASES: [(&str, Change, Code, &str); 13] = [
     (
         "the root is missing",
         |c| c.spec(|s| s.Root.mut_or_insert_default().Path = "/run/none".into()),
@@ -92,6 +92,20 @@ const CASES: [(&str, Change, Code, &str); 12] = [
         "/dev/vdz",
     ),
     (
+        "huge pages are of a size that does not exist",
+        |c| {
+            c.resources(|r| {
+                r.HugepageLimits.push(protocols::oci::LinuxHugepageLimit {
+                    Pagesize: "64KB".into(),
+                    Limit: 65536,
+                    ..Default::default()
+                })
+            })
+        },
+        Code::INVALID_ARGUMENT,
+        "huge pages of 64KB do not exist on this processor and kernel; those that do are",
+    ),
+    (
         "a sysctl is the guest's",
         |c| c.linux(|l| drop(l.Sysctl.insert("kernel.panic".into(), "1".into()))),
         Code::INVALID_ARGUMENT,
@@ -142,9 +156,10 @@ async fn a_program_the_kernel_cannot_execute_gives_126_and_the_reason_in_the_log
     container
         .sh("printf '\\177ELFnot' > /bad; printf '#!/bin/none\\n' > /script; chmod 755 /bad /script")
         .await?;
-    assert_eq!(container.exec(["/bad"]).run().await?.status, 126);
+    let bad = container.exec(["/bad"]).run().await?;
+    assert_eq!((bad.status, bad.stderr.as_slice()), (126, b"exec /bad: exec format error\n".as_slice()));
     assert_eq!(container.exec(["/script"]).run().await?.status, 127);
     let console = guest.vm().console_log();
-    assert!(console.contains("execute /bad"), "{console}");
+    assert!(console.contains("exec /bad"), "{console}");
     Ok(())
 }

@@ -58,6 +58,10 @@ async fn links_and_routes_become_what_the_host_asks_for() -> Result<()> {
     let eth0 = list.Interfaces.iter().find(|link| link.name == "eth0").expect("eth0 is listed");
     assert_eq!((eth0.mtu, eth0.hwAddr.as_str()), (1400, MAC));
     assert!(eth0.IPAddresses.iter().any(|ip| ip.address == "10.0.2.15" && ip.mask == "24"), "{eth0:?}");
+    // QEMU's network has a router that announces addresses.
+    guest.sandbox().await?;
+    let container = guest.container("c1").run().await?;
+    assert_eq!(container.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").await?, "0");
     let loopback = list.Interfaces.iter().find(|link| link.name == "lo").expect("lo is listed");
     let own = loopback.IPAddresses.iter().find(|ip| ip.address == "127.0.0.1").expect("lo has its address");
     assert_eq!(own.family.enum_value(), Ok(types::IPFamily::v4));
@@ -68,6 +72,29 @@ async fn links_and_routes_become_what_the_host_asks_for() -> Result<()> {
     guest.api().update_routes(AgentClient::call(), &request).await?;
     let now = guest.api().list_routes(AgentClient::call(), &ListRoutesRequest::new()).await?;
     assert!(now.Routes.iter().any(|route| route.gateway == "10.0.2.2" && route.device == "eth0"), "{now:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_ipv6_is_off_ipv4_is_set_all_the_same() -> Result<()> {
+    let guest = Guest::builder().network().cmdline(&["ipv6.disable=1"]).boot().await?;
+    let mut wanted = link();
+    wanted.IPAddresses.push(types::IPAddress {
+        family: types::IPFamily::v6.into(),
+        address: "fd00::15".into(),
+        mask: "64".into(),
+        ..Default::default()
+    });
+    let request = UpdateInterfaceRequest { interface: MessageField::some(wanted), ..Default::default() };
+    guest.api().update_interface(AgentClient::call(), &request).await?;
+    let default =
+        |gateway: &str| types::Route { gateway: gateway.into(), device: "eth0".into(), ..Default::default() };
+    let routes = Routes { Routes: vec![default("fd00::1"), default("10.0.2.2")], ..Default::default() };
+    let request = UpdateRoutesRequest { routes: MessageField::some(routes), ..Default::default() };
+    guest.api().update_routes(AgentClient::call(), &request).await?;
+    let now = guest.api().list_routes(AgentClient::call(), &ListRoutesRequest::new()).await?;
+    let gateways: Vec<_> = now.Routes.iter().map(|route| route.gateway.as_str()).collect();
+    assert!(gateways.contains(&"10.0.2.2") && !gateways.contains(&"fd00::1"), "{now:?}");
     Ok(())
 }
 

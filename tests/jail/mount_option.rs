@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tests::Container;
 
-use crate::{STORE, in_guest, store};
+use crate::{STORE, in_guest, store, with_image};
 
 /// Exit status and stderr of a script.
 async fn try_sh(container: &Container, script: &str) -> Result<(i32, String)> {
@@ -28,6 +28,29 @@ async fn size_and_mode_of_a_tmpfs_are_in_force() -> Result<()> {
         let (code, _) =
             try_sh(&one, "for i in 1 2 3 4 5 6 7 8 9; do touch /small/$i || exit 9; done").await?;
         assert_eq!(code, 9, "nr_inodes");
+        Ok(())
+    })
+    .await
+}
+
+/// As `docker run --tmpfs` and others count on: an image's private directory stays private.
+#[tokio::test]
+async fn a_tmpfs_has_the_mode_of_the_directory_that_it_covers() -> Result<()> {
+    in_guest(async |guest| {
+        let inspector = guest.inspector().await?;
+        let image =
+            "mkdir -m 0700 private && mkdir -m 2750 group && mkdir -m 0700 said && ln -s private link";
+        let one = with_image(guest, &inspector, "one", image)
+            .await?
+            .mount("/link", "tmpfs", "tmpfs", &["nosuid"])
+            .mount("/group", "tmpfs", "tmpfs", &["size=64k"])
+            .mount("/said", "tmpfs", "tmpfs", &["mode=1755"])
+            .mount("/fresh", "tmpfs", "tmpfs", &[])
+            .run()
+            .await?;
+        let seen =
+            one.sh("stat -c '%a' /private /group /said /fresh; grep -c ' /private ' /proc/mounts").await?;
+        assert_eq!(seen, "700\n2750\n1755\n1777\n1");
         Ok(())
     })
     .await

@@ -204,21 +204,40 @@ async fn a_pods_containers_can_share_one_pid_namespace() -> Result<()> {
     .await
 }
 
+/// `shareProcessNamespace` together with `hostUsers: false`.
+#[tokio::test]
+async fn a_user_namespace_goes_with_the_pods_processes() -> Result<()> {
+    in_guest(async |guest| {
+        let with = |id: &str| guest.container(id).request(|request| request.sandbox_pidns = true);
+        let first = with("first").args(["sleep", "1234"]).run().await?;
+        let range = LinuxIDMapping { HostID: 100_000, ContainerID: 0, Size: 65536, ..Default::default() };
+        let second = with("second").linux(|linux| {
+            linux.Namespaces.push(namespace("user", ""));
+            linux.UIDMappings = vec![range.clone()];
+            linux.GIDMappings = vec![range];
+        });
+        let second = second.run().await?;
+        assert_eq!(of(&first).await?["pid"], of(&second).await?["pid"]);
+        assert!(second.sh("ps -o args").await?.contains("sleep 1234"));
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_user_namespace_is_the_containers_and_of_what_is_executed_in_it() -> Result<()> {
     in_guest(async |guest| {
         let inspector = guest.inspector().await?;
         let with = |id: &str| {
             guest.container(id).linux(|linux| {
-                linux.Namespaces.extend([namespace("user", ""), namespace("network", "")]);
+                linux.Namespaces.push(namespace("user", ""));
                 let range =
                     LinuxIDMapping { HostID: 100_000, ContainerID: 0, Size: 65536, ..Default::default() };
                 linux.UIDMappings = vec![range.clone()];
                 linux.GIDMappings = vec![range];
             })
         };
-        // The pod's IPC namespace belongs to the guest, and so does what shows its queues.
-        let one = with("one").spec(|spec| spec.Mounts.retain(|mount| mount.type_ != "mqueue")).run().await?;
+        let one = with("one").run().await?;
         let (mine, agents) = (of(&one).await?, of_agent(&inspector).await?);
         assert_ne!(mine["user"], agents["user"]);
         assert_eq!(one.sh("tr -s ' ' < /proc/self/uid_map; id -u; id -g").await?.trim(), "0 100000 65536\n0\n0");
@@ -231,10 +250,17 @@ async fn a_user_namespace_is_the_containers_and_of_what_is_executed_in_it() -> R
         assert_eq!(devices.await?, "/dev/null 1:3\n/dev/tty 5:0\n1");
         let user = one.exec(["id", "-u"]).process(|process| process.User.mut_or_insert_default().UID = 33);
         assert_eq!(user.run().await?.success()?.trim(), "33");
+        // The pod's network and queues belong to the guest; what shows them is there all the same, as shims order it.
+        let other = guest.container("other").run().await?;
+        let links = "ls /sys/class/net; grep -e ' /sys ' -e ' /dev/mqueue ' /proc/mounts | cut -d' ' -f3,4 | tr ' ' '\n' | grep -v '^rw,'";
+        assert_eq!(one.sh(links).await?, other.sh(links).await?);
+        other.sh("touch /dev/mqueue/queue").await?;
+        assert_eq!(one.sh("ls /dev/mqueue").await?, "queue");
         one.remove().await?;
         // A file system that only the guest may mount is refused, and nothing is left of the container.
-        let text = expect_code(with("two").try_create().await, Code::INTERNAL);
-        assert!(text.contains("mqueue"), "{text}");
+        let all = with("two").mount("/all", "devtmpfs", "devtmpfs", &[]);
+        let text = expect_code(all.try_create().await, Code::INTERNAL);
+        assert!(text.contains("mount devtmpfs on /all"), "{text}");
         guest.container("two").run().await?;
         Ok(())
     })

@@ -47,7 +47,15 @@ async fn a_program_the_kernel_refuses_ends_with_a_shells_status() -> Result<()> 
         ] {
             let one = with_image(guest, &inspector, id, IMAGE).await?.args([program]).create().await?;
             one.start().await?;
-            assert_eq!(one.wait().await?, expected, "{program}");
+            let output = one.output().await?;
+            assert_eq!(output.status, expected, "{program}");
+            let said = String::from_utf8(output.stderr)?;
+            let words = match expected {
+                126 => format!("exec {program}: exec format error\n"),
+                127 => format!("exec {program}: no such file or directory: the interpreter or dynamic loader that it names\n"),
+                _ => String::new(),
+            };
+            assert_eq!(said, words, "{program}");
         }
         Ok(())
     })
@@ -66,11 +74,10 @@ async fn an_exec_fails_as_a_create_does() -> Result<()> {
         for (program, expected) in
             [("/script", 127), ("/elf", 126), ("/text", 126), ("/good", 9), ("good", 9)]
         {
-            assert_eq!(
-                one.exec([program]).process(|p| p.Env = vec!["PATH=/:/bin".into()]).run().await?.status,
-                expected,
-                "{program}"
-            );
+            let ended = one.exec([program]).process(|p| p.Env = vec!["PATH=/:/bin".into()]).run().await?;
+            assert_eq!(ended.status, expected, "{program}");
+            let said = String::from_utf8(ended.stderr)?;
+            assert_eq!(said.starts_with(&format!("exec {program}: ")), expected > 9, "{program}: {said}");
         }
         // The container lives on, and an id that failed can be used.
         let again = one.exec(["no-such-program"]).id("again");

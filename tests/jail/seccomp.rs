@@ -68,6 +68,48 @@ async fn calls_are_refused_as_the_profile_says_with_and_without_new_privileges()
     Ok(())
 }
 
+/// glibc tries `fchmodat2` first and falls back on ENOSYS alone: an old profile must not break a new image's chmod.
+#[tokio::test]
+async fn calls_newer_than_the_profile_do_not_exist() -> Result<()> {
+    let guest = guest().await?;
+    let profile = include_str!("../../agent/rustjail/testdata/seccomp-docker.json");
+    let profile: serde_json::Value = serde_json::from_str(profile)?;
+    let names = profile["syscalls"].as_array().into_iter().flatten().filter(|entry| {
+        entry["action"] == "SCMP_ACT_ALLOW" && entry["args"].as_array().is_none_or(Vec::is_empty)
+    });
+    let names: Vec<&str> = names
+        .flat_map(|entry| entry["names"].as_array().into_iter().flatten())
+        .filter_map(serde_json::Value::as_str)
+        .chain(["clone", "personality"])
+        // Of the last ones those that this profile's author knew.
+        .filter(|name| !AFTER_5_13.contains(name))
+        .collect();
+    let one = filtered(&guest, "one", "SCMP_ACT_ERRNO", vec![rule(&names, "SCMP_ACT_ALLOW")]).run().await?;
+    for (call, expected) in [
+        ("mount", "errno 1"),
+        ("number:450", "errno 38"),
+        ("number:452", "errno 38"),
+        ("number:999", "errno 38"),
+    ] {
+        assert_eq!(tried(&one, call).await?, expected, "{call}");
+    }
+    Ok(())
+}
+
+/// What Linux got after 5.13 (`landlock_restrict_self`, 446).
+const AFTER_5_13: [&str; 10] = [
+    "memfd_secret",
+    "process_mrelease",
+    "futex_waitv",
+    "set_mempolicy_home_node",
+    "cachestat",
+    "fchmodat2",
+    "map_shadow_stack",
+    "futex_wake",
+    "futex_wait",
+    "futex_requeue",
+];
+
 #[tokio::test]
 async fn a_user_without_capabilities_is_filtered_too() -> Result<()> {
     let guest = guest().await?;

@@ -147,12 +147,17 @@ async fn limits_that_cannot_be_are_refused() -> Result<()> {
             vec![limit("RLIMIT_NOFILE", 2, 1)],
             vec![limit("RLIMIT_NO_SUCH", 1, 1)],
             vec![limit("RLIMIT_CORE", 1, 1), limit("RLIMIT_CORE", 2, 2)],
+            // Above fs.nr_open.
+            vec![limit("RLIMIT_NOFILE", 3, 3_000_000_000)],
         ];
         for list in cases {
             let named = list[0].Type.clone();
+            let hard = list[0].Hard;
             let container = guest.container("c1").process(|process| process.Rlimits = list);
             let text = expect_code(container.try_create().await, Code::INVALID_ARGUMENT);
             assert!(text.contains(&named), "{named} is not in {text:?}");
+            let is_high = hard == 3_000_000_000;
+            assert!(!is_high || (text.contains("3000000000") && text.contains("fs.nr_open is")), "{text}");
         }
         Ok(())
     })

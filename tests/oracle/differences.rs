@@ -41,8 +41,6 @@ pub(crate) const KNOWN: &[Known] = &[
     known("*", "runc", "mounts//sys", "runc makes the file system read-only, we the mount of it"),
     known("*", "runc", "mounts//sys/firmware", "the empty cover of a directory is a read-only file system with runc, a read-only mount of 4 KiB with us"),
     known("*", "runc", "streams", "runc copies the streams through pipes; with us they are the container's own"),
-    known("search-path", "crun", "env", "crun keeps one of two variables of the same name, in the place of the first; we pass all on as they are"),
-    known("search-path", "runc", "env", "runc keeps one of two variables of the same name, in the place of the first; we pass all on as they are"),
     known("user", "crun", "env", "crun sets no HOME for a user that the image does not name; with us it is /"),
     known("capabilities-of-a-user", "crun", "env", "as for `user`"),
     known("home-of-a-user", "crun", "devices/null", "crun gives the null device to the user where it is a stream; a device of everybody's stays root's with us"),
@@ -86,6 +84,20 @@ pub(crate) const KNOWN: &[Known] = &[
     known("seccomp-flags", "runc", "status", "this runc refuses flags of seccomp"),
     known("no-mounts", "runc", "status", "runc opens the container's own /dev/null, which cannot be used on the test's nodev root"),
     known("device-in-place-of-a-default", "runc", "status", "runc opens the container's own /dev/null for writing, which this one does not allow"),
+    known("user-and-network-of-the-guest", "runc", "status", "this runc mounts no /sys in a user namespace that does not own the network; we mount it before, with the guest's privileges"),
+    known("user-and-namespaces-by-path", "runc", "status", "as for `user-and-network-of-the-guest`"),
+    known("user-and-network-of-the-guest", "crun", "mounts//sys*", "crun binds the guest's /sys there, without the flags that were asked for and with the guest's control groups below; we mount the network's own"),
+    known("user-and-namespaces-by-path", "crun", "mounts//sys*", "as for `user-and-network-of-the-guest`"),
+    known("user-and-namespaces-by-path", "crun", "mounts//dev/mqueue", "crun binds the guest's queues, without the flags that were asked for; we mount those of the namespace"),
+    known("user-and-ipc-of-the-guest", "*", "status", "others mount no queues in a user namespace that does not own the IPC namespace; we mount them before, with the guest's privileges"),
+    known("user-and-pid-of-the-guest", "*", "status", "others mount no /proc in a user namespace that does not own the pid namespace; we mount it before, with the guest's privileges"),
+    known("tmpfs-keeps-the-mode", "crun", "tried/mode /private", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
+    known("tmpfs-keeps-the-mode", "crun", "tried/mode /group", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
+    known("tmpfs-keeps-the-mode", "runc", "tried/mode /said", "this runc gives a tmpfs the mode of the directory even where the mount says another; later ones do as it says"),
+    known("tmpfs-keeps-the-mode", "*", "mounts//private", "with us the file system has the mode from the start, with runc its directory gets it afterwards"),
+    known("tmpfs-keeps-the-mode", "*", "mounts//group", "as `mounts//private`"),
+    known("tmpfs-through-a-link", "crun", "tried/mode /private", "this crun makes a tmpfs open to all; runc, docker and podman keep the mode of the directory"),
+    known("tmpfs-through-a-link", "*", "mounts//private", "as for `tmpfs-keeps-the-mode`"),
     known("user-and-bind", "runc", "status", "runc cannot bind a directory without what is mounted below it in a user namespace, where mounts are locked together; we bind it before"),
     known("user-by-path", "runc", "status", "runc joins no user namespace without mappings"),
     known("bind-recursive-attributes", "crun", "status", "crun fails to set these together"),
@@ -137,6 +149,14 @@ pub(crate) const KNOWN: &[Known] = &[
     known("io-weight-of-a-device", "runc", "refused", "runc passes over a weight that the device's queue cannot have"),
     known("hooks-in-their-order", "crun", "signals/SigBlk", "crun leaves SIGCHLD blocked in the program after these hooks; we hand no blocked signal on"),
     known("hooks-in-their-order", "*", "after", "our createContainer hooks see the container's hostname, others set it after them; the runtime spec has no order for it"),
+];
+
+/// Those of the specs that real engines wrote, beside what is so for all bundles.
+#[rustfmt::skip]
+pub(crate) const OF_ENGINES: &[Known] = &[
+    known("*", "crun", "tried/mode /private", "as for `tmpfs-keeps-the-mode`"),
+    known("*", "*", "mounts//private", "as for `tmpfs-keeps-the-mode`"),
+    known("*", "runc", "tried/mode /data", "as `/said` of `tmpfs-keeps-the-mode`"),
 ];
 
 const fn known(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::differences::KNOWN;
+use crate::differences::{KNOWN, OF_ENGINES};
 
 /// A part of the document stands between two marks of its name.
 fn replaced(text: &str, part: &str, content: &str) -> String {
@@ -14,7 +14,7 @@ fn replaced(text: &str, part: &str, content: &str) -> String {
 
 fn table() -> String {
     let mut table = "| bundle | runtime | what | why |\n|---|---|---|---|\n".to_owned();
-    for known in KNOWN {
+    for known in KNOWN.iter().chain(OF_ENGINES) {
         let cell = |text: &str| if text == "*" { "all".to_owned() } else { format!("`{text}`") };
         table += &format!(
             "| {} | {} | `{}` | {} |\n",

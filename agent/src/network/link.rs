@@ -1,6 +1,7 @@
 //! Links and their addresses.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -190,6 +191,7 @@ pub(super) async fn update(
     if LinkFlags::from_bits_retain(wanted.raw_flags).contains(LinkFlags::Noarp) {
         change(session, at(index).arp(false), || format!("turn ARP off on link {name}")).await?;
     }
+    refuse_announcements(proc, name)?;
     replace_addresses(session, index, name, &wanted.addresses, ipv6_usable(proc, name)).await?;
     change(session, at(index).up(), || format!("bring link {name} up")).await?;
     let now = list(session).await?.into_iter().find(|interface| interface.name == name);
@@ -244,8 +246,23 @@ async fn rename(
     Ok(())
 }
 
-/// Whether a link can have IPv6 addresses: the kernel may lack IPv6, or have it disabled.
-fn ipv6_usable(proc: &Path, link: &str) -> bool {
+/// The host says what addresses and routes a link has: routers on it have no say, who else could give the pod both
+/// (`accept_ra`, kernel documentation "IP Sysctl"). What they gave before is as it was.
+fn refuse_announcements(proc: &Path, link: &str) -> Result<(), NetworkError> {
+    let switch = proc.join("sys/net/ipv6/conf").join(link).join("accept_ra");
+    match fs::write(&switch, "0") {
+        // Without IPv6 there are no announcements.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|source| NetworkError::Kernel {
+            operation: format!("turn router advertisements off on link {link}"),
+            source,
+        }),
+    }
+}
+
+/// Whether IPv6 is on for a link, or for the guest at all where `link` is empty: the kernel may lack it, or have it disabled.
+pub(super) fn ipv6_usable(proc: &Path, link: &str) -> bool {
+    let link = if link.is_empty() { "all" } else { link };
     let switch = proc.join("sys/net/ipv6/conf").join(link).join("disable_ipv6");
     fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0")
 }
@@ -387,9 +404,20 @@ mod tests {
     }
 
     #[test]
+    fn routers_have_no_say_on_links_that_the_host_configures() {
+        let proc = tempfile::tempdir().unwrap();
+        refuse_announcements(proc.path(), "eth0").unwrap();
+        let conf = proc.path().join("sys/net/ipv6/conf/eth0");
+        std::fs::create_dir_all(&conf).unwrap();
+        std::fs::write(conf.join("accept_ra"), "1").unwrap();
+        refuse_announcements(proc.path(), "eth0").unwrap();
+        assert_eq!(std::fs::read_to_string(conf.join("accept_ra")).unwrap(), "0");
+    }
+
+    #[test]
     fn ipv6_counts_as_usable_only_when_the_kernel_says_so() {
         let proc = tempfile::tempdir().unwrap();
-        assert!(!ipv6_usable(proc.path(), "eth0"));
+        assert!(!ipv6_usable(proc.path(), "eth0") && !ipv6_usable(proc.path(), ""));
         let conf = proc.path().join("sys/net/ipv6/conf/eth0");
         std::fs::create_dir_all(&conf).unwrap();
         std::fs::write(conf.join("disable_ipv6"), "1\n").unwrap();

@@ -87,7 +87,8 @@ impl Network {
         .await
     }
 
-    /// Adds or replaces routes, those without a gateway first, and leaves all others. Answers with all routes.
+    /// Adds or replaces routes, those without a gateway first, and leaves all others. Answers with all routes. Those of IPv6 are
+    /// left out with a warning where the guest has no IPv6.
     ///
     /// # Errors
     /// When a device is unknown or the kernel refuses a route; those added before stay.
@@ -95,12 +96,12 @@ impl Network {
         let (shared, wanted) = (Arc::clone(&self.shared), wanted.to_vec());
         finish(tokio::spawn(async move {
             let _one_at_a_time = shared.update.lock().await;
-            route::update(&Session::open()?, &wanted).await
+            route::update(&Session::open()?, &wanted, &shared.proc).await
         }))
         .await
     }
 
-    /// Adds or replaces entries of the neighbour tables.
+    /// Adds or replaces entries of the neighbour tables, but for those of IPv6 where the guest has none.
     ///
     /// # Errors
     /// When a device is unknown or the kernel refuses an entry; those added before stay.
@@ -108,7 +109,7 @@ impl Network {
         let (shared, wanted) = (Arc::clone(&self.shared), wanted.to_vec());
         finish(tokio::spawn(async move {
             let _one_at_a_time = shared.update.lock().await;
-            neighbour::add(&Session::open()?, &wanted).await
+            neighbour::add(&Session::open()?, &wanted, &shared.proc).await
         }))
         .await
     }

@@ -1,6 +1,7 @@
 //! Entries of the neighbour tables (ARP, NDP), which a host sets so that the guest need not ask.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 
@@ -25,9 +26,17 @@ pub struct Neighbour {
 }
 
 /// Adds or replaces entries, in order; what was added before a failure stays.
-pub(super) async fn add(session: &Session, wanted: &[Neighbour]) -> Result<(), NetworkError> {
+pub(super) async fn add(session: &Session, wanted: &[Neighbour], proc: &Path) -> Result<(), NetworkError> {
     for neighbour in wanted {
         let index = link::index_of(session, &neighbour.device).await?;
+        if neighbour.address.is_ipv6() && !link::ipv6_usable(proc, &neighbour.device) {
+            tracing::warn!(
+                address = %neighbour.address,
+                link = neighbour.device,
+                "neighbour left out: the guest has no IPv6 on this link"
+            );
+            continue;
+        }
         let state = match neighbour.state {
             0 => NeighbourState::Permanent,
             other => NeighbourState::from(other),

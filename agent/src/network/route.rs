@@ -1,6 +1,7 @@
 //! Routes of the main table.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
@@ -52,6 +53,11 @@ impl Route {
             (None, Some(gateway)) => Family::of(gateway),
             (None, None) => self.family,
         }
+    }
+
+    /// Whether it or its gateway is of IPv6.
+    fn needs_ipv6(&self) -> bool {
+        self.family() == Family::V6 || self.gateway.is_some_and(|gateway| gateway.is_ipv6())
     }
 
     fn text(&self) -> String {
@@ -190,7 +196,11 @@ pub(super) async fn list(session: &Session) -> Result<Vec<Route>, NetworkError> 
     Ok(routes)
 }
 
-pub(super) async fn update(session: &Session, wanted: &[Route]) -> Result<Vec<Route>, NetworkError> {
+pub(super) async fn update(
+    session: &Session,
+    wanted: &[Route],
+    proc: &Path,
+) -> Result<Vec<Route>, NetworkError> {
     // A gateway must be reachable when a route names it.
     let (through, direct): (Vec<&Route>, Vec<&Route>) =
         wanted.iter().partition(|route| route.gateway.is_some());
@@ -199,6 +209,10 @@ pub(super) async fn update(session: &Session, wanted: &[Route]) -> Result<Vec<Ro
             "" => None,
             device => Some(link::index_of(session, device).await?),
         };
+        if route.needs_ipv6() && !link::ipv6_usable(proc, &route.device) {
+            tracing::warn!(route = route.text(), "route left out: the guest has no IPv6 there");
+            continue;
+        }
         let request = session.handle.route().add(route.to_message(index)).replace();
         match request.execute().await.during(|| format!("add route {}", route.text())) {
             Err(error) if exists(&error) => {}
@@ -275,6 +289,16 @@ mod tests {
         let mut unreachable = on_eth0().to_message(Some(7));
         unreachable.header.kind = RouteType::Unreachable;
         assert_eq!(Route::from_message(unreachable, |_| None), None);
+    }
+
+    #[test]
+    fn routes_that_ipv6_is_needed_for_are_known() {
+        let needs = |dest: &str, gateway: &str, family: Family| {
+            Route { dest: dest.parse().ok(), gateway: gateway.parse().ok(), family, ..on_eth0() }.needs_ipv6()
+        };
+        assert!(needs("fd00::/64", "", Family::V4) && needs("", "fe80::1", Family::V4));
+        assert!(needs("", "", Family::V6) && needs("192.0.2.0/24", "fe80::1", Family::V4));
+        assert!(!needs("192.0.2.0/24", "10.0.0.1", Family::V6) && !needs("", "", Family::V4));
     }
 
     #[test]

@@ -204,6 +204,72 @@ fn ipv6_routes_work_too() {
     });
 }
 
+/// A switch of IPv6 in the namespace of the calling thread.
+fn switch(link: &str, name: &str) -> std::path::PathBuf {
+    format!("/proc/sys/net/ipv6/conf/{link}/{name}").into()
+}
+
+#[test]
+fn routers_are_not_heard_on_links_that_the_host_configures() {
+    in_namespace(|| async {
+        let network = network();
+        add_link("veth3", "02:00:00:00:00:03").await;
+        let wanted = Interface {
+            name: "eth0".to_owned(),
+            hw_addr: "02:00:00:00:00:03".parse().ok(),
+            addresses: vec![IpAddress::parse("10.0.0.2", "24").unwrap()],
+            ..Interface::default()
+        };
+        network.update_interface(&wanted).await.unwrap();
+        let read = |link: &str| std::fs::read_to_string(switch(link, "accept_ra")).unwrap();
+        assert_eq!((read("eth0").trim(), read("peer-veth3").trim()), ("0", "1"));
+    });
+}
+
+#[test]
+fn where_ipv6_is_off_all_the_rest_is_done() {
+    in_namespace(|| async {
+        let network = network();
+        add_link("eth0", "02:00:00:00:00:01").await;
+        std::fs::write(switch("all", "disable_ipv6"), "1").unwrap();
+        let wanted = Interface {
+            name: "eth0".to_owned(),
+            addresses: ["10.0.0.2/24", "fd00::2/64"]
+                .map(|text| text.split_once('/').unwrap())
+                .map(|(address, mask)| IpAddress::parse(address, mask).unwrap())
+                .to_vec(),
+            ..Interface::default()
+        };
+        let now = network.update_interface(&wanted).await.unwrap();
+        assert_eq!(addresses(&now), ["10.0.0.2/24"]);
+        let route = |dest: &str, gateway: &str, device: &str| Route {
+            dest: dest.parse().ok(),
+            gateway: gateway.parse().ok(),
+            device: device.to_owned(),
+            ..Route::default()
+        };
+        let wanted = [
+            route("", "fd00::1", "eth0"),
+            route("", "fd00::1", ""),
+            route("192.0.2.0/24", "fe80::1", "eth0"),
+            route("", "10.0.0.1", "eth0"),
+        ];
+        let all = network.update_routes(&wanted).await.unwrap();
+        let through: Vec<_> = all.iter().filter_map(|route| route.gateway).collect();
+        assert_eq!(through, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()], "{all:?}");
+        let neighbour = |address: &str| Neighbour {
+            address: address.parse().unwrap(),
+            device: "eth0".to_owned(),
+            hw_addr: "02:00:00:00:00:09".parse().ok(),
+            state: 0,
+            flags: 0,
+        };
+        network.add_neighbours(&[neighbour("fd00::1"), neighbour("10.0.0.1")]).await.unwrap();
+        let table = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+        assert!(table.contains("02:00:00:00:00:09"), "{table}");
+    });
+}
+
 #[test]
 fn failures_name_what_was_tried() {
     in_namespace(|| async {

@@ -21,8 +21,14 @@ pub(crate) struct ProcessTable {
 }
 
 impl ProcessTable {
-    /// Takes an id for a process that is about to start.
+    /// Takes an id for a process that is about to start. That of a further process is free again once its end was told.
+    ///
+    /// COMPAT(kata): `an_exec_id_is_free_again_once_its_end_was_told`. Clients of kata-agent use one id for all their probes.
     pub(crate) fn reserve(&mut self, id: &str) -> Result<(), ProcessError> {
+        let is_over = |process: &Arc<Process>| process.exited().is_some() && process.is_collected();
+        if !id.is_empty() && self.processes.get(id).and_then(Option::as_ref).is_some_and(is_over) {
+            self.release(id);
+        }
         match self.processes.entry(id.to_owned()) {
             Entry::Occupied(_) => Err(ProcessError::Exists(id.to_owned())),
             Entry::Vacant(place) => {
@@ -94,6 +100,29 @@ mod tests {
         let (sender, made) = process(id, status);
         table.insert(id, Arc::clone(&made));
         (sender, made)
+    }
+
+    #[tokio::test]
+    async fn an_exec_id_is_free_again_once_its_end_was_told() {
+        let mut table = ProcessTable::default();
+        let (_init, init) = insert(&mut table, "", Some(0));
+        init.wait().await.unwrap();
+        let (end, first) = insert(&mut table, "probe", None);
+        assert!(matches!(table.reserve("probe"), Err(ProcessError::Exists(_))));
+        end.send(Some(3)).unwrap();
+        // It has ended, and somebody may still want to know how.
+        assert!(matches!(table.reserve("probe"), Err(ProcessError::Exists(_))));
+        assert_eq!(table.get("probe").unwrap().wait().await.unwrap(), 3);
+        assert_eq!(first.exited(), Some(3));
+        table.reserve("probe").unwrap();
+        // While the second one starts it is neither the first, nor free.
+        assert!(matches!(table.get("probe"), Err(ProcessError::Unknown(_))));
+        assert!(matches!(table.reserve("probe"), Err(ProcessError::Exists(_))));
+        let (_end, second) = process("probe", None);
+        table.insert("probe", second);
+        assert_eq!(table.all().len(), 2);
+        // The first process's id is the container's.
+        assert!(matches!(table.reserve(""), Err(ProcessError::Exists(_))));
     }
 
     #[tokio::test]

@@ -64,6 +64,20 @@ fn binds() -> Vec<Bundle> {
 
 fn file_systems() -> Vec<Bundle> {
     vec![
+        bundle("tmpfs-keeps-the-mode", &["mounts.type", "mounts.options"])
+            .prepare("mkdir -m 0700 private; mkdir -m 2750 group; mkdir -m 0700 said; chown 33:33 private")
+            .mount("/private", "tmpfs", "tmpfs", &["nosuid"])
+            .mount("/group", "tmpfs", "tmpfs", &["ro"])
+            .mount("/said", "tmpfs", "tmpfs", &["mode=1755"])
+            .probe(&["--mode", "/private", "--mode", "/group", "--mode", "/said"]),
+        bundle("tmpfs-on-nothing", &["mounts.type"])
+            .mount("/fresh/deep", "tmpfs", "tmpfs", &["nosuid"])
+            .probe(&["--mode", "/fresh/deep", "--mode", "/fresh"]),
+        bundle("tmpfs-through-a-link", &["mounts.type", "mounts.destination"])
+            .prepare("mkdir -m 0700 private; ln -s private link")
+            .mount("/link", "tmpfs", "tmpfs", &["nosuid"])
+            .probe(&["--mode", "/private"]),
+
         bundle("tmpfs-options", &["mounts.options"])
             .mount("/scratch", "tmpfs", "scratch", &["size=1m", "mode=1770", "uid=5", "gid=6", "noexec", "nosuid"]),
         bundle("tmpcopyup", &["mounts.options"])

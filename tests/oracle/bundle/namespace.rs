@@ -63,6 +63,14 @@ fn users() -> Vec<Bundle> {
         user("user-and-bind")
             .mount("/volume", "bind", "/run/volume", &["bind", "ro"])
             .probe(&["--list", "/volume"]),
+        user("user-and-network-of-the-guest").without_namespace("network"),
+        user("user-and-ipc-of-the-guest").without_namespace("ipc"),
+        user("user-and-pid-of-the-guest").without_namespace("pid"),
+        user("user-and-namespaces-by-path")
+            .namespace("network", Some("/run/ns/net"))
+            .namespace("ipc", Some("/run/ns/ipc"))
+            .namespace("uts", Some("/run/ns/uts"))
+            .with(json!({ "hostname": null })),
         bundle("user-by-path", &["linux.namespaces.user"])
             .namespace("user", Some("/run/ns/user"))
             .prepare("chown -R 100000:200000 ."),

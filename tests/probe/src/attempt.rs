@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::process::ExitCode;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -24,6 +24,9 @@ pub(crate) fn attempt(what: &str, subject: &str) -> Option<Value> {
                 list.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
             names.sort();
             json!(names)
+        }),
+        "--mode" => std::fs::metadata(subject).map_or_else(error, |meta| {
+            json!(format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid()))
         }),
         "--call" => json!(sys::call(subject)),
         "--vfio" => vfio(subject),

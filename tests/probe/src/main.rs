@@ -1,7 +1,7 @@
 //! Reports what a process sees and may do, as one line of JSON.
 //!
 //! Promises that a report says nothing that differs from run to run by itself: no ids of mounts or processes, no times.
-//! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--call NAME`,
+//! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--mode FILE`, `--call NAME`,
 //! `--vfio GROUP:ADDRESS`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
 //! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hoard KIND COUNT FILE`

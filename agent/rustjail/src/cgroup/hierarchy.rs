@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::file::Directory;
+use super::stats::huge_page_sizes;
 use super::{Cgroup, CgroupPath, Controller, Error};
 
 /// How often a create starts again when a neighbour's remove took an ancestor from under it.
@@ -159,6 +160,9 @@ impl Cgroup {
             return Ok(Error::NoFile { path: self.path().join(file) });
         };
         if self.has_controller(controller)? {
+            if let Some(size) = file.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(".max")) {
+                return self.explain_page_size(size);
+            }
             return Ok(Error::NoFile { path: self.path().join(file) });
         }
         let file = file.to_owned();
@@ -170,6 +174,17 @@ impl Cgroup {
             }
             None => Error::NoController { file, controller },
         })
+    }
+
+    /// Says which sizes of huge pages there are.
+    fn explain_page_size(&self, size: &str) -> Result<Error, Error> {
+        let sizes = huge_page_sizes(&self.directory)?;
+        let others = match sizes.as_slice() {
+            [] => "there are none".to_owned(),
+            sizes => format!("those that do are {}", sizes.join(", ")),
+        };
+        let problem = format!("huge pages of {size} do not exist on this processor and kernel; {others}");
+        Ok(Error::resource("hugepageLimits.pageSize", problem))
     }
 
     /// Whether the cgroup has `controller`.

@@ -171,6 +171,21 @@ fn a_limit_without_its_controller_is_an_error_and_no_limit_is_not() {
     assert!(warnings[0].to_string().contains("hugetlb.1GB.max"), "{}", warnings[0]);
 }
 
+#[test]
+fn a_size_of_huge_pages_that_does_not_exist_says_which_do() {
+    let (tree, cgroup) = cgroup_with(&["cgroup.controllers", "hugetlb.2MB.max", "hugetlb.1GB.max"]);
+    fs::write(tree.path().join("c1/cgroup.controllers"), "hugetlb memory\n").unwrap();
+    let json = r#"{"hugepageLimits": [{"pageSize": "64KB", "limit": 65536}]}"#;
+    let error = cgroup.apply(&resources(json)).unwrap_err();
+    assert!(error.to_string().ends_with("; there are none"), "{error}");
+    for name in ["hugetlb.2MB.current", "hugetlb.2MB.rsvd.current", "hugetlb.1GB.current"] {
+        fs::write(tree.path().join("c1").join(name), "0\n").unwrap();
+    }
+    let error = cgroup.apply(&resources(json)).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Invalid);
+    assert!(error.to_string().contains("64KB") && error.to_string().contains("are 1GB, 2MB"), "{error}");
+}
+
 proptest! {
     #[test]
     fn any_number_is_planned_or_refused(

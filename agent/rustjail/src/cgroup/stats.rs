@@ -215,19 +215,29 @@ fn parse_io_line(line: &str) -> Option<IoStats> {
     any.then_some(stats)
 }
 
+/// The sizes of huge pages that a cgroup counts, as `2MB`, which are all that there are.
+pub(super) fn huge_page_sizes(directory: &Directory) -> Result<Vec<String>, Error> {
+    let entries = directory.entries()?;
+    let sizes = entries.iter().filter_map(|(name, _)| {
+        let size = name.to_str()?.strip_prefix("hugetlb.")?.strip_suffix(".current")?;
+        // hugetlb.<size>.rsvd.current counts reservations, not pages.
+        (!size.contains('.')).then(|| size.to_owned())
+    });
+    let mut sizes: Vec<String> = sizes.collect();
+    sizes.sort();
+    Ok(sizes)
+}
+
 fn hugetlb(directory: &Directory) -> Result<BTreeMap<String, HugetlbStats>, Error> {
     let mut sizes = BTreeMap::new();
-    for (name, _) in directory.entries()? {
-        let size = name.to_str().and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(".current"));
-        // hugetlb.<size>.rsvd.current counts reservations, not pages.
-        let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
+    for size in huge_page_sizes(directory)? {
         let events = text(directory, &format!("hugetlb.{size}.events"))?;
         let stats = HugetlbStats {
             usage: number(directory, &format!("hugetlb.{size}.current"))?,
             limit: limit(directory, &format!("hugetlb.{size}.max"))?,
             failures: flat_keyed(&events, "max").unwrap_or(0),
         };
-        sizes.insert(size.to_owned(), stats);
+        sizes.insert(size, stats);
     }
     Ok(sizes)
 }

@@ -26,7 +26,28 @@ impl Program {
     /// Executes the program; returns only if that failed.
     pub(super) fn execute(&self) -> Failure {
         let error = sys::process::execve(&self.path, &self.args, &self.env);
-        fail(format!("execute {}", self.path.to_string_lossy()), error)
+        let failure = fail(format!("exec {}", self.path.to_string_lossy()), error);
+        Failure { reason: words(&failure), ..failure }
+    }
+}
+
+/// Why a file that was found does not run, in the words of shells and other runtimes.
+fn words(failure: &Failure) -> String {
+    let text = failure.reason.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let lower = letters.next().map(|first| first.to_lowercase().chain(letters).collect::<String>());
+    // The file itself was found a moment ago.
+    let more = match failure.errno.map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => ": the interpreter or dynamic loader that it names",
+        _ => "",
+    };
+    lower.unwrap_or_default() + more
+}
+
+/// Writes to the standard error that the program would have had, as far as that goes.
+pub(super) fn say(mut text: &[u8]) {
+    while let Ok(count @ 1..) = rustix::io::write(std::io::stderr(), text) {
+        text = &text[count..];
     }
 }
 
@@ -163,6 +184,14 @@ mod tests {
         assert_eq!(exit_code(Some(Errno::NOENT.raw_os_error())), 127);
         assert_eq!(exit_code(Some(Errno::NOEXEC.raw_os_error())), 126);
         assert_eq!(exit_code(None), 126);
+    }
+
+    #[test]
+    fn a_program_that_does_not_run_has_the_usual_words() {
+        let of = |errno: Errno| words(&fail("exec /bin/x", errno));
+        assert_eq!(of(Errno::NOEXEC), "exec format error");
+        assert_eq!(of(Errno::ACCESS), "permission denied");
+        assert!(of(Errno::NOENT).starts_with("no such file or directory: the interpreter"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod console;
 mod copy_up;
 mod device;
 mod filter;
+mod foreign;
 mod forker;
 mod hook;
 mod identity;
@@ -26,7 +27,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use forker::forker;
 
-use crate::plan::{JailPlan, NamespaceKind};
+use crate::plan::{JailPlan, NamespaceKind, Rlimit};
 use crate::start::message::{self, Failure, Order, Report, Role};
 use crate::sys;
 
@@ -90,6 +91,13 @@ fn run(plan: &JailPlan, passed: Passed) -> ! {
             report(handshake, &Report::exec_failed(failure));
             sys::process::exit_now(code)
         }
+        Ok(Err(End::NoProgram(failure))) => {
+            let (code, words) = (command::exit_code(failure.errno), format!("{failure}\n"));
+            // The agent first: the stream may be a full pipe.
+            report(handshake, &Report::exec_failed(failure));
+            command::say(words.as_bytes());
+            sys::process::exit_now(code)
+        }
         Err(_) => Failure {
             step: "build the jail".into(),
             reason: "the child panicked".into(),
@@ -110,8 +118,10 @@ fn report(handshake: BorrowedFd<'_>, report: &Report) {
 enum End {
     /// A step failed before the agent was told that all is ready.
     Failed(Failure),
-    /// `execve` failed after that.
+    /// A step failed after that.
     NotExecuted(Failure),
+    /// `execve` itself failed. Whoever reads the container's output is told too, as by other runtimes and by shells.
+    NoProgram(Failure),
     /// The agent no longer wants it.
     Abandoned,
 }
@@ -198,13 +208,13 @@ fn execute(plan: &JailPlan, passed: &Passed) -> Result<std::convert::Infallible,
         for limit in &plan.rlimits {
             // The last, since what comes before may need more.
             sys::process::set_rlimit(limit.resource, limit.soft, limit.hard)
-                .map_err(|error| fail(format!("set rlimit number {}", limit.resource), error))?;
+                .map_err(|error| limit_refused("set the soft", limit, limit.soft, error))?;
         }
         labels.write()?;
         filter::install(plan, passed.handshake.as_fd())
     };
     last().map_err(End::NotExecuted)?;
-    Err(End::NotExecuted(program.execute()))
+    Err(End::NoProgram(program.execute()))
 }
 
 /// Tells the agent that the root is built, and waits for its hooks: the guest's root is still there for what they mount.
@@ -227,8 +237,20 @@ fn wait(handshake: BorrowedFd<'_>, order: &Order) -> Result<(), End> {
 fn raise_limits(plan: &JailPlan) -> Step<()> {
     plan.rlimits.iter().try_for_each(|limit| {
         sys::process::raise_hard_limit(limit.resource, limit.hard)
-            .map_err(|error| refuse(format!("raise rlimit number {}", limit.resource), error))
+            .map_err(|error| limit_refused("raise the hard", limit, limit.hard, error))
     })
+}
+
+/// The one limit that the guest's root cannot have at will is that of open files.
+fn limit_refused(verb: &str, limit: &Rlimit, value: u64, error: io::Error) -> Failure {
+    let value = if value == u64::MAX { "no limit".to_owned() } else { value.to_string() };
+    let ceiling =
+        limit.is_open_files().then(|| std::fs::read_to_string("/proc/sys/fs/nr_open").ok()).flatten();
+    let ceiling = ceiling.map(|text| format!(", where fs.nr_open is {}", text.trim())).unwrap_or_default();
+    let step = format!("{verb} {} to {value}{ceiling}", limit.name());
+    let failure = refuse(step, error);
+    let denied = failure.errno == Some(rustix::io::Errno::PERM.raw_os_error());
+    Failure { invalid: failure.invalid || denied, ..failure }
 }
 
 /// Never the agent's own value, which protects it. Below what it has now it needs the guest's privileges.

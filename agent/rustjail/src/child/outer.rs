@@ -2,8 +2,8 @@
 //!
 //! A time namespace takes its offsets before anybody is in it, and is entered by being born. Namespaces belong to a user
 //! namespace only if they are made inside of it, but those that are joined may belong to the guest's: they are joined
-//! before. Neither is for the forker, which could not go back. So the forker makes this process, which does both, makes
-//! the child, gives it its ids and ends.
+//! before, and file systems that show them are mounted. None of it is for the forker, which could not go back. So the forker
+//! makes this process, which does all that, makes the child, gives it its ids and ends.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Passed, Step, fail, join, refuse, run};
+use super::{Passed, Step, fail, foreign, join, refuse, run};
 use crate::plan::{IdMapping, IdMappings, JailPlan, NamespaceKind};
 use crate::start::message::{self, Failure, Reply};
 use crate::start::standstill::{Awaited, Birthplace, Patience};
@@ -113,7 +113,12 @@ fn prepare(plan: &JailPlan, passed: &mut Passed) -> Step<()> {
         move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID))
             .map_err(|errno| refuse("join the pid namespace", errno))?;
     }
-    join(&namespaces)
+    let is_user = |(kind, _): &(NamespaceKind, OwnedFd)| *kind == NamespaceKind::User;
+    let (users, others): (Vec<_>, Vec<_>) = namespaces.into_iter().partition(is_user);
+    join(&others)?;
+    // Here are both the namespaces and the guest's privileges.
+    passed.trees.extend(foreign::mounts(plan, &others)?);
+    join(&users)
 }
 
 fn clone(plan: &JailPlan) -> Step<Cloned> {

@@ -145,6 +145,9 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
         // Read-only only after it has its content.
         plan_now.attributes.set &= !RDONLY;
     }
+    if plan.keeps_mode {
+        keep_mode(root, &mut plan_now).map_err(|errno| refuse(subject(), errno))?;
+    }
     let mount = match tree {
         Some(tree) => tree.try_clone().map_err(|source| MountError {
             operation: "keep a mount".into(),
@@ -171,6 +174,20 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
     }
     mount::attach(mount.as_fd(), place.as_fd()).map_err(|errno| refuse(subject(), errno))?;
     mount::propagate(mount.as_fd(), plan).map_err(|error| of_mount(subject(), error))
+}
+
+/// Gives a new tmpfs the permissions of the directory that it is to cover. What is missing is made as any mount point, and
+/// covered by one that is open to all.
+fn keep_mode(root: &Root, plan: &mut MountPlan) -> rustix::io::Result<()> {
+    let place = match root.lookup(&plan.destination) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let mode = rustix::fs::fstat(&place)?.st_mode & 0o7777;
+    if let MountSource::Filesystem { options, .. } = &mut plan.source {
+        options.push(("mode".into(), Some(format!("{mode:o}"))));
+    }
+    Ok(())
 }
 
 fn is_readonly_dev(plan: &MountPlan) -> bool {

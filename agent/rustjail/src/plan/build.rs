@@ -1,6 +1,7 @@
 //! Makes plans: the only place where an OCI spec is interpreted.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Process, Spec};
@@ -148,7 +149,7 @@ fn of_process(
     if args.first().is_none_or(String::is_empty) {
         return Err(PlanError::Invalid("process.args is empty".into()));
     }
-    let env = process.env().clone().unwrap_or_default();
+    let env = without_duplicates(process.env().as_deref().unwrap_or_default());
     for (what, list) in [("process.args entry", &args), ("process.env entry", &env)] {
         if let Some(bad) = list.iter().find(|text| text.contains('\0')) {
             return Err(PlanError::nul(what, bad));
@@ -190,6 +191,26 @@ fn of_process(
     })
 }
 
+/// Each variable once, at its first place with its last value: `getenv(3)` finds the first of several, and engines put
+/// what a user sets behind what the image sets. An entry without a name stays as it is.
+fn without_duplicates(entries: &[String]) -> Vec<String> {
+    let mut env: Vec<String> = Vec::with_capacity(entries.len());
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in entries {
+        match entry.split_once('=').filter(|(name, _)| !name.is_empty()) {
+            Some((name, _)) => match places.entry(name) {
+                Entry::Occupied(place) => env[*place.get()].clone_from(entry),
+                Entry::Vacant(place) => {
+                    place.insert(env.len());
+                    env.push(entry.clone());
+                }
+            },
+            None => env.push(entry.clone()),
+        }
+    }
+    env
+}
+
 fn seccomp_of(linux: Option<&Linux>) -> Result<Option<Seccomp>, PlanError> {
     linux.and_then(|l| l.seccomp().as_ref()).map(filter).transpose()
 }
@@ -225,7 +246,7 @@ fn rootfs(
         .as_deref()
         .unwrap_or_default()
         .iter()
-        .map(|mount| labelled(MountPlan::of_spec(mount)?, linux))
+        .map(|mount| labelled(MountPlan::of_spec(mount)?.within(namespaces), linux))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(mount) = mounts.iter().find(|mount| {
         mount.owners.as_ref().is_some_and(|owners| owners.mappings.is_none())

@@ -101,6 +101,25 @@ pub struct Rlimit {
 }
 
 const NOFILE: u32 = 7;
+/// Names by number (`include/uapi/asm-generic/resource.h`).
+const RLIMIT_NAMES: [&str; 16] = [
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
 /// Open files where the spec names no limit: what a kernel gives its first process, not what the agent gave itself.
 const DEFAULT_NOFILE: Rlimit = Rlimit { resource: NOFILE, soft: 1024, hard: 1_048_576 };
 
@@ -119,6 +138,16 @@ impl Rlimit {
             limits.push(DEFAULT_NOFILE);
         }
         Ok(limits)
+    }
+
+    /// Its name, as the runtime spec and `getrlimit(2)` have it.
+    pub fn name(&self) -> &'static str {
+        RLIMIT_NAMES.get(self.resource as usize).copied().unwrap_or("an unknown rlimit")
+    }
+
+    /// Whether it is the limit of open files, which the kernel has a ceiling of its own for.
+    pub fn is_open_files(&self) -> bool {
+        self.resource == NOFILE
     }
 
     fn of_spec(spec: &PosixRlimit) -> Result<Rlimit, PlanError> {
@@ -167,6 +196,15 @@ mod tests {
         let got = Capabilities::of_spec(Some(&spec));
         assert_eq!(got.bounding, 1 | 1 << 21);
         assert_eq!(cap_set(got.bounding), [Cap::CHOWN, Cap::SYS_ADMIN].into_iter().collect());
+    }
+
+    #[test]
+    fn limits_have_the_names_that_the_spec_gives_them() {
+        for typ in [PosixRlimitType::RlimitCpu, PosixRlimitType::RlimitNofile, PosixRlimitType::RlimitRttime]
+        {
+            let spec = PosixRlimitBuilder::default().typ(typ).soft(1u64).hard(1u64).build().unwrap();
+            assert_eq!(Rlimit::of_spec(&spec).unwrap().name(), typ.to_string());
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ pub struct TerminalPlan {
 pub struct Command {
     /// The program and its arguments; never empty.
     pub args: Vec<String>,
-    /// `NAME=value` entries, kept verbatim and in order.
+    /// `NAME=value` entries in order, each name once.
     pub env: Vec<String>,
     /// Absolute working directory in the container.
     pub cwd: PathBuf,

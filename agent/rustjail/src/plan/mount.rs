@@ -4,7 +4,7 @@ use oci_spec::runtime::Mount;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
-use super::{IdMappings, PlanError};
+use super::{IdMappings, NamespaceKind, NamespacePlan, PlanError};
 
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +22,16 @@ pub struct MountPlan {
     /// Whether what the destination holds is copied into the new file system first (`tmpcopyup`).
     #[serde(default)]
     pub copy_up: bool,
+    /// Whether a new tmpfs gets the permissions of the directory that it covers, where there is one: nothing was said of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_mode: bool,
     /// Other owners than the files have, for a bind.
     #[serde(default)]
     pub owners: Option<Owners>,
+    /// The namespace that a file system shows, where it is not the container's user namespace that owns it: only the guest's
+    /// root may mount the file system then (`user_namespaces(7)`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<NamespaceKind>,
 }
 
 /// An ID-mapped mount (`mount_setattr(2)`, `MOUNT_ATTR_IDMAP`).
@@ -260,7 +267,37 @@ impl MountPlan {
                 options,
             },
         };
-        Ok(MountPlan { destination, source, attributes, recursive_attributes, propagation, copy_up, owners })
+        let keeps_mode = !copy_up
+            && matches!(&source, MountSource::Filesystem { fstype, options, .. }
+                if fstype == "tmpfs" && options.iter().all(|(name, _)| name != "mode"));
+        Ok(MountPlan {
+            destination,
+            source,
+            attributes,
+            recursive_attributes,
+            propagation,
+            copy_up,
+            keeps_mode,
+            owners,
+            foreign: None,
+        })
+    }
+
+    /// Notes whose namespace a file system shows in a container with a user namespace of its own.
+    pub(super) fn within(mut self, namespaces: &NamespacePlan) -> MountPlan {
+        let MountSource::Filesystem { fstype, .. } = &self.source else { return self };
+        let kind = match fstype.as_str() {
+            "sysfs" => NamespaceKind::Network,
+            "mqueue" => NamespaceKind::Ipc,
+            "proc" => NamespaceKind::Pid,
+            "cgroup2" => NamespaceKind::Cgroup,
+            _ => return self,
+        };
+        // One that is made together with the container is made inside its user namespace. Of one that is joined, the owner
+        // is not known; the guest's root owns them all.
+        let is_foreign = namespaces.has(NamespaceKind::User) && !namespaces.is_new(kind);
+        self.foreign = is_foreign.then_some(kind);
+        self
     }
 
     /// Whether this mounts procfs or sysfs, whose destination must not be reached through a link.

@@ -4,7 +4,7 @@
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::assemble::{Assembler, Goal};
-use super::profile::{Decision, KILL_THREAD, Machine, Profile, Rule, X32_BIT};
+use super::profile::{Decision, KILL_THREAD, Machine, Profile};
 use super::{Filter, bpf};
 use crate::plan::PlanError;
 
@@ -41,24 +41,17 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, PlanError> {
 }
 
 /// The first number of each range, and what is decided of its calls.
-fn ranges(machine: &Machine) -> Vec<(u32, Decision)> {
-    let mut ranges: Vec<(u32, Decision)> = vec![(0, Decision::default())];
-    let begin = |ranges: &mut Vec<(u32, Decision)>, number: u32, decision: Decision| match ranges.last_mut() {
-        Some((_, last)) if *last == decision => {}
-        Some((first, last)) if *first == number => *last = decision,
-        _ => ranges.push((number, decision)),
-    };
-    for (&number, decision) in &machine.calls {
-        begin(&mut ranges, number, decision.clone());
+fn ranges(Machine { calls, others, .. }: &Machine) -> Vec<(u32, Decision)> {
+    let mut begins = others.clone();
+    begins.extend(calls.iter().map(|(number, decision)| (*number, decision.clone())));
+    for number in calls.keys().filter_map(|number| number.checked_add(1)) {
         // Until the next one says otherwise.
-        if !machine.calls.contains_key(&(number + 1)) {
-            begin(&mut ranges, number + 1, Decision::default());
+        if let Some((_, decision)) = others.range(..=number).next_back() {
+            begins.entry(number).or_insert_with(|| decision.clone());
         }
     }
-    if machine.bars_x32 {
-        let kill = Rule { conditions: Vec::new(), result: KILL_THREAD };
-        begin(&mut ranges, X32_BIT, Decision { rules: vec![kill] });
-    }
+    let mut ranges: Vec<(u32, Decision)> = begins.into_iter().collect();
+    ranges.dedup_by(|next, last| next.1 == last.1);
     ranges
 }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::interpreter::{Call, run};
+use super::super::profile::X32_BIT;
 use super::super::table::{self, Column};
 use super::*;
 
@@ -59,6 +60,13 @@ fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6])
             LinuxSeccompOperator::ScmpCmpMaskedEq => argument & value == arg.value_two().unwrap_or(0),
         }
     };
+    // Allowed, logged or traced calls may be of any age.
+    let is_permissive = matches!(default, 0x7fff_0000 | 0x7ffc_0000) || default >> 16 == 0x7ff0;
+    let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
+    let newest = names.filter_map(|name| table::number(name, column)).max();
+    if !is_permissive && newest.is_some_and(|newest| number > newest) {
+        return 0x0005_0026;
+    }
     let (mut certain, mut first) = (None, None);
     for entry in profile.syscalls().iter().flatten() {
         let result = value(entry.action(), entry.errno_ret());
@@ -197,6 +205,48 @@ fn alternatives_on_one_argument_and_rules_for_all() {
     assert_eq!([of(0, 3), of(0, 4)], [0x7fff_0000; 2]);
     // Neither x32 nor x86 is listed.
     assert_eq!([of(X32_BIT, 0), decide(&filter, X86, 3, [0; 6])], [0, 0]);
+}
+
+/// An old profile must not make new programs believe that a call is forbidden, which is only unknown to it.
+#[test]
+fn calls_newer_than_the_profile_do_not_exist() {
+    let with = |default: &str, number: Option<u32>, entry: &str| {
+        compiled(json!({
+            "defaultAction": default,
+            "defaultErrnoRet": number,
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [
+                { "names": ["read", "landlock_create_ruleset"], "action": "SCMP_ACT_ALLOW" },
+                { "names": ["memfd_secret", "no_such_call"], "action": entry },
+            ],
+        }))
+    };
+    let filter = with("SCMP_ACT_ERRNO", None, "SCMP_ACT_ERRNO");
+    let (allow, perm, nosys) = (0x7fff_0000, 0x0005_0001, 0x0005_0026);
+    let of = |number| decide(&filter, X86_64, number, [0; 6]);
+    // memfd_secret (447) is the newest that it names, although it forbids it; 446 is the last that it allows.
+    assert_eq!(
+        [0, 1, 444, 446, 447, 448, 450, 463, 999].map(of),
+        [allow, perm, allow, perm, perm, nosys, nosys, nosys, nosys]
+    );
+    assert_eq!([447, 448, 0x1000_0000].map(|number| of(X32_BIT | number)), [perm, nosys, nosys]);
+    assert_eq!([447, 448].map(|number| decide(&filter, X86, number, [0; 6])), [perm, nosys]);
+    // A number for those that are forbidden is not one for those that are unknown.
+    let filter = with("SCMP_ACT_ERRNO", Some(13), "SCMP_ACT_ALLOW");
+    assert_eq!([1, 448].map(|number| decide(&filter, X86_64, number, [0; 6])), [0x0005_000d, nosys]);
+    for (default, value) in [("SCMP_ACT_KILL_PROCESS", 0x8000_0000), ("SCMP_ACT_TRAP", 0x0003_0000)] {
+        let filter = with(default, None, "SCMP_ACT_ALLOW");
+        assert_eq!([1, 448].map(|number| decide(&filter, X86_64, number, [0; 6])), [value, nosys]);
+    }
+    for (default, value) in
+        [("SCMP_ACT_ALLOW", allow), ("SCMP_ACT_LOG", 0x7ffc_0000), ("SCMP_ACT_TRACE", 0x7ff0_0001)]
+    {
+        let filter = with(default, None, "SCMP_ACT_KILL");
+        assert_eq!([1, 448].map(|number| decide(&filter, X86_64, number, [0; 6])), [value; 2]);
+    }
+    // One that names no call has no age.
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO" }));
+    assert_eq!([1, 999].map(|number| decide(&filter, X86_64, number, [0; 6])), [perm; 2]);
 }
 
 #[test]

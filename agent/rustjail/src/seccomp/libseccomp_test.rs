@@ -106,11 +106,34 @@ fn mean(program: &[Instruction]) -> f64 {
     steps as f64 / 335.0
 }
 
+/// Whether a call is newer than all that a profile names, and the profile forbids what it does not name.
+fn is_newer(json: &serde_json::Value, call: &Call) -> bool {
+    let profile = profile(json);
+    let listed = |name: &str| profile.architectures().iter().flatten().any(|arch| arch.to_string() == name);
+    let (column, number) = match (call.machine, call.number) {
+        (0xc000_003e, number @ 0x4000_0000..) if listed("SCMP_ARCH_X32") => {
+            (Column::X32, number - 0x4000_0000)
+        }
+        (0xc000_003e, number @ 0..0x4000_0000) => (Column::X86_64, number),
+        (0x4000_0003, number) if listed("SCMP_ARCH_X86") => (Column::X86, number),
+        _ => return false,
+    };
+    let permissive = ["ALLOW", "LOG", "TRACE"].map(|name| format!("SCMP_ACT_{name}"));
+    let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
+    let newest = names.filter_map(|name| table::number(name, column)).max();
+    !permissive.contains(&profile.default_action().to_string())
+        && newest.is_some_and(|newest| number > newest)
+}
+
 fn compare(json: &serde_json::Value) {
     let Some(theirs) = theirs(json) else { return };
     let ours = compile(&profile(json)).unwrap().program;
     for call in calls() {
-        let (our, their) = (run(&ours, &call).0, run(&theirs, &call).0);
+        let (our, mut their) = (run(&ours, &call).0, run(&theirs, &call).0);
+        if is_newer(json, &call) {
+            // Not libseccomp's affair: runc puts a program of its own in front.
+            their = 0x0005_0026;
+        }
         assert_eq!(our, their, "{call:?} of {json}");
     }
 }

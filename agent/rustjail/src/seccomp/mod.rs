@@ -10,6 +10,11 @@
 //! rule: that is how runc reads them. A rule whose action is the default one says nothing. Names that no architecture
 //! has are passed over: profiles name the calls of every kernel.
 //!
+//! A call that is newer than all that the profile names does not exist for the container: a number above the largest of
+//! its architecture's that stand in any rule gets ENOSYS, as with runc (`libcontainer/seccomp/patchbpf`), since C libraries
+//! fall back to older calls on that answer and on no other. Only where the default action lets calls happen or asks a
+//! tracer it stays with that. A call that the profile leaves out although it names newer ones gets the default action.
+//!
 //! The architecture that this runs on is always included. A call of one that the profile does not list ends its thread,
 //! as with libseccomp; x32 counts as one although it shares its number with x86_64. Architectures of which this kernel
 //! can run no program are passed over. On x86 a call that is also a part of `socketcall` or `ipc` is decided there too,

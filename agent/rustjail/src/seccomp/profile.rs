@@ -24,6 +24,7 @@ const LOG: Return = 0x7ffc_0000;
 const ALLOW: Return = 0x7fff_0000;
 
 const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
 /// The largest error number that the kernel passes on (`MAX_ERRNO`).
 const MOST_ERRNO: u32 = 4095;
 
@@ -34,13 +35,13 @@ pub(super) const X32_BIT: u32 = 0x4000_0000;
 pub(super) struct Machine {
     /// As `seccomp_data.arch` has it.
     pub(super) audit: u32,
-    /// Its calls.
+    /// Its calls that the profile has rules for.
     pub(super) calls: Calls,
-    /// Whether numbers with the bit of x32 are of no architecture here.
-    pub(super) bars_x32: bool,
+    /// What is decided of all others: the first number of each range, from 0 on.
+    pub(super) others: BTreeMap<u32, Decision>,
 }
 
-/// What is decided of each system call number; of all others the default.
+/// What is decided of system calls by number.
 pub(super) type Calls = BTreeMap<u32, Decision>;
 
 /// The rules of one call, in order. The last one may have no conditions.
@@ -54,6 +55,13 @@ pub(super) struct Decision {
 pub(super) struct Rule {
     pub(super) conditions: Vec<Condition>,
     pub(super) result: Return,
+}
+
+impl Decision {
+    /// The same result, whatever the arguments.
+    fn always(result: Return) -> Decision {
+        Decision { rules: vec![Rule { conditions: Vec::new(), result }] }
+    }
 }
 
 /// A condition on one argument.
@@ -181,6 +189,34 @@ const FAMILY: [(Arch, Column, u32); 3] = [
 const FAMILY: [(Arch, Column, u32); 2] =
     [(Arch::ScmpArchAarch64, Column::Aarch64, 0xc000_00b7), (Arch::ScmpArchArm, Column::Arm, 0x4000_0028)];
 
+/// Whether calls that the profile has no rule for happen, or are answered by a tracer that knows new ones itself.
+fn is_permissive(default: Return) -> bool {
+    matches!(default & 0xffff_0000, ALLOW | LOG | TRACE)
+}
+
+/// The largest number of a column's calls that the profile names, whatever it says of them.
+fn newest(spec: &LinuxSeccomp, column: Column) -> Option<u32> {
+    let names = spec.syscalls().iter().flatten().flat_map(|entry| entry.names());
+    names.filter_map(|name| table::number(name, column)).max()
+}
+
+/// What is decided of calls without a rule, for one machine's columns.
+fn others(spec: &LinuxSeccomp, default: Return, columns: &[Column]) -> BTreeMap<u32, Decision> {
+    let mut others = BTreeMap::from([(0, Decision::default())]);
+    let has_x32 = columns.contains(&Column::X32);
+    if columns.contains(&Column::X86_64) {
+        let of_x32 = if has_x32 { Decision::default() } else { Decision::always(KILL_THREAD) };
+        others.insert(X32_BIT, of_x32);
+    }
+    for column in columns.iter().filter(|_| !is_permissive(default)) {
+        let bit = if *column == Column::X32 { X32_BIT } else { 0 };
+        if let Some(newest) = newest(spec, *column) {
+            others.insert((newest | bit) + 1, Decision::always(ERRNO | ENOSYS));
+        }
+    }
+    others
+}
+
 /// The columns that a profile is for: the first of the family, which is this program's, and those it lists.
 fn columns(profile: &LinuxSeccomp) -> Vec<(Column, u32)> {
     let listed = profile.architectures().as_deref().unwrap_or_default();
@@ -215,9 +251,10 @@ impl Profile {
         let columns = columns(spec);
         for (_, audit) in &columns {
             if machines.iter().all(|machine| machine.audit != *audit) {
-                let has_x32 = columns.iter().any(|(column, _)| *column == Column::X32);
-                let bars_x32 = columns.contains(&(Column::X86_64, *audit)) && !has_x32;
-                machines.push(Machine { audit: *audit, calls: Calls::new(), bars_x32 });
+                let same = columns.iter().filter(|(_, other)| other == audit);
+                let same: Vec<Column> = same.map(|(column, _)| *column).collect();
+                let others = others(spec, default, &same);
+                machines.push(Machine { audit: *audit, calls: Calls::new(), others });
             }
         }
         for (number, entry) in spec.syscalls().iter().flatten().enumerate() {
