@@ -10,17 +10,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Tree, WriteError, erofs, ext4};
 use uuid::Uuid;
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
-use crate::ext4::{self, Ext4Error};
 use crate::format::label::{self, ALIGNMENT, Extent, LabelError, Role};
 use crate::format::{dax, verity};
-use crate::image::{self, ImageError};
 use crate::initrd;
 use crate::layout::Layout;
-use crate::manifest::{DiskPart, Manifest, ManifestError, PartitionPart};
+use crate::manifest::{DiskPart, EntryPart, Manifest, ManifestError, PartitionPart};
 use crate::progress::bytes;
 use crate::recipe::{Recipe, RecipeError};
 
@@ -31,11 +30,13 @@ pub enum DiskError {
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// The file system cannot be made.
-    #[error("cannot make the root file system")]
-    Erofs(#[from] ImageError),
-    /// The file system cannot be made.
-    #[error("cannot make the root file system")]
-    Ext4(#[from] Ext4Error),
+    #[error("cannot make the root file system; what {root_fs} cannot hold, another may (--root-fs)")]
+    FileSystem {
+        /// Which.
+        root_fs: FileSystem,
+        /// Why.
+        source: WriteError,
+    },
     /// The partition table cannot be made.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -153,19 +154,21 @@ pub struct Disk {
 ///
 /// # Errors
 /// As they come; [`DiskError::Budget`] names the largest files.
-pub async fn pack(layout: &Layout, options: &Options) -> Result<Disk, DiskError> {
+pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, DiskError> {
     let recipe = Recipe::load(layout, &options.flavour)?;
-    let first = pack_recipe(layout, &recipe, options).await?;
-    if options.twice && pack_recipe(layout, &recipe, options).await?.image != first.image {
+    let first = pack_recipe(layout, &recipe, options)?;
+    if options.twice && pack_recipe(layout, &recipe, options)?.image != first.image {
         return Err(DiskError::Irreproducible);
     }
     Ok(first)
 }
 
-async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Disk, DiskError> {
+fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Disk, DiskError> {
     let Options { form, root_fs, epoch, .. } = *options;
-    let tree = recipe.tree(layout)?;
-    let entries = initrd::entries(&tree);
+    let mut tree = recipe.tree(layout)?;
+    tree.set_times(epoch.into());
+    let failed = |source| DiskError::FileSystem { root_fs, source };
+    let entries = EntryPart::list(&tree).map_err(|error| failed(error.into()))?;
     // The file system's name and the salt are of what is in it, so that no two contents share one.
     let listed = serde_json::to_vec(&entries).unwrap_or_default();
     let mut parts = vec![("entries", listed), ("epoch", epoch.to_le_bytes().to_vec())];
@@ -173,13 +176,7 @@ async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Res
         parts.push(("file system", root_fs.to_string().into_bytes()));
     }
     let identity = Digest::of_parts(parts.iter().map(|(name, value)| (*name, &value[..])));
-    let (root, formatted_by) = match root_fs {
-        FileSystem::Erofs => (image::root_file_system(&tree, epoch, identity.uuid())?, None),
-        FileSystem::Ext4 => {
-            let root = ext4::root_file_system(&tree, epoch, identity.uuid()).await?;
-            (root, Some(ext4::version().await?))
-        }
-    };
+    let (root, formatted_by) = file_system(&tree, root_fs, identity.uuid(), epoch).map_err(failed)?;
     let (size, budget) = (root.len() as u64, recipe.disk_budget());
     if let Some(budget) = budget.filter(|budget| size > *budget) {
         let culprits = initrd::culprits(&tree);
@@ -202,6 +199,27 @@ async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Res
         entries,
     };
     Ok(Disk { image, part, form, root_fs })
+}
+
+/// The bytes of the file system, and the program that formatted it, where that is not this one.
+fn file_system(
+    tree: &Tree,
+    root_fs: FileSystem,
+    uuid: [u8; 16],
+    epoch: u32,
+) -> Result<(Vec<u8>, Option<String>), WriteError> {
+    match root_fs {
+        FileSystem::Erofs => {
+            let mut root = Vec::new();
+            erofs::write(tree, uuid, &mut root)?;
+            Ok((root, None))
+        }
+        FileSystem::Ext4 => {
+            let file = tempfile::NamedTempFile::new()?;
+            ext4::write(tree, uuid, epoch, file.path())?;
+            Ok((std::fs::read(file.path())?, Some(ext4::version()?)))
+        }
+    }
 }
 
 struct Assembled {

@@ -7,15 +7,15 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use fs_image::{Tree, WriteError, cpio};
+
 use crate::cache::{self, Cache, CacheError};
 use crate::digest::Digest;
 use crate::format::compress::{Compression, compress};
-use crate::format::cpio::{self, CpioError};
 use crate::layout::{Layout, SHIPPED};
 use crate::manifest::{EntryPart, InitrdPart, Manifest, ManifestError};
 use crate::progress::bytes;
 use crate::recipe::{Recipe, RecipeError};
-use crate::tree::{Kind, Tree};
 
 /// How many files a budget error lists.
 const CULPRITS: usize = 5;
@@ -27,8 +27,8 @@ pub enum InitrdError {
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// The tree does not fit the format.
-    #[error("cannot pack the tree")]
-    Pack(#[from] CpioError),
+    #[error("cannot pack the tree as an initrd")]
+    Pack(#[from] WriteError),
     /// The compressor failed.
     #[error("cannot compress the archive with {compression}")]
     Compress {
@@ -111,16 +111,19 @@ pub fn epoch(variable: Option<OsString>) -> Result<u32, InitrdError> {
 /// As they come; [`InitrdError::Budget`] names the largest files.
 pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, InitrdError> {
     let recipe = Recipe::load(layout, &options.flavour)?;
-    let first = pack_recipe(&recipe, &recipe.tree(layout)?, options)?;
-    if options.twice && pack_recipe(&recipe, &recipe.tree(layout)?, options)?.image != first.image {
+    let first = pack_recipe(layout, &recipe, options)?;
+    if options.twice && pack_recipe(layout, &recipe, options)?.image != first.image {
         return Err(InitrdError::Irreproducible);
     }
     Ok(first)
 }
 
-fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd, InitrdError> {
+fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Initrd, InitrdError> {
     let compression = options.compression;
-    let archive = cpio::archive(tree, options.epoch)?;
+    let mut tree = recipe.tree(layout)?;
+    tree.set_times(options.epoch.into());
+    let tree = &tree;
+    let archive = cpio::archive(tree)?;
     let image = match options.cache.as_ref().filter(|_| !options.twice) {
         Some(cache) => compressed_once(&archive, compression, cache)?,
         None => packed(&archive, compression)?,
@@ -139,7 +142,7 @@ fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd
         source_date_epoch: options.epoch,
         unpacked_size: archive.len() as u64,
         packages: recipe.packages()?,
-        entries: entries(tree),
+        entries: EntryPart::list(tree).map_err(WriteError::from)?,
     };
     Ok(Initrd { image, part })
 }
@@ -167,33 +170,8 @@ fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> R
 
 /// The largest files of a tree, one per line, for those who must make it smaller.
 pub(crate) fn culprits(tree: &Tree) -> String {
-    let line = |(path, size): (&_, u64)| format!("  {:>10}  {path}", bytes(size));
+    let line = |(path, size): (String, u64)| format!("  {:>10}  {path}", bytes(size));
     tree.largest(CULPRITS).into_iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A tree as manifests list it.
-pub(crate) fn entries(tree: &Tree) -> Vec<EntryPart> {
-    tree.iter()
-        .map(|(path, node)| {
-            let (size, sha256, target) = match &node.kind {
-                Kind::File(content) => (Some(content.len() as u64), Some(Digest::of(content)), None),
-                Kind::Symlink(target) => (None, None, Some(target.clone())),
-                Kind::Character { major, minor } | Kind::Block { major, minor } => {
-                    (None, None, Some(format!("{major}:{minor}")))
-                }
-                Kind::Directory | Kind::Fifo => (None, None, None),
-            };
-            let mode = format!("{:04o}", node.mode);
-            EntryPart {
-                path: path.to_string(),
-                kind: node.kind.name().to_string(),
-                mode,
-                size,
-                sha256,
-                target,
-            }
-        })
-        .collect()
 }
 
 impl Initrd {
@@ -239,7 +217,20 @@ impl Initrd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::cpio::tests::read;
+    use ::cpio::newc;
+
+    /// Entries as another reader sees them.
+    fn read(mut archive: &[u8]) -> Vec<newc::Entry> {
+        let mut seen = Vec::new();
+        loop {
+            let reader = newc::Reader::new(archive).unwrap();
+            if reader.entry().is_trailer() {
+                return seen;
+            }
+            seen.push(reader.entry().clone());
+            archive = reader.finish().unwrap();
+        }
+    }
 
     /// The shipped recipe with a made-up agent of `size` bytes that do not compress.
     fn layout(dir: &Path, size: usize) -> Layout {
@@ -298,15 +289,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let initrd = pack(&layout(dir.path(), 1000), &options(Compression::None)).unwrap();
         let seen = read(initrd.image());
-        let find =
-            |name: &str| seen.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no {name}"));
-        assert_eq!((find("init").mode, find("init").content.len()), (0o100_755, 1000));
-        assert_eq!((find("dev/console").mode, find("dev/console").device), (0o020_600, (5, 1)));
+        let find = |name: &str| seen.iter().find(|entry| entry.name() == name).expect(name);
+        assert_eq!((find("init").mode(), find("init").file_size()), (0o100_755, 1000));
+        let console = find("dev/console");
+        assert_eq!((console.mode(), console.rdev_major(), console.rdev_minor()), (0o020_600, 5, 1));
         for name in ["dev", "proc", "sys", "run", "etc"] {
-            assert_eq!(find(name).mode & 0o170_000, 0o040_000, "{name}");
+            assert_eq!(find(name).mode() & 0o170_000, 0o040_000, "{name}");
         }
-        assert_eq!(find("tmp").mode, 0o041_777);
-        assert!(seen.iter().all(|entry| entry.mtime == 1_234_567));
+        assert_eq!(find("tmp").mode(), 0o041_777);
+        assert!(seen.iter().all(|entry| entry.mtime() == 1_234_567));
         assert_eq!(initrd.part().unpacked_size, initrd.image().len() as u64);
         assert_eq!(initrd.part().entries.len(), seen.len());
     }

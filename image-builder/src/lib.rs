@@ -6,6 +6,8 @@
 //!
 //! Must never need root, a loop device or a container to make a product.
 
+pub use fs_image;
+
 pub mod agent;
 pub mod artifact;
 pub mod bootchart;
@@ -14,7 +16,6 @@ pub mod deploy;
 pub mod digest;
 pub mod disk;
 pub mod elf;
-pub mod ext4;
 pub mod format;
 pub mod host;
 pub mod image;
@@ -35,7 +36,6 @@ pub mod size;
 pub mod source;
 mod svg;
 pub mod text;
-pub mod tree;
 pub mod uki;
 pub mod verify;
 pub mod vm;

@@ -4,11 +4,12 @@
 //! complete, that two steps at once do not lose each other's part, and that the same input gives the same bytes: no
 //! dates, no host names, no absolute paths. Must never be read as input of a build.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Inode, InodeId, Kind, Tree};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -225,7 +226,7 @@ pub struct PartitionPart {
 pub struct EntryPart {
     /// Its absolute path.
     pub path: String,
-    /// `directory`, `file`, `symlink`, `character`, `block` or `fifo`.
+    /// `directory`, `file`, `symlink`, `character`, `block`, `fifo` or `socket`.
     pub kind: String,
     /// Permission bits in octal.
     pub mode: String,
@@ -238,6 +239,43 @@ pub struct EntryPart {
     /// Where a symlink points, or a device's `major:minor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The first path of the same file, of one with more than one name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// The digests of extended attributes, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xattrs: BTreeMap<String, Digest>,
+}
+
+impl EntryPart {
+    /// All names in a tree, sorted by path.
+    ///
+    /// # Errors
+    /// When a file's content cannot be read.
+    pub fn list(tree: &Tree) -> io::Result<Vec<Self>> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut first: HashMap<InodeId, String> = HashMap::new();
+        let entry = |(path, id): (Vec<u8>, InodeId)| {
+            let (path, Inode { meta, kind }) = (text(&path), tree.inode(id));
+            let link = first.get(&id).cloned();
+            first.entry(id).or_insert_with(|| path.clone());
+            let (mut size, mut sha256, mut target) = (None, None, None);
+            match kind {
+                Kind::File(content) if link.is_none() => {
+                    (size, sha256) = (Some(content.len()), Some(Digest::of(&content.bytes()?)));
+                }
+                Kind::Symlink(path) => target = Some(text(path)),
+                Kind::Char { major, minor } | Kind::Block { major, minor } => {
+                    target = Some(format!("{major}:{minor}"));
+                }
+                _ => {}
+            }
+            let xattrs = meta.xattrs.iter().map(|(name, value)| (text(name), Digest::of(value))).collect();
+            let (kind, mode) = (kind.name().to_owned(), format!("{:04o}", meta.mode));
+            Ok(Self { path, kind, mode, size, sha256, target, link, xattrs })
+        };
+        tree.walk().into_iter().map(entry).collect()
+    }
 }
 
 impl Manifest {

@@ -227,7 +227,7 @@ async fn rebuild(
             .map_err(|_| unknown(name, "file system", &part.file_system))?;
         let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
         let options = disk::Options { flavour, form, root_fs, epoch, twice: false };
-        disk::pack(fresh, &options).await?.install(fresh)?;
+        disk::pack(fresh, &options)?.install(fresh)?;
     }
     for part in manifest.ukis.values() {
         let options =
@@ -334,6 +334,8 @@ mod tests {
             size: None,
             sha256: None,
             target: None,
+            link: None,
+            xattrs: Default::default(),
         };
         let old = [entry("/a", "1"), entry("/b", "1")];
         assert_eq!(different_entry(&old, &[entry("/a", "1"), entry("/b", "2")]), Some("/b".into()));

@@ -48,7 +48,7 @@ impl DiskArgs {
             for &(form, root_fs) in &forms {
                 let flavour = flavour.clone();
                 let options = disk::Options { flavour, form, root_fs, epoch, twice: self.check };
-                let disk = disk::pack(&layout, &options).await?;
+                let disk = disk::pack(&layout, &options)?;
                 parts.push(disk.part().clone());
                 match &self.output {
                     Some(path) => names.extend(disk.write(path)?.map(|path| path.display().to_string())),
