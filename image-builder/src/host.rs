@@ -13,7 +13,6 @@ use fs_image::{Inode, Kind};
 
 use crate::elf::{self, ElfError};
 
-
 /// Where the loader of Debian on x86_64 looks for libraries, in its order. Before them, where the loader itself is: the C
 /// library asks for it by name, and it must not come in twice.
 const LIBRARIES: [&str; 5] =

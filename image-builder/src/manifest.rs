@@ -5,6 +5,7 @@
 //! dates, no host names, no absolute paths. Must never be read as input of a build.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
 use crate::format::verity;
-use crate::kernel::toolchain::Toolchain;
 use crate::layout::Layout;
-use crate::sbom;
+use crate::product::{FLAVOUR, PROFILE, Product as Named};
 
 /// Why the manifest could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,60 @@ pub struct Manifest {
     pub products: BTreeMap<String, Product>,
 }
 
+/// What a product was made of, as the manifest has it.
+pub trait Part {
+    /// Puts it into the manifest, for the product called `name`.
+    fn note(&self, name: &str, manifest: &mut Manifest);
+}
+
+impl Part for KernelPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        if self.profile == PROFILE {
+            manifest.kernel = Some(self.clone());
+        } else {
+            manifest.kernels.insert(self.profile.clone(), self.clone());
+        }
+    }
+}
+
+impl Part for AgentPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        if self.features.is_empty() {
+            manifest.agent = Some(self.clone());
+        } else {
+            manifest.agents.insert(name.to_owned(), self.clone());
+        }
+    }
+}
+
+impl Part for InitrdPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        if self.flavour == FLAVOUR {
+            manifest.initrd = Some(self.clone());
+        } else {
+            manifest.flavours.insert(self.flavour.clone(), self.clone());
+        }
+    }
+}
+
+impl Part for DiskPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        manifest.disks.insert(name.to_owned(), self.clone());
+    }
+}
+
+impl Part for UkiPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        manifest.ukis.insert(name.to_owned(), self.clone());
+    }
+}
+
+impl Part for SbomPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        manifest.sbom = Some(self.clone());
+    }
+}
+
 /// A file in the product directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +159,22 @@ pub struct KernelPart {
     /// Compiler and linker.
     #[serde(flatten)]
     pub toolchain: Toolchain,
+}
+
+/// A compiler and a linker, by the first lines of their `--version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toolchain {
+    /// Of gcc.
+    pub compiler: String,
+    /// Of ld.
+    pub linker: String,
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {}", self.compiler, self.linker)
+    }
 }
 
 /// What the agent was made of.
@@ -255,7 +325,7 @@ impl EntryPart {
     pub fn list(tree: &Tree) -> io::Result<Vec<Self>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut first: HashMap<InodeId, String> = HashMap::new();
-        let entry = |(path, id): (Vec<u8>, InodeId)| {
+        let entry = |(path, id): (Vec<u8>, InodeId)| -> io::Result<Self> {
             let (path, Inode { meta, kind }) = (text(&path), tree.inode(id));
             let link = first.get(&id).cloned();
             first.entry(id).or_insert_with(|| path.clone());
@@ -304,7 +374,7 @@ impl Manifest {
         manifest.products.retain(|name, _| out.join(name).is_file());
         manifest.agents.retain(|name, _| out.join(name).is_file());
         manifest.kernels.retain(|name, _| layout.kernel_file("vmlinux", name).is_file());
-        manifest.sbom = manifest.sbom.filter(|_| out.join(sbom::PRODUCT).is_file());
+        manifest.sbom = manifest.sbom.filter(|_| layout.product(&Named::Sbom).is_file());
         manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());

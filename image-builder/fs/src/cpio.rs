@@ -145,7 +145,6 @@ impl<W: Write> Write for Counted<W> {
 mod tests {
     use super::*;
     use crate::sample::sample;
-    use cpio::newc;
 
     /// An entry as an independent reader of the format sees it.
     #[derive(Debug, PartialEq, Eq)]

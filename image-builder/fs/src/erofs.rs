@@ -165,8 +165,10 @@ impl<'a> Layout<'a> {
         let mut at: u64 = 0;
         for place in &mut self.places {
             let head = INODE + place.attributes.len() as u64;
-            let has_content =
-                matches!(self.tree.inode(place.source).kind, Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_));
+            let has_content = matches!(
+                self.tree.inode(place.source).kind,
+                Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_)
+            );
             let tail = if has_content { place.size % BLOCK } else { 0 };
             // The tail must not cross into another block; neither does the inode itself, for the readers' ease.
             let block_left = BLOCK - at % BLOCK;
@@ -208,7 +210,8 @@ impl<'a> Layout<'a> {
     /// Writes bytes `start..end` of an inode's content.
     fn content(&self, place: &Place, start: u64, end: u64, out: &mut impl Write) -> io::Result<()> {
         let slice = |bytes: &[u8], out: &mut dyn Write| {
-            let range = usize::try_from(start).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+            let range =
+                usize::try_from(start).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
             out.write_all(bytes.get(range).ok_or(io::ErrorKind::InvalidData)?)
         };
         match &self.tree.inode(place.source).kind {

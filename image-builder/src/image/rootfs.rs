@@ -19,8 +19,7 @@ pub fn contents(reference: &str) -> Result<Tree, ImageError> {
     let work = tempfile::tempdir_in(&temporary).map_err(scratch)?;
     // Archives are unpacked into the cache's workspace, which need not outlive this.
     let cache = Cache::new(work.path().to_path_buf());
-    let (mut tree, mut spool) =
-        (Tree::new(), Spool::new(work.path(), Ceiling::default()).map_err(scratch)?);
+    let (mut tree, mut spool) = (Tree::new(), Spool::new(work.path(), Ceiling::default()).map_err(scratch)?);
     match source::open(reference, &cache, Ceiling::default())? {
         Opened::Image(image) => image.apply_layers(&mut tree, &mut spool)?,
         Opened::Directory(path) => directory::fill(&path, &mut tree, &mut spool)?,

@@ -103,7 +103,9 @@ fn hard_links_and_attributes_of_an_image_are_in_the_tree_unless_left_out() {
     let image = layout.rootfs().join("images/base");
     crate::cache::write_atomically(&image.join("bin/ping"), b"ping").unwrap();
     std::fs::hard_link(image.join("bin/ping"), image.join("bin/ping6")).unwrap();
-    xattr::set(image.join("bin/ping"), "user.note", b"x").unwrap();
+    if let Err(error) = xattr::set(image.join("bin/ping"), "user.note", b"x") {
+        return eprintln!("skipped: the directory for temporary files has no extended attributes: {error}");
+    }
     for (key, expected) in [("", 1), ("attributes = false", 0)] {
         let recipe = parse(&format!("{MINIMAL}[[image]]\npath='images/base'\n{key}\n")).unwrap();
         let tree = recipe.tree(&layout).unwrap();

@@ -18,10 +18,9 @@ fn everything() -> Tree {
     file(&mut tree, "tail", &[2; 4100], meta(0o644));
     file(&mut tree, "fat-tail", &[3; 8191], meta(0o644));
     let mut with_xattr = meta(0o755);
-    with_xattr.xattrs.insert(
-        b"security.capability".to_vec(),
-        b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(),
-    );
+    with_xattr
+        .xattrs
+        .insert(b"security.capability".to_vec(), b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec());
     with_xattr.xattrs.insert(b"user.note".to_vec(), b"x".to_vec());
     file(&mut tree, "caps", b"caps", with_xattr);
     for number in 0..600 {
@@ -113,11 +112,8 @@ fn fsck_finds_nothing_wrong_and_extracts_the_tree() {
     let disk = dir.path().join("disk.erofs");
     std::fs::write(&disk, image()).unwrap();
     let out = dir.path().join("out");
-    let checked = Command::new("fsck.erofs")
-        .arg(format!("--extract={}", out.display()))
-        .arg(&disk)
-        .output()
-        .unwrap();
+    let checked =
+        Command::new("fsck.erofs").arg(format!("--extract={}", out.display())).arg(&disk).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let read = |name: &str| std::fs::read(out.join(name)).unwrap();
     assert_eq!(read("bin/su"), b"su");

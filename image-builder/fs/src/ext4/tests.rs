@@ -114,9 +114,7 @@ fn the_same_tree_gives_the_same_bytes_at_another_time() {
     assert!(fs::read(first.path()).unwrap() == fs::read(second.path()).unwrap());
     let (_, text) = tool("dumpe2fs", &["-h"], first.path());
     for line in text.lines().filter(|line| {
-        ["Filesystem created", "Last write time", "Last checked"]
-            .iter()
-            .any(|name| line.starts_with(name))
+        ["Filesystem created", "Last write time", "Last checked"].iter().any(|name| line.starts_with(name))
     }) {
         assert!(line.ends_with("1970"), "{line}");
     }
@@ -136,8 +134,7 @@ fn little_of_it_is_free() {
     for tree in [Tree::default(), sample().unwrap(), everything(), large] {
         let image = packed(&tree, 0);
         let bytes = fs::read(image.path()).unwrap();
-        let field =
-            |at: usize| u64::from(u32::from_le_bytes(bytes[1024 + at..][..4].try_into().unwrap()));
+        let field = |at: usize| u64::from(u32::from_le_bytes(bytes[1024 + at..][..4].try_into().unwrap()));
         let (blocks, free) = (field(4), field(12));
         println!("{} inodes: {blocks} blocks, {free} of them free", tree.len());
         assert_eq!(blocks * BLOCK, bytes.len() as u64);
@@ -224,8 +221,7 @@ fn a_command_that_failed_is_told_from_the_scripts_echo() {
     {
         assert!(!is_complaint(line), "{line}");
     }
-    for line in
-        ["write: Could not allocate block in ext2 filesystem ", "/a: File not found by ext2_lookup "]
+    for line in ["write: Could not allocate block in ext2 filesystem ", "/a: File not found by ext2_lookup "]
     {
         assert!(is_complaint(line), "{line}");
     }

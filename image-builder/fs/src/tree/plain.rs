@@ -86,14 +86,21 @@ impl Tree {
         if let Some(id) = self.child(parent, name)
             && let Some((below, _)) = self.names(id).next()
         {
-            return Err(TreeError::Parent { child: format!("{path}/{}", display(below)), parent: path.to_owned() });
+            return Err(TreeError::Parent {
+                child: format!("{path}/{}", display(below)),
+                parent: path.to_owned(),
+            });
         }
         let id = self.push(inode);
         self.name(parent, name, id);
         Ok(id)
     }
 
-    fn add(&mut self, parts: &[&[u8]], inode: impl FnOnce(&mut Self) -> InodeId) -> Result<InodeId, TreeError> {
+    fn add(
+        &mut self,
+        parts: &[&[u8]],
+        inode: impl FnOnce(&mut Self) -> InodeId,
+    ) -> Result<InodeId, TreeError> {
         let (parent, name) = self.parent_of(parts)?;
         if self.child(parent, name).is_some() {
             return Err(TreeError::Twice(joined(parts)));

@@ -1,7 +1,6 @@
 //! Tests of trees.
 
 use super::*;
-use crate::content::Content;
 
 fn dir() -> Inode {
     Inode { meta: Meta::implied_directory(), kind: Kind::directory() }
