@@ -14,14 +14,15 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 
-use crate::cache::{self, CacheError};
 use crate::digest::Digest;
 use crate::elf::{self, ElfError};
-
+use crate::install::{self, InstallError, Source};
 use crate::layout::Layout;
-use crate::manifest::{AgentPart, Manifest, ManifestError};
+use crate::manifest::{AgentPart, Part};
+pub use crate::product::PROGRAMS;
+use crate::product::Product;
 use crate::program::{Program, ProgramError};
-use crate::progress::{Progress, bytes};
+use crate::progress::{Progress, Step, bytes};
 
 /// The target triple, named even where it is the host's: without it, build scripts would be linked statically too.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -30,9 +31,6 @@ pub const PROFILE: &str = "guest";
 
 /// The agent's package and binary.
 const AGENT: &str = "agent";
-
-/// Programs of the workspace that are products beside the agent.
-pub const PROGRAMS: [&str; 2] = ["jail", "probe"];
 
 const INSTALL: &str = "install Rust by rustup";
 
@@ -89,11 +87,8 @@ pub enum AgentError {
         source: ElfError,
     },
     /// The binary cannot be put in its place.
-    #[error("cannot install the agent")]
-    Install(#[from] CacheError),
-    /// The manifest cannot be written.
     #[error(transparent)]
-    Manifest(#[from] ManifestError),
+    Install(#[from] InstallError),
 }
 
 #[derive(Deserialize)]
@@ -128,22 +123,10 @@ pub async fn build(
     let lock = layout.root().join("Cargo.lock");
     let (lock_sha256, _) =
         Digest::of_file(&lock).map_err(|source| AgentError::Read { path: lock, source })?;
-    let product = layout.agent_with(features);
-    cache::install(&compiled.path, &product)?;
-    let version = compiled.version;
     let (target, profile) = (TARGET.into(), PROFILE.into());
+    let version = compiled.version.clone();
     let part = AgentPart { version, compiler, target, profile, features: features.clone(), lock_sha256 };
-    let name = product.file_name().unwrap_or_default().to_string_lossy();
-    Manifest::update(layout, |manifest| {
-        if features.is_empty() {
-            manifest.agent = Some(part.clone());
-        } else {
-            manifest.agents.insert(name.to_string(), part.clone());
-        }
-        manifest.add_product(layout, &name)
-    })?;
-    let crates = step.count();
-    step.done(&format!("{crates} crates, {}", bytes(compiled.size)));
+    compiled.install(layout, &Product::Agent(features.clone()), Some(&part), step)?;
     Ok(part)
 }
 
@@ -154,11 +137,7 @@ pub async fn build(
 pub async fn build_program(layout: &Layout, name: &str, progress: Progress) -> Result<(), AgentError> {
     let mut step = progress.step(&format!("compile {name}"), None);
     let compiled = compile(layout, name, &BTreeSet::new(), |line| step.advance_if(line)).await?;
-    cache::install(&compiled.path, &layout.program(name))?;
-    Manifest::update(layout, |manifest| manifest.add_product(layout, name))?;
-    let crates = step.count();
-    step.done(&format!("{crates} crates, {}", bytes(compiled.size)));
-    Ok(())
+    compiled.install(layout, &Product::Program(name.to_owned()), None, step)
 }
 
 /// A static program that cargo has built.
@@ -170,6 +149,21 @@ struct Compiled {
     version: String,
     /// No other build of this workspace replaces it.
     _lock: Flock<File>,
+}
+
+impl Compiled {
+    fn install(
+        self,
+        layout: &Layout,
+        product: &Product,
+        part: Option<&dyn Part>,
+        step: Step,
+    ) -> Result<(), AgentError> {
+        install::install(layout, &[(product.file_name(), Source::File(&self.path))], part)?;
+        let crates = step.count();
+        step.done(&format!("{crates} crates, {}", bytes(self.size)));
+        Ok(())
+    }
 }
 
 /// Waits until no other build holds cargo's directory. Binaries with different features have the same name there: without

@@ -7,123 +7,18 @@
 //! Promises that the same recipe, products and `SOURCE_DATE_EPOCH` give the same bytes: every name on the disk (file
 //! system, disk, partitions, salt) follows from what is in it. Must never need root, a loop device or a mount.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-
+use fs_image::{Tree, WriteError, erofs, ext4};
 use uuid::Uuid;
 
-use crate::cache::{self, CacheError};
 use crate::digest::Digest;
-use crate::ext4::{self, Ext4Error};
 use crate::format::label::{self, ALIGNMENT, Extent, LabelError, Role};
 use crate::format::{dax, verity};
-use crate::image::{self, ImageError};
-use crate::initrd;
+use crate::install::Packed;
 use crate::layout::Layout;
-use crate::manifest::{DiskPart, Manifest, ManifestError, PartitionPart};
-use crate::progress::bytes;
-use crate::recipe::{Recipe, RecipeError};
-
-/// Why there is no disk.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// The recipe is wrong or something it names is missing.
-    #[error(transparent)]
-    Recipe(#[from] RecipeError),
-    /// The file system cannot be made.
-    #[error("cannot make the root file system")]
-    Erofs(#[from] ImageError),
-    /// The file system cannot be made.
-    #[error("cannot make the root file system")]
-    Ext4(#[from] Ext4Error),
-    /// The partition table cannot be made.
-    #[error(transparent)]
-    Label(#[from] LabelError),
-    /// The disk is too large.
-    #[error(
-        "the {flavour} root file system has {}, over its budget of {} (`disk` in the recipe); the largest files:\n{culprits}",
-        bytes(*.size), bytes(*.budget)
-    )]
-    Budget {
-        /// The recipe's name.
-        flavour: String,
-        /// Its size.
-        size: u64,
-        /// The bound.
-        budget: u64,
-        /// One line per large file.
-        culprits: String,
-    },
-    /// Two packings of the same input differ.
-    #[error("packed twice from the same input, the disk came out different; this is a bug in image-builder")]
-    Irreproducible,
-    /// It cannot be written.
-    #[error("cannot write the disk")]
-    Write(#[from] CacheError),
-    /// The manifest cannot be written.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-}
-
-/// What a disk looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Form {
-    /// As Kata's shims expect: an MBR, the root in partition 1 at 1 MiB, its hashes in partition 2.
-    #[default]
-    Kata,
-    /// The same behind a prefix with which an NVDIMM maps it into the guest (DAX).
-    KataDax,
-    /// A GPT with the root and its hashes, found by their names.
-    Gpt,
-    /// A GPT with the root alone, unchecked.
-    Plain,
-}
-
-impl Form {
-    /// Whether the guest refuses what was changed on it.
-    pub fn is_verified(self) -> bool {
-        self != Self::Plain
-    }
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kata => "kata",
-            Self::KataDax => "kata-dax",
-            Self::Gpt => "gpt",
-            Self::Plain => "plain",
-        })
-    }
-}
-
-/// What the root is formatted as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, clap::ValueEnum)]
-pub enum FileSystem {
-    /// EROFS, which every kernel of ours mounts and image-builder writes itself.
-    #[default]
-    Erofs,
-    /// ext4, for kernels with CONFIG_EXT4_FS (of ours: the profile `kata`, not `sandbox`); needs e2fsprogs.
-    Ext4,
-}
-
-impl fmt::Display for FileSystem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Erofs => "erofs",
-            Self::Ext4 => "ext4",
-        })
-    }
-}
-
-/// What `disk --all` makes of every flavour: each form, and of the one for shims the other file system, too.
-pub const MADE: [(Form, FileSystem); 5] = [
-    (Form::Kata, FileSystem::Erofs),
-    (Form::KataDax, FileSystem::Erofs),
-    (Form::Gpt, FileSystem::Erofs),
-    (Form::Plain, FileSystem::Erofs),
-    (Form::Kata, FileSystem::Ext4),
-];
+use crate::manifest::{DiskPart, PartitionPart};
+use crate::pack::{PackError, Ready, Size, pack as pack_recipe};
+use crate::product::Product;
+pub use crate::product::{FileSystem, Form, MADE, cmdline_path};
 
 /// What to pack and how.
 #[derive(Debug, Clone)]
@@ -140,68 +35,72 @@ pub struct Options {
     pub twice: bool,
 }
 
-/// A packed disk, not yet written.
-#[derive(Debug, Clone)]
-pub struct Disk {
-    image: Vec<u8>,
-    part: DiskPart,
-    form: Form,
-    root_fs: FileSystem,
-}
+/// A packed disk, not yet written; with it come its words for the kernel's command line, as a file `.cmdline`.
+pub type Disk = Packed<DiskPart>;
 
 /// Packs a disk.
 ///
 /// # Errors
-/// As they come; [`DiskError::Budget`] names the largest files.
-pub async fn pack(layout: &Layout, options: &Options) -> Result<Disk, DiskError> {
-    let recipe = Recipe::load(layout, &options.flavour)?;
-    let first = pack_recipe(layout, &recipe, options).await?;
-    if options.twice && pack_recipe(layout, &recipe, options).await?.image != first.image {
-        return Err(DiskError::Irreproducible);
-    }
-    Ok(first)
+/// As they come; [`PackError::Budget`] names the largest files.
+pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
+    let &Options { ref flavour, form, root_fs, epoch, twice } = options;
+    let name = Product::Disk { flavour: flavour.clone(), form, root_fs }.file_name();
+    pack_recipe(layout, flavour, epoch, twice, |Ready { recipe, tree, entries }| {
+        // The file system's name and the salt are of what is in it, so that no two contents share one.
+        let listed = serde_json::to_vec(&entries).unwrap_or_default();
+        let mut parts = vec![("entries", listed), ("epoch", epoch.to_le_bytes().to_vec())];
+        if root_fs != FileSystem::default() {
+            parts.push(("file system", root_fs.to_string().into_bytes()));
+        }
+        let identity = Digest::of_parts(parts.iter().map(|(name, value)| (*name, &value[..])));
+        let advice = match root_fs {
+            FileSystem::Erofs => "",
+            FileSystem::Ext4 => "; EROFS may hold what ext4 cannot (--root-fs erofs)",
+        };
+        let failed = |source| PackError::Tree { product: name.clone(), advice, source };
+        let (root, formatted_by) = file_system(tree, root_fs, identity.uuid(), epoch).map_err(failed)?;
+        let size = recipe.disk_budget().map(|budget| Size { bytes: root.len() as u64, budget, key: "disk" });
+        let hashed = form.is_verified().then(|| verity::hash(&root, identity));
+        let Assembled { image, partitions, cmdline } =
+            assemble(form, root_fs, identity, root, hashed.as_ref())?;
+        let part = DiskPart {
+            flavour: flavour.clone(),
+            recipe_sha256: recipe.digest(),
+            form: form.to_string(),
+            file_system: root_fs.to_string(),
+            formatted_by,
+            source_date_epoch: epoch,
+            partitions,
+            verity: hashed.as_ref().map(|(parameters, _)| parameters.clone()),
+            kernel_verity_params: hashed.as_ref().map(|(parameters, _)| parameters.to_string()),
+            cmdline,
+            packages: recipe.packages()?,
+            entries,
+        };
+        let beside = Some(("cmdline", format!("{}\n", part.cmdline)));
+        Ok((Packed { name: name.clone(), image, beside, part }, size))
+    })
 }
 
-async fn pack_recipe(layout: &Layout, recipe: &Recipe, options: &Options) -> Result<Disk, DiskError> {
-    let Options { form, root_fs, epoch, .. } = *options;
-    let tree = recipe.tree(layout)?;
-    let entries = initrd::entries(&tree);
-    // The file system's name and the salt are of what is in it, so that no two contents share one.
-    let listed = serde_json::to_vec(&entries).unwrap_or_default();
-    let mut parts = vec![("entries", listed), ("epoch", epoch.to_le_bytes().to_vec())];
-    if root_fs != FileSystem::default() {
-        parts.push(("file system", root_fs.to_string().into_bytes()));
-    }
-    let identity = Digest::of_parts(parts.iter().map(|(name, value)| (*name, &value[..])));
-    let (root, formatted_by) = match root_fs {
-        FileSystem::Erofs => (image::root_file_system(&tree, epoch, identity.uuid())?, None),
-        FileSystem::Ext4 => {
-            let root = ext4::root_file_system(&tree, epoch, identity.uuid()).await?;
-            (root, Some(ext4::version().await?))
+/// The bytes of the file system, and the program that formatted it, where that is not this one.
+fn file_system(
+    tree: &Tree,
+    root_fs: FileSystem,
+    uuid: [u8; 16],
+    epoch: u32,
+) -> Result<(Vec<u8>, Option<String>), WriteError> {
+    match root_fs {
+        FileSystem::Erofs => {
+            let mut root = Vec::new();
+            erofs::write(tree, uuid, &mut root)?;
+            Ok((root, None))
         }
-    };
-    let (size, budget) = (root.len() as u64, recipe.disk_budget());
-    if let Some(budget) = budget.filter(|budget| size > *budget) {
-        let culprits = initrd::culprits(&tree);
-        return Err(DiskError::Budget { flavour: recipe.name().to_string(), size, budget, culprits });
+        FileSystem::Ext4 => {
+            let file = tempfile::NamedTempFile::new()?;
+            ext4::write(tree, uuid, epoch, file.path())?;
+            Ok((std::fs::read(file.path())?, Some(ext4::version()?)))
+        }
     }
-    let hashed = form.is_verified().then(|| verity::hash(&root, identity));
-    let Assembled { image, partitions, cmdline } = assemble(form, root_fs, identity, root, hashed.as_ref())?;
-    let part = DiskPart {
-        flavour: recipe.name().to_string(),
-        recipe_sha256: recipe.digest(),
-        form: form.to_string(),
-        file_system: root_fs.to_string(),
-        formatted_by,
-        source_date_epoch: epoch,
-        partitions,
-        verity: hashed.as_ref().map(|(parameters, _)| parameters.clone()),
-        kernel_verity_params: hashed.as_ref().map(|(parameters, _)| parameters.to_string()),
-        cmdline,
-        packages: recipe.packages()?,
-        entries,
-    };
-    Ok(Disk { image, part, form, root_fs })
 }
 
 struct Assembled {
@@ -292,54 +191,6 @@ fn assemble(
         })
         .collect();
     Ok(Assembled { image: disk, partitions, cmdline })
-}
-
-impl Disk {
-    /// The disk's bytes.
-    pub fn image(&self) -> &[u8] {
-        &self.image
-    }
-
-    /// What went into it.
-    pub fn part(&self) -> &DiskPart {
-        &self.part
-    }
-
-    /// Writes the disk and its words for the kernel's command line into the product directory, and notes it in the
-    /// manifest. Gives the product's name.
-    ///
-    /// # Errors
-    /// When any cannot be written.
-    pub fn install(&self, layout: &Layout) -> Result<String, DiskError> {
-        let path = layout.disk(&self.part.flavour, self.form, self.root_fs);
-        let names = self.write(&path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Manifest::update(layout, |manifest| {
-            manifest.disks.insert(name.clone(), self.part.clone());
-            for path in &names {
-                manifest.add_product(layout, &path.file_name().unwrap_or_default().to_string_lossy())?;
-            }
-            Ok(())
-        })?;
-        Ok(name)
-    }
-
-    /// Writes the disk to a file, and beside it, under the same name with `.cmdline`, what a kernel must be told to use it.
-    /// Gives both.
-    ///
-    /// # Errors
-    /// When one cannot be written.
-    pub fn write(&self, path: &Path) -> Result<[PathBuf; 2], DiskError> {
-        let words = cmdline_path(path);
-        cache::write_atomically(path, &self.image)?;
-        cache::write_atomically(&words, format!("{}\n", self.part.cmdline).as_bytes())?;
-        Ok([path.to_path_buf(), words])
-    }
-}
-
-/// Where the words for the kernel's command line are that belong to a disk.
-pub fn cmdline_path(disk: &Path) -> PathBuf {
-    disk.with_extension("cmdline")
 }
 
 #[cfg(test)]

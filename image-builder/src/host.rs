@@ -9,8 +9,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Inode, Kind};
+
 use crate::elf::{self, ElfError};
-use crate::tree::{Kind, Node};
 
 /// Where the loader of Debian on x86_64 looks for libraries, in its order. Before them, where the loader itself is: the C
 /// library asks for it by name, and it must not come in twice.
@@ -59,7 +60,7 @@ pub enum HostError {
 }
 
 /// Files by their path, which is the same here and there.
-pub type Files = BTreeMap<String, Node>;
+pub type Files = BTreeMap<String, Inode>;
 
 /// Takes in files, whose last part may have one `*`, and all that they need to run.
 ///
@@ -89,7 +90,7 @@ pub fn closure(package: &str, files: &[String]) -> Result<Files, HostError> {
             pending.push(place);
         }
         let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
-        found.insert(path, Node::new(mode, Kind::File(content)));
+        found.insert(path, Inode::new(mode, Kind::File(content.into())));
     }
     Ok(found)
 }
@@ -163,7 +164,7 @@ mod tests {
         assert!(names.iter().any(|name| name.starts_with("libc.so")), "{names:?}");
         let loaders = names.iter().filter(|name| name.starts_with("ld-linux")).count();
         assert_eq!(loaders, 1, "{names:?}");
-        assert_eq!(files[&own].mode, 0o755);
+        assert_eq!(files[&own].mode(), 0o100_755);
         assert_eq!(closure("none", &[own]).unwrap(), files);
     }
 

@@ -1,76 +1,18 @@
-//! Packs a flavour into an initrd.
+//! Packs a flavour into an initrd: the tree as a cpio archive, compressed.
 //!
-//! recipe -> tree -> cpio archive -> compressed image, with the size budget checked before anything is written.
-//! Promises that the same recipe, products and `SOURCE_DATE_EPOCH` give the same bytes. Must never need root.
+//! Promises that an archive that was compressed before is not compressed again: it is what takes longest. Must never need root.
 
-use std::ffi::OsString;
-use std::io;
-use std::path::Path;
+use fs_image::cpio;
 
-use crate::cache::{self, Cache, CacheError};
+use crate::cache::{self, Cache};
 use crate::digest::Digest;
 use crate::format::compress::{Compression, compress};
-use crate::format::cpio::{self, CpioError};
-use crate::layout::{Layout, SHIPPED};
-use crate::manifest::{EntryPart, InitrdPart, Manifest, ManifestError};
-use crate::progress::bytes;
-use crate::recipe::{Recipe, RecipeError};
-use crate::tree::{Kind, Tree};
-
-/// How many files a budget error lists.
-const CULPRITS: usize = 5;
-
-/// Why there is no initrd.
-#[derive(Debug, thiserror::Error)]
-pub enum InitrdError {
-    /// The recipe is wrong or something it names is missing.
-    #[error(transparent)]
-    Recipe(#[from] RecipeError),
-    /// The tree does not fit the format.
-    #[error("cannot pack the tree")]
-    Pack(#[from] CpioError),
-    /// The compressor failed.
-    #[error("cannot compress the archive with {compression}")]
-    Compress {
-        /// The format.
-        compression: Compression,
-        /// Why.
-        source: io::Error,
-    },
-    /// The image is too large.
-    #[error(
-        "the {flavour} initrd has {} in {compression}, over its budget of {}; the largest files (unpacked):\n{culprits}",
-        bytes(*.size), bytes(*.budget)
-    )]
-    Budget {
-        /// The recipe's name.
-        flavour: String,
-        /// How it was compressed.
-        compression: Compression,
-        /// Its size.
-        size: u64,
-        /// The bound.
-        budget: u64,
-        /// One line per large file.
-        culprits: String,
-    },
-    /// `SOURCE_DATE_EPOCH` is not a time.
-    #[error(
-        "SOURCE_DATE_EPOCH={0:?} is not a number of seconds from 0 to 4294967295; correct it or unset it"
-    )]
-    Epoch(OsString),
-    /// Two packings of the same input differ.
-    #[error(
-        "packed twice from the same input, the initrd came out different; this is a bug in image-builder"
-    )]
-    Irreproducible,
-    /// The image cannot be written.
-    #[error("cannot write the initrd")]
-    Write(#[from] CacheError),
-    /// The manifest cannot be written.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-}
+use crate::install::Packed;
+use crate::layout::Layout;
+use crate::manifest::InitrdPart;
+pub use crate::pack::epoch;
+use crate::pack::{PackError, Ready, Size, pack as pack_recipe};
+use crate::product::Product;
 
 /// What to pack and how.
 #[derive(Debug, Clone)]
@@ -88,68 +30,50 @@ pub struct Options {
 }
 
 /// A packed initrd, not yet written.
-#[derive(Debug, Clone)]
-pub struct Initrd {
-    image: Vec<u8>,
-    part: InitrdPart,
-}
-
-/// The time to put on everything: the value of `SOURCE_DATE_EPOCH`, or 0 when it is unset or empty.
-///
-/// # Errors
-/// [`InitrdError::Epoch`] when it is set to something else than a number that fits.
-pub fn epoch(variable: Option<OsString>) -> Result<u32, InitrdError> {
-    match variable.filter(|value| !value.is_empty()) {
-        None => Ok(0),
-        Some(value) => value.to_str().and_then(|text| text.parse().ok()).ok_or(InitrdError::Epoch(value)),
-    }
-}
+pub type Initrd = Packed<InitrdPart>;
 
 /// Packs an initrd.
 ///
 /// # Errors
-/// As they come; [`InitrdError::Budget`] names the largest files.
-pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, InitrdError> {
-    let recipe = Recipe::load(layout, &options.flavour)?;
-    let first = pack_recipe(&recipe, &recipe.tree(layout)?, options)?;
-    if options.twice && pack_recipe(&recipe, &recipe.tree(layout)?, options)?.image != first.image {
-        return Err(InitrdError::Irreproducible);
-    }
-    Ok(first)
+/// As they come; [`PackError::Budget`] names the largest files.
+pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
+    let Options { flavour, compression, epoch, twice, cache } = options;
+    let cache = cache.as_ref().filter(|_| !twice);
+    let name = Product::initrd(flavour).file_name();
+    pack_recipe(layout, flavour, *epoch, *twice, |Ready { recipe, tree, entries }| {
+        let advice = "; a disk may hold what an initrd cannot, and `attributes = false` at an [[image]] of the recipe leaves \
+                      its extended attributes out";
+        let archive = cpio::archive(tree).map_err(|source| PackError::Tree {
+            product: name.clone(),
+            advice,
+            source,
+        })?;
+        let image = match cache {
+            Some(cache) => compressed_once(&archive, *compression, cache)?,
+            None => compressed(&archive, *compression)?,
+        };
+        let part = InitrdPart {
+            flavour: flavour.clone(),
+            recipe_sha256: recipe.digest(),
+            compression: compression.to_string(),
+            source_date_epoch: *epoch,
+            unpacked_size: archive.len() as u64,
+            packages: recipe.packages()?,
+            entries,
+        };
+        // The budget is about what ships, which is the default compression; the others trade size for something else.
+        let size = Size { bytes: image.len() as u64, budget: recipe.budget(), key: "compressed" };
+        let size = (*compression == Compression::default()).then_some(size);
+        Ok((Packed { name: name.clone(), image, beside: None, part }, size))
+    })
 }
 
-fn pack_recipe(recipe: &Recipe, tree: &Tree, options: &Options) -> Result<Initrd, InitrdError> {
-    let compression = options.compression;
-    let archive = cpio::archive(tree, options.epoch)?;
-    let image = match options.cache.as_ref().filter(|_| !options.twice) {
-        Some(cache) => compressed_once(&archive, compression, cache)?,
-        None => packed(&archive, compression)?,
-    };
-    let (size, budget) = (image.len() as u64, recipe.budget());
-    // The budget is about what ships, which is the default compression; the others trade size for something else.
-    if compression == Compression::default() && size > budget {
-        let culprits = culprits(tree);
-        let flavour = recipe.name().to_string();
-        return Err(InitrdError::Budget { flavour, compression, size, budget, culprits });
-    }
-    let part = InitrdPart {
-        flavour: recipe.name().to_string(),
-        recipe_sha256: recipe.digest(),
-        compression: compression.to_string(),
-        source_date_epoch: options.epoch,
-        unpacked_size: archive.len() as u64,
-        packages: recipe.packages()?,
-        entries: entries(tree),
-    };
-    Ok(Initrd { image, part })
+fn compressed(archive: &[u8], compression: Compression) -> Result<Vec<u8>, PackError> {
+    compress(archive, compression).map_err(|source| PackError::Compress { compression, source })
 }
 
-fn packed(archive: &[u8], compression: Compression) -> Result<Vec<u8>, InitrdError> {
-    compress(archive, compression).map_err(|source| InitrdError::Compress { compression, source })
-}
-
-/// As [`packed`], but an archive that was compressed before is not compressed again: it is what takes longest.
-fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> Result<Vec<u8>, InitrdError> {
+/// As [`compressed`], unless the cache has it.
+fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> Result<Vec<u8>, PackError> {
     const KIND: &str = "initrd";
     let name = compression.to_string();
     let writer = crate::format::compress::WRITER;
@@ -157,7 +81,7 @@ fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> R
     if let Some(image) = cache.entry(KIND, &key).and_then(|entry| std::fs::read(entry.join("image")).ok()) {
         return Ok(image);
     }
-    let image = packed(archive, compression)?;
+    let image = compressed(archive, compression)?;
     let work = cache.workspace()?;
     let entry = work.path().join("entry");
     cache::write_atomically(&entry.join("image"), &image)?;
@@ -165,81 +89,27 @@ fn compressed_once(archive: &[u8], compression: Compression, cache: &Cache) -> R
     Ok(image)
 }
 
-/// The largest files of a tree, one per line, for those who must make it smaller.
-pub(crate) fn culprits(tree: &Tree) -> String {
-    let line = |(path, size): (&_, u64)| format!("  {:>10}  {path}", bytes(size));
-    tree.largest(CULPRITS).into_iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A tree as manifests list it.
-pub(crate) fn entries(tree: &Tree) -> Vec<EntryPart> {
-    tree.iter()
-        .map(|(path, node)| {
-            let (size, sha256, target) = match &node.kind {
-                Kind::File(content) => (Some(content.len() as u64), Some(Digest::of(content)), None),
-                Kind::Symlink(target) => (None, None, Some(target.clone())),
-                Kind::Character { major, minor } | Kind::Block { major, minor } => {
-                    (None, None, Some(format!("{major}:{minor}")))
-                }
-                Kind::Directory | Kind::Fifo => (None, None, None),
-            };
-            let mode = format!("{:04o}", node.mode);
-            EntryPart {
-                path: path.to_string(),
-                kind: node.kind.name().to_string(),
-                mode,
-                size,
-                sha256,
-                target,
-            }
-        })
-        .collect()
-}
-
-impl Initrd {
-    /// The image's bytes.
-    pub fn image(&self) -> &[u8] {
-        &self.image
-    }
-
-    /// What went into it.
-    pub fn part(&self) -> &InitrdPart {
-        &self.part
-    }
-
-    /// Writes the image into the product directory, and notes it in the manifest. Gives the product's name.
-    ///
-    /// # Errors
-    /// When either cannot be written.
-    pub fn install(&self, layout: &Layout) -> Result<String, InitrdError> {
-        let flavour = &self.part.flavour;
-        let path = layout.flavour_initrd(flavour);
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        cache::write_atomically(&path, &self.image)?;
-        Manifest::update(layout, |manifest| {
-            if flavour == SHIPPED {
-                manifest.initrd = Some(self.part.clone());
-            } else {
-                manifest.flavours.insert(flavour.clone(), self.part.clone());
-            }
-            manifest.add_product(layout, &name)
-        })?;
-        Ok(name)
-    }
-
-    /// Writes the image to a file, and nothing else.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), InitrdError> {
-        Ok(cache::write_atomically(path, &self.image)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use ::cpio::newc;
+
     use super::*;
-    use crate::format::cpio::tests::read;
+    use crate::manifest::Manifest;
+
+    /// Entries as another reader sees them.
+    fn read(mut archive: &[u8]) -> Vec<newc::Entry> {
+        let mut seen = Vec::new();
+        loop {
+            let reader = newc::Reader::new(archive).unwrap();
+            if reader.entry().is_trailer() {
+                return seen;
+            }
+            seen.push(reader.entry().clone());
+            archive = reader.finish().unwrap();
+        }
+    }
 
     /// The shipped recipe with a made-up agent of `size` bytes that do not compress.
     fn layout(dir: &Path, size: usize) -> Layout {
@@ -298,15 +168,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let initrd = pack(&layout(dir.path(), 1000), &options(Compression::None)).unwrap();
         let seen = read(initrd.image());
-        let find =
-            |name: &str| seen.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no {name}"));
-        assert_eq!((find("init").mode, find("init").content.len()), (0o100_755, 1000));
-        assert_eq!((find("dev/console").mode, find("dev/console").device), (0o020_600, (5, 1)));
+        let find = |name: &str| seen.iter().find(|entry| entry.name() == name).expect(name);
+        assert_eq!((find("init").mode(), find("init").file_size()), (0o100_755, 1000));
+        let console = find("dev/console");
+        assert_eq!((console.mode(), console.rdev_major(), console.rdev_minor()), (0o020_600, 5, 1));
         for name in ["dev", "proc", "sys", "run", "etc"] {
-            assert_eq!(find(name).mode & 0o170_000, 0o040_000, "{name}");
+            assert_eq!(find(name).mode() & 0o170_000, 0o040_000, "{name}");
         }
-        assert_eq!(find("tmp").mode, 0o041_777);
-        assert!(seen.iter().all(|entry| entry.mtime == 1_234_567));
+        assert_eq!(find("tmp").mode(), 0o041_777);
+        assert!(seen.iter().all(|entry| entry.mtime() == 1_234_567));
         assert_eq!(initrd.part().unpacked_size, initrd.image().len() as u64);
         assert_eq!(initrd.part().entries.len(), seen.len());
     }

@@ -1,16 +1,13 @@
 //! Where things are in the source tree and in the product directory.
 //!
-//! Owns every path by which one step finds another's product. Promises that no other module spells them out.
+//! Owns every path by which one step finds another's product.
 //! Must never touch the file system beyond asking whether a marker file exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{FileSystem, Form};
-use crate::kernel;
-
-/// The flavour that ships.
-pub const SHIPPED: &str = "minimal";
+pub use crate::product::FLAVOUR as SHIPPED;
+use crate::product::{FileSystem, Form, Product};
 
 /// Why the source tree could not be found.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +68,11 @@ impl Layout {
         self.out.join(name)
     }
 
+    /// Where a product is.
+    pub fn product(&self, product: &Product) -> PathBuf {
+        self.out.join(product.file_name())
+    }
+
     /// The product directory.
     pub fn out(&self) -> &Path {
         &self.out
@@ -79,7 +81,7 @@ impl Layout {
     /// One file of the kernel of a profile: `vmlinuz` of the one that ships, `vmlinuz-<profile>` of others; `Image` in
     /// place of `vmlinuz` where VMMs boot that.
     pub fn kernel_file(&self, file: &str, profile: &str) -> PathBuf {
-        self.out.join(kernel::product(file, profile))
+        self.product(&Product::kernel(file, profile))
     }
 
     /// The compressed kernel.
@@ -104,8 +106,7 @@ impl Layout {
 
     /// The static agent binary with these cargo features: `agent` without any, `agent-<feature>-…` with some.
     pub fn agent_with(&self, features: &BTreeSet<String>) -> PathBuf {
-        let names = std::iter::once("agent").chain(features.iter().map(String::as_str));
-        self.out.join(names.collect::<Vec<_>>().join("-"))
+        self.product(&Product::Agent(features.clone()))
     }
 
     /// The initrd that ships.
@@ -115,24 +116,18 @@ impl Layout {
 
     /// The initrd of the flavour called `name`: `initrd.img` for the one that ships, `initrd-<name>.img` for others.
     pub fn flavour_initrd(&self, name: &str) -> PathBuf {
-        match name {
-            SHIPPED => self.out.join("initrd.img"),
-            other => self.out.join(format!("initrd-{other}.img")),
-        }
+        self.product(&Product::initrd(name))
     }
 
     /// The disk of the flavour called `name` in this form: `disk-<name>-<form>.img` with the usual file system,
     /// `disk-<name>-<form>-<file system>.img` with others.
     pub fn disk(&self, name: &str, form: Form, root_fs: FileSystem) -> PathBuf {
-        match root_fs {
-            FileSystem::Erofs => self.out.join(format!("disk-{name}-{form}.img")),
-            other => self.out.join(format!("disk-{name}-{form}-{other}.img")),
-        }
+        self.product(&Product::Disk { flavour: name.to_owned(), form, root_fs })
     }
 
     /// The unified kernel image with the initrd of the flavour called `name`.
     pub fn uki(&self, name: &str) -> PathBuf {
-        self.out.join(format!("uki-{name}.efi"))
+        self.product(&Product::Uki { flavour: name.to_owned() })
     }
 
     /// What went into the products.
@@ -160,12 +155,5 @@ mod tests {
     fn out_is_below_the_root_unless_named() {
         assert_eq!(Layout::new("/r".into(), None).vmlinuz(), Path::new("/r/out/vmlinuz"));
         assert_eq!(Layout::new("/r".into(), Some("/o".into())).initrd(), Path::new("/o/initrd.img"));
-        assert_eq!(
-            Layout::new("/r".into(), None).flavour_initrd("debug"),
-            Path::new("/r/out/initrd-debug.img")
-        );
-        let disk = |root_fs| Layout::new("/r".into(), None).disk("debug", Form::KataDax, root_fs);
-        assert_eq!(disk(FileSystem::Erofs), Path::new("/r/out/disk-debug-kata-dax.img"));
-        assert_eq!(disk(FileSystem::Ext4), Path::new("/r/out/disk-debug-kata-dax-ext4.img"));
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Must never need root, a loop device or a container to make a product.
 
+pub use fs_image;
+
 pub mod agent;
 pub mod artifact;
 pub mod bootchart;
@@ -14,17 +16,19 @@ pub mod deploy;
 pub mod digest;
 pub mod disk;
 pub mod elf;
-pub mod ext4;
 pub mod format;
 pub mod host;
 pub mod image;
 pub mod initrd;
 pub mod inspect;
+pub mod install;
 pub mod kernel;
 pub mod layout;
 pub mod manifest;
+pub mod pack;
 mod plain;
 mod private;
+pub mod product;
 pub mod program;
 pub mod progress;
 pub mod recipe;
@@ -35,7 +39,6 @@ pub mod size;
 pub mod source;
 mod svg;
 pub mod text;
-pub mod tree;
 pub mod uki;
 pub mod verify;
 pub mod vm;

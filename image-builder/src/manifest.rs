@@ -4,20 +4,21 @@
 //! complete, that two steps at once do not lose each other's part, and that the same input gives the same bytes: no
 //! dates, no host names, no absolute paths. Must never be read as input of a build.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Inode, InodeId, Kind, Tree};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, CacheError};
 use crate::digest::Digest;
 use crate::format::verity;
-use crate::kernel::toolchain::Toolchain;
 use crate::layout::Layout;
-use crate::sbom;
+use crate::product::{FLAVOUR, PROFILE, Product as Named};
 
 /// Why the manifest could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,60 @@ pub struct Manifest {
     pub products: BTreeMap<String, Product>,
 }
 
+/// What a product was made of, as the manifest has it.
+pub trait Part {
+    /// Puts it into the manifest, for the product called `name`.
+    fn note(&self, name: &str, manifest: &mut Manifest);
+}
+
+impl Part for KernelPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        if self.profile == PROFILE {
+            manifest.kernel = Some(self.clone());
+        } else {
+            manifest.kernels.insert(self.profile.clone(), self.clone());
+        }
+    }
+}
+
+impl Part for AgentPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        if self.features.is_empty() {
+            manifest.agent = Some(self.clone());
+        } else {
+            manifest.agents.insert(name.to_owned(), self.clone());
+        }
+    }
+}
+
+impl Part for InitrdPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        if self.flavour == FLAVOUR {
+            manifest.initrd = Some(self.clone());
+        } else {
+            manifest.flavours.insert(self.flavour.clone(), self.clone());
+        }
+    }
+}
+
+impl Part for DiskPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        manifest.disks.insert(name.to_owned(), self.clone());
+    }
+}
+
+impl Part for UkiPart {
+    fn note(&self, name: &str, manifest: &mut Manifest) {
+        manifest.ukis.insert(name.to_owned(), self.clone());
+    }
+}
+
+impl Part for SbomPart {
+    fn note(&self, _name: &str, manifest: &mut Manifest) {
+        manifest.sbom = Some(self.clone());
+    }
+}
+
 /// A file in the product directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +159,22 @@ pub struct KernelPart {
     /// Compiler and linker.
     #[serde(flatten)]
     pub toolchain: Toolchain,
+}
+
+/// A compiler and a linker, by the first lines of their `--version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toolchain {
+    /// Of gcc.
+    pub compiler: String,
+    /// Of ld.
+    pub linker: String,
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {}", self.compiler, self.linker)
+    }
 }
 
 /// What the agent was made of.
@@ -225,7 +296,7 @@ pub struct PartitionPart {
 pub struct EntryPart {
     /// Its absolute path.
     pub path: String,
-    /// `directory`, `file`, `symlink`, `character`, `block` or `fifo`.
+    /// `directory`, `file`, `symlink`, `character`, `block`, `fifo` or `socket`.
     pub kind: String,
     /// Permission bits in octal.
     pub mode: String,
@@ -238,6 +309,43 @@ pub struct EntryPart {
     /// Where a symlink points, or a device's `major:minor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The first path of the same file, of one with more than one name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// The digests of extended attributes, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xattrs: BTreeMap<String, Digest>,
+}
+
+impl EntryPart {
+    /// All names in a tree, sorted by path.
+    ///
+    /// # Errors
+    /// When a file's content cannot be read.
+    pub fn list(tree: &Tree) -> io::Result<Vec<Self>> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut first: HashMap<InodeId, String> = HashMap::new();
+        let entry = |(path, id): (Vec<u8>, InodeId)| -> io::Result<Self> {
+            let (path, Inode { meta, kind }) = (text(&path), tree.inode(id));
+            let link = first.get(&id).cloned();
+            first.entry(id).or_insert_with(|| path.clone());
+            let (mut size, mut sha256, mut target) = (None, None, None);
+            match kind {
+                Kind::File(content) if link.is_none() => {
+                    (size, sha256) = (Some(content.len()), Some(Digest::of(&content.bytes()?)));
+                }
+                Kind::Symlink(path) => target = Some(text(path)),
+                Kind::Char { major, minor } | Kind::Block { major, minor } => {
+                    target = Some(format!("{major}:{minor}"));
+                }
+                _ => {}
+            }
+            let xattrs = meta.xattrs.iter().map(|(name, value)| (text(name), Digest::of(value))).collect();
+            let (kind, mode) = (kind.name().to_owned(), format!("{:04o}", meta.mode));
+            Ok(Self { path, kind, mode, size, sha256, target, link, xattrs })
+        };
+        tree.walk().into_iter().map(entry).collect()
+    }
 }
 
 impl Manifest {
@@ -266,7 +374,7 @@ impl Manifest {
         manifest.products.retain(|name, _| out.join(name).is_file());
         manifest.agents.retain(|name, _| out.join(name).is_file());
         manifest.kernels.retain(|name, _| layout.kernel_file("vmlinux", name).is_file());
-        manifest.sbom = manifest.sbom.filter(|_| out.join(sbom::PRODUCT).is_file());
+        manifest.sbom = manifest.sbom.filter(|_| layout.product(&Named::Sbom).is_file());
         manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::{self, CacheError};
 use crate::digest::Digest;
 use crate::format::pe::{self, PeError};
 use crate::host;
-use crate::kernel;
+use crate::install::Packed;
 use crate::layout::Layout;
-use crate::manifest::{Manifest, ManifestError, UkiPart};
+use crate::manifest::UkiPart;
+use crate::product::{PROFILE, Product};
 
 /// The stub, and the Debian package that has it.
 pub const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
@@ -56,12 +56,6 @@ pub enum UkiError {
         /// Why.
         source: PeError,
     },
-    /// It cannot be written.
-    #[error("cannot write the image")]
-    Write(#[from] CacheError),
-    /// The manifest cannot be written.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
 }
 
 /// What to put together.
@@ -76,11 +70,7 @@ pub struct Options {
 }
 
 /// A unified kernel image, not yet written.
-#[derive(Debug, Clone)]
-pub struct Uki {
-    image: Vec<u8>,
-    part: UkiPart,
-}
+pub type Uki = Packed<UkiPart>;
 
 /// Puts the products of a directory together.
 ///
@@ -94,7 +84,7 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Uki, UkiError> {
             source,
         })
     };
-    let kernel_path = layout.kernel_file("vmlinuz", kernel::SHIPPED);
+    let kernel_path = layout.kernel_file("vmlinuz", PROFILE);
     let linux = read(&kernel_path, "make it with: image-builder kernel build")?;
     pe::sections(&linux).map_err(|source| UkiError::Kernel { path: kernel_path, source })?;
     let flavour = &options.flavour;
@@ -118,7 +108,8 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Uki, UkiError> {
         authenticode_sha256: pe::authenticode(&image).map_err(wrong)?,
         pcr11_sha256: pcr11(&sections),
     };
-    Ok(Uki { image, part })
+    let name = Product::Uki { flavour: flavour.clone() }.file_name();
+    Ok(Packed { name, image, beside: None, part })
 }
 
 /// The value of TPM PCR 11 when the stub has measured the sections and nothing else has extended it (systemd-stub(7)): for
@@ -137,47 +128,13 @@ fn pcr11(sections: &[(&str, &[u8])]) -> Digest {
     Digest::from(pcr)
 }
 
-impl Uki {
-    /// The image's bytes.
-    pub fn image(&self) -> &[u8] {
-        &self.image
-    }
-
-    /// What went into it, and how it is measured.
-    pub fn part(&self) -> &UkiPart {
-        &self.part
-    }
-
-    /// Writes the image into the product directory, and notes it in the manifest. Gives the product's name.
-    ///
-    /// # Errors
-    /// When either cannot be written.
-    pub fn install(&self, layout: &Layout) -> Result<String, UkiError> {
-        let path = layout.uki(&self.part.flavour);
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        cache::write_atomically(&path, &self.image)?;
-        Manifest::update(layout, |manifest| {
-            manifest.ukis.insert(name.clone(), self.part.clone());
-            manifest.add_product(layout, &name)
-        })?;
-        Ok(name)
-    }
-
-    /// Writes the image to a file, and nothing else.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), UkiError> {
-        Ok(cache::write_atomically(path, &self.image)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
     use crate::cache::write_atomically;
+    use crate::manifest::Manifest;
 
     fn layout(dir: &Path) -> (Layout, Options) {
         let layout = Layout::new(dir.into(), None);

@@ -14,12 +14,15 @@ use serde::Serialize;
 use crate::agent::{self, AgentError};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::disk::{self, DiskError, FileSystem, Form};
+use crate::disk;
 use crate::format::compress::Compression;
-use crate::initrd::{self, InitrdError};
+use crate::initrd;
+use crate::install::InstallError;
 use crate::kernel::{self, KernelError};
 use crate::layout::Layout;
 use crate::manifest::{EntryPart, InitrdPart, Manifest};
+use crate::pack::PackError;
+use crate::product::{FileSystem, Form, PROGRAMS};
 use crate::progress::Progress;
 use crate::sbom::{self, SbomError};
 use crate::uki::{self, UkiError};
@@ -73,18 +76,18 @@ pub enum VerifyError {
     /// A program could not be built again.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// An initrd could not be packed again.
+    /// An initrd or a disk could not be packed again.
     #[error(transparent)]
-    Initrd(#[from] InitrdError),
+    Pack(#[from] PackError),
     /// A unified kernel image could not be put together again.
     #[error(transparent)]
     Uki(#[from] UkiError),
     /// The list of ingredients could not be made again.
     #[error(transparent)]
     Sbom(#[from] SbomError),
-    /// A disk could not be packed again.
+    /// What was made again could not be put beside the rest.
     #[error(transparent)]
-    Disk(#[from] DiskError),
+    Install(#[from] InstallError),
 }
 
 /// What became of one product.
@@ -205,7 +208,7 @@ async fn rebuild(
             return Err(VerifyError::Compiler { product: "the agent", was, is });
         }
     }
-    for name in manifest.products.keys().filter(|name| agent::PROGRAMS.contains(&name.as_str())) {
+    for name in manifest.products.keys().filter(|name| PROGRAMS.contains(&name.as_str())) {
         agent::build_program(fresh, name, progress).await?;
     }
     for part in manifest.initrd.iter().chain(manifest.flavours.values()) {
@@ -227,7 +230,7 @@ async fn rebuild(
             .map_err(|_| unknown(name, "file system", &part.file_system))?;
         let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
         let options = disk::Options { flavour, form, root_fs, epoch, twice: false };
-        disk::pack(fresh, &options).await?.install(fresh)?;
+        disk::pack(fresh, &options)?.install(fresh)?;
     }
     for part in manifest.ukis.values() {
         let options =
@@ -334,6 +337,8 @@ mod tests {
             size: None,
             sha256: None,
             target: None,
+            link: None,
+            xattrs: Default::default(),
         };
         let old = [entry("/a", "1"), entry("/b", "1")];
         assert_eq!(different_entry(&old, &[entry("/a", "1"), entry("/b", "2")]), Some("/b".into()));

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
-const OURS: [(&str, &[&str]); 8] = [
+const OURS: [(&str, &[&str]); 9] = [
     ("agent", &["init", "protocols", "rustjail"]),
     ("jail", &["rustjail"]),
-    ("image-builder", &["protocols"]),
+    ("fs-image", &[]),
+    ("image-builder", &["fs-image", "protocols"]),
     ("init", &[]),
     ("probe", &[]),
     ("protocols", &[]),

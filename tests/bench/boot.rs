@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::format::cpio;
+use image_builder::fs_image::{Inode, Kind, Tree, cpio};
 use image_builder::kernel;
 use image_builder::layout::Layout;
-use image_builder::tree::{Kind, Node, Tree, TreePath};
 use image_builder::vm;
 use serde_json::json;
 
@@ -138,11 +137,11 @@ fn archive(layout: &Layout) -> Result<Vec<u8>> {
     let content = std::fs::read(&probe)
         .with_context(|| format!("{} is missing: run `make programs`", probe.display()))?;
     let mut tree = Tree::default();
-    tree.insert(TreePath::parse("/init")?, Node::new(0o755, Kind::File(content)))?;
+    tree.insert("/init", Inode::new(0o755, Kind::File(content.into())))?;
     for (path, major, minor) in [("/dev/console", 5, 1), ("/dev/kmsg", 1, 11)] {
-        tree.insert(TreePath::parse(path)?, Node::new(0o600, Kind::Character { major, minor }))?;
+        tree.insert(path, Inode::new(0o600, Kind::Char { major, minor }))?;
     }
-    Ok(cpio::archive(&tree, 0)?)
+    Ok(cpio::archive(&tree)?)
 }
 
 fn debian_kernel() -> Result<PathBuf> {

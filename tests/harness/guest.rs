@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::cache::Cache;
-use image_builder::format::cpio;
-use image_builder::tree::{Kind, Node, Tree, TreePath};
+use image_builder::fs_image::{Inode, Kind, Tree, cpio};
 use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Snapshot, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
@@ -170,8 +169,7 @@ impl GuestBuilder {
     /// When the path is none.
     #[must_use]
     pub fn file(mut self, path: &str, text: &str) -> GuestBuilder {
-        let path = TreePath::parse(path).expect("a path in the guest");
-        self.files.insert(path, Node::new(0o644, Kind::File(text.into()))).expect("each file once");
+        self.files.insert(path, Inode::new(0o644, Kind::File(text.into()))).expect("each file once");
         self
     }
 
@@ -180,9 +178,8 @@ impl GuestBuilder {
     /// # Panics
     /// When the path is none.
     #[must_use]
-    pub fn node(mut self, path: &str, node: Node) -> GuestBuilder {
-        let path = TreePath::parse(path).expect("a path in the guest");
-        self.files.insert(path, node).expect("each file once");
+    pub fn node(mut self, path: &str, inode: Inode) -> GuestBuilder {
+        self.files.insert(path, inode).expect("each file once");
         self
     }
 
@@ -193,7 +190,7 @@ impl GuestBuilder {
     pub fn program(self, path: &str, name: &str) -> Result<GuestBuilder> {
         let file = product(name).with_context(|| format!("run `image-builder program {name}`"))?;
         let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        Ok(self.node(path, Node::new(0o755, Kind::File(content))))
+        Ok(self.node(path, Inode::new(0o755, Kind::File(content.into()))))
     }
 
     /// Boots, and waits for the agent.
@@ -248,7 +245,7 @@ impl GuestBuilder {
         }
         let mut bytes = std::fs::read(&initrd).context("read the initrd")?;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.extend(cpio::archive(&self.files, 0).context("pack the test's files")?);
+        bytes.extend(cpio::archive(&self.files).context("pack the test's files")?);
         let path = directory.join("initrd.img");
         std::fs::write(&path, bytes).context("write the initrd")?;
         Ok(path)

@@ -7,9 +7,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::format::cpio;
+use image_builder::fs_image::{Inode, Kind, Tree, cpio};
 use image_builder::manifest::{KernelPart, Manifest};
-use image_builder::tree::{Kind, Node, Tree, TreePath};
 
 use crate::layout;
 
@@ -46,11 +45,11 @@ fn initramfs(directory: &Path) -> Result<Vec<u8>> {
     let status = tool(compiler.arg(&program).arg(&source))?.wait()?;
     ensure!(status.success(), "{COMPILER} failed on {}", source.display());
     let mut tree = Tree::default();
-    tree.insert(TreePath::parse("/init")?, Node::new(0o755, Kind::File(std::fs::read(&program)?)))?;
+    tree.insert("/init", Inode::new(0o755, Kind::File(std::fs::read(&program)?.into())))?;
     // The kernel opens it for the first program.
-    let console = Kind::Character { major: 5, minor: 1 };
-    tree.insert(TreePath::parse("/dev/console")?, Node::new(0o600, console))?;
-    Ok(cpio::archive(&tree, 0)?)
+    let console = Kind::Char { major: 5, minor: 1 };
+    tree.insert("/dev/console", Inode::new(0o600, console))?;
+    Ok(cpio::archive(&tree)?)
 }
 
 /// Ends a VMM that outlives its test.

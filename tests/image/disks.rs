@@ -52,7 +52,7 @@ async fn a_disk_of_every_flavour_and_form_packed_again_is_the_one_in_out() -> Re
         for kind @ (form, root_fs) in MADE {
             let twice = flavour == TWICE;
             let options = Options { flavour: flavour.clone(), form, root_fs, epoch: 0, twice };
-            let again = disk::pack(&layout(), &options).await?;
+            let again = disk::pack(&layout(), &options)?;
             let path = made(&flavour, kind)?;
             ensure!(
                 again.image() == std::fs::read(&path)?,

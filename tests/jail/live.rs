@@ -8,9 +8,8 @@ use std::slice;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::format::cpio;
+use image_builder::fs_image::{Tree, cpio};
 use image_builder::host;
-use image_builder::tree::{Tree, TreePath};
 use image_builder::vm::{Vm, VmConfig};
 
 /// Boots as far as the tests need, says the line the harness waits for, and ends the machine.
@@ -63,10 +62,10 @@ async fn the_control_group_tests_pass_on_a_real_hierarchy() -> Result<()> {
     tree.overlay(&files)?;
     let binary = binary.display().to_string();
     for (path, node) in host::closure("libc6", slice::from_ref(&binary))? {
-        tree.insert(TreePath::parse(if path == binary { "/tests" } else { &path })?, node)?;
+        tree.insert(if path == binary { "/tests" } else { &path }, node)?;
     }
     let initrd = directory.path().join("initrd");
-    std::fs::write(&initrd, cpio::archive(&tree, 0)?)?;
+    std::fs::write(&initrd, cpio::archive(&tree)?)?;
     let kernel = root.join("out/vmlinux");
     ensure!(kernel.exists(), "{} is missing: run `make build`", kernel.display());
     let mut config = VmConfig::new(kernel, initrd, directory.path().join("vm"));

@@ -12,6 +12,7 @@ use image_builder::manifest::Manifest;
 use image_builder::progress::{Progress, bytes};
 use image_builder::recipe::Recipe;
 use image_builder::{agent, initrd, kernel, recipe};
+use serde::Serialize;
 
 use super::Global;
 use super::kernel::KernelArgs;
@@ -44,10 +45,9 @@ impl ProgramArgs {
         for name in &self.names {
             agent::build_program(&layout, name, global.progress()).await?;
         }
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let manifest = Manifest::read(&layout);
-        let made: Vec<_> = names.iter().filter_map(|name| manifest.products.get(*name)).collect();
-        global.print(&made, || products(&manifest, &names))
+        let made: Vec<_> = self.names.iter().filter_map(|name| manifest.products.get(name)).collect();
+        global.print(&made, || products(&manifest, &self.names))
     }
 }
 
@@ -98,9 +98,7 @@ impl InitrdArgs {
             names.push(initrd.install(&layout)?);
             parts.push(initrd.part().clone());
         }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let text = || products(&Manifest::read(&layout), &names);
-        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+        print_made(global, &parts, || products(&Manifest::read(&layout), &names))
     }
 }
 
@@ -138,9 +136,7 @@ impl BuildArgs {
         build_agent(&layout, &self.initrd.flavour, progress).await?;
         self.initrd.pack(&layout, cache)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
-        global.print(&manifest, || {
-            products(&manifest, &manifest.products.keys().map(String::as_str).collect::<Vec<_>>())
-        })
+        global.print(&manifest, || products(&manifest, &manifest.products.keys().collect::<Vec<_>>()))
     }
 }
 
@@ -153,12 +149,21 @@ pub(super) async fn build_agent(layout: &Layout, flavour: &str, progress: Progre
     Ok(())
 }
 
+/// Prints what products were made of: one part, or a list of them.
+pub(super) fn print_made<P: Serialize>(
+    global: &Global,
+    parts: &[P],
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    if let [part] = parts { global.print(part, text) } else { global.print(&parts, text) }
+}
+
 /// One line per product: name, bytes, digest.
-pub(super) fn products(manifest: &Manifest, names: &[&str]) -> String {
-    let line = |name: &&str| {
-        let product = manifest.products.get(*name)?;
+pub(super) fn products(manifest: &Manifest, names: &[impl AsRef<str>]) -> String {
+    let line = |name: &str| {
+        let product = manifest.products.get(name)?;
         let (size, sha256) = (product.size, product.sha256.to_string());
         Some(format!("{name:<26} {size:>12} {:>9}  sha256:{}…", bytes(size), &sha256[..16]))
     };
-    names.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+    names.iter().filter_map(|name| line(name.as_ref())).collect::<Vec<_>>().join("\n")
 }

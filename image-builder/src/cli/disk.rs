@@ -8,7 +8,7 @@ use image_builder::manifest::Manifest;
 use image_builder::{initrd, recipe};
 
 use super::Global;
-use super::build::{build_agent, products};
+use super::build::{build_agent, print_made, products};
 
 /// `image-builder disk`.
 #[derive(Debug, Args)]
@@ -48,18 +48,19 @@ impl DiskArgs {
             for &(form, root_fs) in &forms {
                 let flavour = flavour.clone();
                 let options = disk::Options { flavour, form, root_fs, epoch, twice: self.check };
-                let disk = disk::pack(&layout, &options).await?;
+                let disk = disk::pack(&layout, &options)?;
                 parts.push(disk.part().clone());
                 match &self.output {
-                    Some(path) => names.extend(disk.write(path)?.map(|path| path.display().to_string())),
+                    Some(path) => {
+                        names.extend(disk.write(path)?.iter().map(|path| path.display().to_string()))
+                    }
                     None => names.push(disk.install(&layout)?),
                 }
             }
         }
-        let text = || match self.output {
+        print_made(global, &parts, || match self.output {
             Some(_) => names.join("\n"),
-            None => products(&Manifest::read(&layout), &names.iter().map(String::as_str).collect::<Vec<_>>()),
-        };
-        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+            None => products(&Manifest::read(&layout), &names),
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! `image-builder sbom`.
 
 use clap::Args;
+use image_builder::product::Product;
 use image_builder::{initrd, sbom};
 
 use super::Global;
@@ -16,7 +17,7 @@ impl SbomArgs {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let document = sbom::list(&layout, epoch).await?;
         sbom::install(&layout, &document)?;
-        let path = layout.out().join(sbom::PRODUCT);
+        let path = layout.product(&Product::Sbom);
         global.print(&document, || format!("{}: {} packages", path.display(), document.len()))
     }
 }

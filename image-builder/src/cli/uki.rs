@@ -9,7 +9,7 @@ use image_builder::progress::bytes;
 use image_builder::{recipe, uki};
 
 use super::Global;
-use super::build::products;
+use super::build::{print_made, products};
 
 /// `image-builder uki`.
 #[derive(Debug, Args)]
@@ -52,8 +52,6 @@ impl UkiArgs {
             }
             names.push(made.install(&layout)?);
         }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let text = || products(&Manifest::read(&layout), &names);
-        if let [part] = parts.as_slice() { global.print(part, text) } else { global.print(&parts, text) }
+        print_made(global, &parts, || products(&Manifest::read(&layout), &names))
     }
 }

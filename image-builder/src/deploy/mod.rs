@@ -22,11 +22,11 @@ pub use remove::remove;
 pub use root::Root;
 
 use crate::digest::Digest;
-use crate::disk::{FileSystem, Form};
 use crate::kernel;
 use crate::kernel::config::Config;
 use crate::layout::Layout;
 use crate::manifest::{DiskPart, Manifest};
+use crate::product::{FileSystem, Form};
 
 /// Why a file stays that was changed since it was written.
 const EDITED: &str = "it was changed since it was installed (--force takes it all the same)";

@@ -7,10 +7,10 @@
 use serde_json::{Value, json};
 
 use super::{DeployError, Products, RootKind};
-use crate::disk::{FileSystem, Form};
+use crate::kernel::arch::Arch;
 use crate::kernel::config::Config;
 use crate::kernel::fragment;
-use crate::kernel::{self, arch::Arch};
+use crate::product::{FileSystem, Form, Product};
 
 /// Which VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -88,7 +88,7 @@ fn admit(
 /// The kernel's configuration. A kernel for another processor has no agent.
 fn config(products: &Products<'_>, options: &Options) -> Result<Config, DeployError> {
     options.root.admits(options.root_fs)?;
-    let of_arm = kernel::product(Arch::Aarch64.image(), &options.profile);
+    let of_arm = Product::kernel(Arch::Aarch64.image(), &options.profile).file_name();
     if products.manifest.products.contains_key(&of_arm) {
         return Err(DeployError::Impossible(
             "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",

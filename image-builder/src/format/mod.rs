@@ -4,7 +4,6 @@
 //! file system.
 
 pub mod compress;
-pub mod cpio;
 pub mod dax;
 pub mod label;
 pub mod pe;

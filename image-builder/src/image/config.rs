@@ -3,8 +3,7 @@
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
-use super::spool::Spool;
-use super::tree::Tree;
+use fs_image::Tree;
 
 /// Account files larger than this are not read.
 const MAX_ACCOUNTS: u64 = 1 << 20;
@@ -76,10 +75,10 @@ impl ImageConfig {
     }
 
     /// Remembers who the image's users are.
-    pub(super) fn take_accounts(&mut self, tree: &Tree, spool: &Spool) {
+    pub(super) fn take_accounts(&mut self, tree: &Tree) {
         let read = |path: &[u8]| {
-            let extent = tree.file(path).filter(|extent| extent.len <= MAX_ACCOUNTS)?;
-            Some(String::from_utf8_lossy(&spool.read(extent).ok()?).into_owned())
+            let content = tree.file(path).filter(|content| content.len() <= MAX_ACCOUNTS)?;
+            Some(String::from_utf8_lossy(&content.bytes().ok()?).into_owned())
         };
         self.passwd = read(b"/etc/passwd").unwrap_or_default();
         self.group = read(b"/etc/group").unwrap_or_default();

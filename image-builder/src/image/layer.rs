@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use fs_image::{Inode, Kind, Meta, Tree, TreeError};
 use tar::{Archive, EntryType, Header};
 
 use super::spool::Spool;
-use super::tree::{Inode, Kind, Meta, Tree, TreeError};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -127,7 +127,7 @@ fn put<R: Read>(
             if extent.len != size {
                 return Err(problem(&path, "the archive ends inside this file"));
             }
-            Kind::File(extent)
+            Kind::File(extent.into())
         }
         EntryType::Directory => Kind::Directory(BTreeMap::new()),
         EntryType::Symlink => Kind::Symlink(link),
@@ -250,7 +250,7 @@ fn display(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::tree::InodeId;
+    use fs_image::InodeId;
 
     struct Layer(tar::Builder<Vec<u8>>);
 
@@ -308,11 +308,11 @@ mod tests {
 
     #[test]
     fn metadata_and_content_arrive() {
-        let (tree, spool) = tree_of(vec![Layer::new().file("./bin/su")]).unwrap();
+        let (tree, _) = tree_of(vec![Layer::new().file("./bin/su")]).unwrap();
         let inode = tree.inode(tree.find(b"bin/su").unwrap().unwrap());
         let meta = Meta { mode: 0o4751, uid: 12, gid: 34, mtime: 1_700_000_000, ..Meta::default() };
         assert_eq!(inode.meta, meta);
-        assert_eq!(spool.read(tree.file(b"/bin/su").unwrap()).unwrap(), b"data");
+        assert_eq!(&*tree.file(b"/bin/su").unwrap().bytes().unwrap(), b"data");
     }
 
     #[test]

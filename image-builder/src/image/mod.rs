@@ -12,29 +12,27 @@
 mod archive;
 mod config;
 mod directory;
-mod erofs;
 mod error;
 mod layer;
 mod rootfs;
 mod source;
 mod spool;
-mod tree;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Tree, erofs};
 use serde::{Deserialize, Serialize};
 
 pub use config::{Account, ImageConfig, UserError};
 pub use error::ImageError;
-pub use rootfs::{contents, root_file_system};
+pub use rootfs::contents;
 
 use crate::cache::Cache;
 use crate::digest::Digest;
 use source::{Opened, Resolved};
 use spool::Spool;
-use tree::Tree;
 
 /// Changes whenever the same image would become a different disk.
 const WRITER: &[u8] = b"erofs 1";
@@ -135,12 +133,14 @@ fn make(
         .map_err(|error| ImageError::io("create a file in", work.path(), error))?;
     let mut tree = Tree::new();
     let mut config = content.fill(&mut tree, &mut spool)?;
-    config.take_accounts(&tree, &spool);
+    config.take_accounts(&tree);
+    // As those who unpack images do: Linux knows no others.
+    tree.retain_xattrs(erofs::is_attribute);
     let entry = work.path().join("entry");
     fs::create_dir(&entry).map_err(|error| ImageError::io("create", &entry, error))?;
     let disk = entry.join(DISK);
     let file = File::create(&disk).map_err(|error| ImageError::io("create", &disk, error))?;
-    erofs::write(&tree, &spool, key.uuid(), file).map_err(|source| ImageError::Disk {
+    erofs::write(&tree, key.uuid(), file).map_err(|source| ImageError::Disk {
         path: PathBuf::from(reference),
         place: entry.clone(),
         source: Box::new(source),

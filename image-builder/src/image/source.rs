@@ -7,13 +7,13 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use fs_image::Tree;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, decompress};
 use super::spool::Spool;
-use super::tree::Tree;
 use super::{Ceiling, ImageConfig, ImageError, layer};
 use crate::cache::Cache;
 use crate::digest::Digest;

@@ -2,25 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_image::Extent;
 
 use super::Ceiling;
 
 /// How much is copied at once, in bytes.
 const PIECE: usize = 1 << 17;
 
-/// Where a file's content is in the [`Spool`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) offset: u64,
-    pub(crate) len: u64,
-}
-
 /// The content of all files, one after the other in one unnamed file.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: File,
+    /// The same for those who read.
+    shared: Arc<File>,
     len: u64,
     ceiling: Ceiling,
     /// Where the file is, for those who must make room.
@@ -30,13 +27,15 @@ pub(crate) struct Spool {
 impl Spool {
     /// An empty spool on the file system of `dir`, which takes as many bytes as the ceiling allows.
     pub(crate) fn new(dir: &Path, ceiling: Ceiling) -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile_in(dir)?, len: 0, ceiling, place: dir.to_path_buf() })
+        let file = tempfile::tempfile_in(dir)?;
+        let shared = Arc::new(file.try_clone()?);
+        Ok(Self { file, shared, len: 0, ceiling, place: dir.to_path_buf() })
     }
 
-    /// How many bytes it took.
+    /// All that it took.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> u64 {
-        self.len
+    pub(crate) fn content(&self) -> fs_image::Content {
+        Extent::new(Arc::clone(&self.shared), 0, self.len).into()
     }
 
     /// How much may come together.
@@ -50,32 +49,12 @@ impl Spool {
         let room = self.ceiling.bytes.saturating_sub(offset);
         let len = spill(content, &mut self.file, room, self.ceiling, &self.place)?;
         self.len += len;
-        Ok(Extent { offset, len })
+        Ok(Extent::new(Arc::clone(&self.shared), offset, len))
     }
 
     /// Refuses content of which is said beforehand that it is too much.
     pub(crate) fn expect(&self, len: u64) -> io::Result<()> {
         if len <= self.ceiling.bytes.saturating_sub(self.len) { Ok(()) } else { Err(self.ceiling.reached()) }
-    }
-
-    /// Copies `len` bytes at `start` of an extent to `out`.
-    pub(crate) fn copy(&self, extent: Extent, start: u64, len: u64, out: &mut impl Write) -> io::Result<()> {
-        let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
-        let mut done = 0;
-        while done < len {
-            let piece = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
-            self.file.read_exact_at(&mut buffer[..piece], extent.offset + start + done)?;
-            out.write_all(&buffer[..piece])?;
-            done += piece as u64;
-        }
-        Ok(())
-    }
-
-    /// All of an extent.
-    pub(crate) fn read(&self, extent: Extent) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.copy(extent, 0, extent.len, &mut bytes)?;
-        Ok(bytes)
     }
 }
 
@@ -109,16 +88,14 @@ pub(super) fn spill(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fs_image::Content;
 
     #[test]
     fn the_spool_gives_back_what_it_took() {
         let mut spool = Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap();
         spool.append(&mut &b"first"[..]).unwrap();
         let extent = spool.append(&mut &b"second"[..]).unwrap();
-        assert_eq!(spool.read(extent).unwrap(), b"second");
-        let mut piece = Vec::new();
-        spool.copy(extent, 2, 3, &mut piece).unwrap();
-        assert_eq!(piece, b"con");
+        assert_eq!(&*Content::from(extent).bytes().unwrap(), b"second");
     }
 
     #[test]

@@ -131,10 +131,10 @@ fn a_recipe_gets_the_files_of_an_image() {
     let place = Place::new();
     let reference = place.write(&layout());
     let tree = contents(&format!("{reference}:latest")).unwrap();
-    let names: Vec<_> = tree.iter().map(|(path, _)| path.as_str()).collect();
+    let names: Vec<_> = tree.walk().into_iter().map(|(path, _)| String::from_utf8(path).unwrap()).collect();
     assert_eq!(names, ["/etc", "/etc/passwd", "/new"]);
-    let new = tree.get(&crate::tree::TreePath::parse("/new").unwrap()).unwrap();
-    assert_eq!((new.mode, &new.kind), (0o644, &crate::tree::Kind::File(b"content".into())));
+    assert_eq!(tree.get("/new").unwrap().mode(), 0o100_644);
+    assert_eq!(&*tree.file(b"new").unwrap().bytes().unwrap(), b"content");
     let error = contents("/nonexistent/image").unwrap_err().to_string();
     assert!(error.contains("/nonexistent/image"), "{error}");
 }

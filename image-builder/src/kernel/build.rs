@@ -13,10 +13,11 @@ use crate::source::Tarball;
 
 use super::arch::Arch;
 use super::config::Config;
+use super::error::KernelError;
 use super::profile::Profile;
+use super::record::Record;
 use super::size::Sizes;
 use super::toolchain::{self, INSTALL, Toolchain};
-use super::{KernelError, Record};
 
 /// Names the way of building. Part of the cache key: change it when the steps below change their outcome.
 pub(super) fn recipe(arch: Arch) -> String {
@@ -51,7 +52,7 @@ impl Job<'_> {
             .await
             .map_err(KernelError::program("run kconfig"))?;
         let config = fs::read_to_string(&dot_config).map_err(KernelError::io("read", &dot_config))?;
-        super::verified(self.profile, &config)?;
+        super::verified::verified(self.profile, &config)?;
 
         let jobs = match self.jobs {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::profile::DataError;
+use super::data::DataError;
 
 /// Forbidden options with the reason of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::program::Program;
 use crate::progress::Progress;
 use crate::source::Tarball;
 
-use super::KernelError;
+use super::error::KernelError;
 use super::profile::Profile;
 use super::toolchain::INSTALL;
 
@@ -65,7 +65,7 @@ pub(super) async fn configure(
     }
     let path = work.path().join(".config");
     let config = fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
-    super::verified(profile, &config)?;
+    super::verified::verified(profile, &config)?;
     step.done(&format!("{} options asked for, none lost", profile.requests.len()));
     Ok((version, config))
 }

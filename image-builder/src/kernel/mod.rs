@@ -15,157 +15,40 @@
 pub mod arch;
 mod build;
 pub mod config;
+pub mod data;
+mod error;
 pub mod forbid;
 pub mod fragment;
 mod kbuild;
 mod kconfig;
 pub mod profile;
+mod record;
 pub mod requirement;
 pub mod size;
 pub mod toolchain;
+mod verified;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::cache::{self, Cache, CacheError};
+use crate::cache::{self, Cache};
 use crate::digest::Digest;
-use crate::elf::ElfError;
+use crate::install;
 use crate::layout::Layout;
-use crate::manifest::{self, Manifest, ManifestError};
-use crate::program::ProgramError;
+pub use crate::product::PROFILE as SHIPPED;
+use crate::product::Product;
 use crate::progress::Progress;
 use crate::source::{Location, Source, SourceError, Tarball};
 
 use arch::Arch;
-use config::{Config, Fault};
-use profile::{DataError, Profile};
-use requirement::{Missing, Requirement, Standing};
+use config::Config;
+pub use error::KernelError;
+use profile::Profile;
+pub use record::Record;
+use requirement::{Requirement, Standing};
 use size::{Report, Sizes};
 use toolchain::Toolchain;
-
-/// Why there is no kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The data files are wrong.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The source cannot be had.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The source is of another series.
-    #[error(
-        "the source is Linux {found}, but kernel.toml says {expected}; check the fragments against it and change it there"
-    )]
-    Series {
-        /// What the Makefile says.
-        found: String,
-        /// What `kernel.toml` says.
-        expected: String,
-    },
-    /// The configuration is not what was asked for.
-    #[error("the configuration is not what was asked for:\n{}", list(.0))]
-    Faults(Vec<Fault>),
-    /// The configuration lacks what the profile promises to have.
-    #[error(
-        "profile/{profile}.toml says that it meets requirements which it does not; ask for these options in a fragment, or \
-         take the requirement out of its `meets`:\n{}",
-        list(.missing)
-    )]
-    Unmet {
-        /// The profile's name.
-        profile: String,
-        /// What is missing.
-        missing: Vec<Missing>,
-    },
-    /// make or a tool of it failed.
-    #[error("cannot {operation}")]
-    Program {
-        /// What was being done.
-        operation: &'static str,
-        /// How it failed.
-        source: ProgramError,
-    },
-    /// The result cannot be entered by PVH.
-    #[error("the built vmlinux is of no use")]
-    Elf(#[from] ElfError),
-    /// An object file of the build is not understood.
-    #[error("cannot measure {path}")]
-    Object {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: ElfError,
-    },
-    /// What the build linked is not listed where it should be.
-    #[error("{0} is not a thin archive, as this kernel's build should have made; sizes cannot be measured")]
-    Archive(PathBuf),
-    /// The kernel to report on is not in the cache.
-    #[error(
-        "profile {0} has not been built with these options, source and tools; run: image-builder kernel build --profile {0}"
-    )]
-    NotBuilt(String),
-    /// The kernel in the cache was built when sizes were not kept.
-    #[error(
-        "there is no {path}: this kernel was built before sizes were kept; run: image-builder kernel build --profile {profile} --rebuild"
-    )]
-    NoSizes {
-        /// The file that is missing.
-        path: PathBuf,
-        /// The profile's name.
-        profile: String,
-    },
-    /// The result is too large.
-    #[error("{image} has {size} bytes, {} over the budget of {budget} in profile/{profile}.toml", size - budget)]
-    Budget {
-        /// Which file.
-        image: &'static str,
-        /// The profile.
-        profile: String,
-        /// Its size.
-        size: u64,
-        /// The bound.
-        budget: u64,
-    },
-    /// Two builds of the same input differ.
-    #[error("built again from the same input, these came out different: {}", .0.join(", "))]
-    Irreproducible(Vec<&'static str>),
-    /// The cache failed.
-    #[error("cannot keep the kernel")]
-    Cache(#[from] CacheError),
-    /// The manifest cannot be written.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// A file operation failed.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl KernelError {
-    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { operation, path, source }
-    }
-
-    fn program(operation: &'static str) -> impl FnOnce(ProgramError) -> Self {
-        move |source| Self::Program { operation, source }
-    }
-}
-
-fn list<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(|item| format!("  {item}")).collect::<Vec<_>>().join("\n")
-}
-
-/// The profile that is built when none is named.
-pub const SHIPPED: &str = "kata";
 
 /// What to build, apart from the data files.
 #[derive(Debug, Clone, Default)]
@@ -199,28 +82,6 @@ pub struct Checked {
     pub requirements: Vec<Standing>,
 }
 
-/// What is known about a built kernel; kept beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// `uname -r`.
-    pub release: String,
-    /// The profile's name.
-    pub profile: String,
-    /// The tarball's file name.
-    pub source: String,
-    /// Its digest.
-    pub source_sha256: Digest,
-    /// What built it.
-    #[serde(flatten)]
-    pub toolchain: Toolchain,
-    /// How many pieces make reported: the next build's estimate.
-    pub pieces: u64,
-    /// The physical address a VMM enters `vmlinux` at; only a PC's kernel has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pvh_entry: Option<u32>,
-}
-
 /// A built kernel in the cache.
 #[derive(Debug, Clone)]
 pub struct Kernel {
@@ -236,15 +97,6 @@ pub struct Kernel {
     profile: String,
     /// Whether the size budget holds for it, and which.
     budget: Option<u64>,
-}
-
-/// What a file of a kernel is called among the products: by its own name of the profile that ships, with the profile's behind
-/// it of others.
-pub fn product(file: &str, profile: &str) -> String {
-    match profile {
-        SHIPPED => file.to_owned(),
-        other => format!("{file}-{other}"),
-    }
 }
 
 /// The file of a kernel that says what it was configured with.
@@ -292,11 +144,11 @@ pub async fn build(
     if let Some(dir) = entry(cache, &key, arch).filter(|_| !options.rebuild) {
         let path = dir.join("config");
         let text = std::fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
-        verified(&profile, &text)?;
-        return Ok(Kernel { record: read_record(&dir)?, dir, cached: true, arch, profile: name, budget });
+        verified::verified(&profile, &text)?;
+        return Ok(Kernel { record: Record::read(&dir)?, dir, cached: true, arch, profile: name, budget });
     }
     let expected =
-        cache.entries("kernel").iter().find_map(|dir| read_record(dir).ok()).map(|record| record.pieces);
+        cache.entries("kernel").iter().find_map(|dir| Record::read(dir).ok()).map(|record| record.pieces);
     let (_, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
     let job =
         build::Job { profile: &profile, tarball: &tarball, toolchain, config, jobs: options.jobs, expected };
@@ -317,7 +169,7 @@ pub async fn build(
     if sizes.is_file() {
         cache::install(&sizes, &dir.join(size::FILE))?;
     }
-    Ok(Kernel { record: read_record(&dir)?, dir, cached: false, arch, profile: name, budget })
+    Ok(Kernel { record: Record::read(&dir)?, dir, cached: false, arch, profile: name, budget })
 }
 
 /// Tells what the parts of a kernel weigh that was built before.
@@ -333,7 +185,7 @@ pub async fn size(
     let Input { profile, key, .. } = Input::find(dir, options, cache, progress).await?;
     let not_built = || KernelError::NotBuilt(profile.name.clone());
     let dir = entry(cache, &key, profile.arch).ok_or_else(not_built)?;
-    let record = read_record(&dir)?;
+    let record = Record::read(&dir)?;
     Ok(Sizes::read(&dir, &profile.name)?.report(&profile.name, &record.release, &profile.requests))
 }
 
@@ -371,7 +223,7 @@ fn entry(cache: &Cache, key: &Digest, arch: Arch) -> Option<PathBuf> {
         object::File::parse(read("vmlinux").as_slice()).is_ok()
             && read("System.map").ends_with(b"\n")
             && read("config").ends_with(b"\n")
-            && read_record(dir).is_ok()
+            && Record::read(dir).is_ok()
             && arch.is_whole(&read(arch.image()))
     })
 }
@@ -427,27 +279,6 @@ fn source(profile: &Profile, options: &Options) -> Result<Source, KernelError> {
     Ok(Source { location, sha256, hint })
 }
 
-/// Passes a configuration on if it is what the profile asks for and promises.
-fn verified(profile: &Profile, config: &str) -> Result<(), KernelError> {
-    let config = Config::parse(config);
-    let faults = config.verify(&profile.requests, &profile.forbidden);
-    if !faults.is_empty() {
-        return Err(KernelError::Faults(faults));
-    }
-    let missing: Vec<_> = profile.promised().flat_map(|list| list.missing(&config)).collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(KernelError::Unmet { profile: profile.name.clone(), missing })
-    }
-}
-
-fn read_record(dir: &Path) -> Result<Record, KernelError> {
-    let path = dir.join("record.json");
-    let text = std::fs::read(&path).map_err(KernelError::io("read", &path))?;
-    serde_json::from_slice(&text).map_err(|error| KernelError::io("understand", &path)(error.into()))
-}
-
 impl Kernel {
     /// Copies the products to where the next steps look for them, and notes them in the manifest.
     ///
@@ -460,28 +291,10 @@ impl Kernel {
         if let Some(budget) = self.budget.filter(|budget| size > *budget) {
             return Err(KernelError::Budget { image, profile: self.profile.clone(), size, budget });
         }
-        for name in products(self.arch) {
-            cache::install(&self.dir.join(name), &layout.kernel_file(name, &self.profile))?;
-        }
-        Manifest::update(layout, |manifest| {
-            let part = manifest::KernelPart {
-                release: self.record.release.clone(),
-                profile: self.profile.clone(),
-                source: self.record.source.clone(),
-                source_sha256: self.record.source_sha256,
-                toolchain: self.record.toolchain.clone(),
-            };
-            if self.profile == SHIPPED {
-                manifest.kernel = Some(part);
-            } else {
-                manifest.kernels.insert(self.profile.clone(), part);
-            }
-            for name in self.products() {
-                manifest.add_product(layout, &name)?;
-            }
-            Ok(())
-        })?;
-        Ok(())
+        let paths = products(self.arch).map(|file| self.dir.join(file));
+        let sources = paths.iter().map(|path| install::Source::File(path));
+        let files: Vec<_> = self.products().into_iter().zip(sources).collect();
+        Ok(install::install(layout, &files, Some(&self.record.part(&self.profile)))?)
     }
 
     /// The name of the image that VMMs boot, before the profile's is put behind it.
@@ -496,6 +309,7 @@ impl Kernel {
 
     /// The names of the files that [`Kernel::install`] makes.
     pub fn products(&self) -> Vec<String> {
-        products(self.arch).iter().map(|file| product(file, &self.profile)).collect()
+        let name = |file: &str| Product::kernel(file, &self.profile).file_name();
+        products(self.arch).into_iter().map(name).collect()
     }
 }

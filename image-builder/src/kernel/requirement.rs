@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::arch::Arch;
 use super::config::Config;
+use super::data::{DataError, read};
 use super::fragment::{self, Value};
-use super::profile::{DataError, read};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::elf;
 
-use super::KernelError;
 use super::config::Config;
+use super::error::KernelError;
 use super::fragment::{Requests, Value};
 use super::kbuild::Tree;
 

@@ -3,10 +3,7 @@
 //! Their versions are part of a kernel's cache key: another compiler makes another kernel. Must never choose a
 //! compiler beyond its architecture; that is make's business, and PATH's.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
+pub use crate::manifest::Toolchain;
 use crate::program::{Program, ProgramError};
 
 use super::arch::Arch;
@@ -22,22 +19,6 @@ pub(super) fn install(arch: Arch) -> &'static str {
         Arch::Aarch64 => {
             "install the cross-compiler: apt-get install gcc-aarch64-linux-gnu, or run make setup"
         }
-    }
-}
-
-/// First lines of the tools' `--version`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Toolchain {
-    /// Of gcc.
-    pub compiler: String,
-    /// Of ld.
-    pub linker: String,
-}
-
-impl fmt::Display for Toolchain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} and {}", self.compiler, self.linker)
     }
 }
 

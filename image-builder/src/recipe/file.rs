@@ -117,14 +117,14 @@ pub(super) enum ProductName {
 /// Permission bits, written in octal as text.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Mode(pub(super) u32);
+pub(super) struct Mode(pub(super) u16);
 
 impl TryFrom<String> for Mode {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         let octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-        let mode = u32::from_str_radix(&text, 8).ok().filter(|_| octal);
+        let mode = u16::from_str_radix(&text, 8).ok().filter(|_| octal);
         mode.map(Self).ok_or_else(|| format!("{text:?} is no mode: three or four octal digits are expected"))
     }
 }
@@ -134,4 +134,10 @@ impl TryFrom<String> for Mode {
 #[serde(deny_unknown_fields)]
 pub(super) struct Image {
     pub(super) path: Spanned<String>,
+    #[serde(default = "yes")]
+    pub(super) attributes: bool,
+}
+
+fn yes() -> bool {
+    true
 }

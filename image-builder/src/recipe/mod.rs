@@ -37,6 +37,8 @@
 //! shell = "/bin/false"                # this where it is missing
 //! [[image]]                           # all that a container image has and nothing else here says: an OCI layout, a saved
 //! path = "images/base:latest"         # image, or a directory, below rootfs/ unless absolute
+//! attributes = false                  # leaves its extended attributes out, which a disk can hold and an initrd cannot; true
+//!                                     # where it is missing
 //! [[device]]
 //! path = "/dev/console"
 //! kind = "character"
@@ -55,13 +57,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_image::{Inode, Kind, Tree, TreeError};
 use toml::Spanned;
 
 use crate::digest::Digest;
 use crate::host::{self, HostError};
 use crate::image::{self, ImageError};
 use crate::layout::Layout;
-use crate::tree::{Kind, Node, Tree, TreeError, TreePath};
 use file::{Device, DeviceKind, Directory, File, Host, Image, ProductName, Regular, Symlink, Symlinks};
 use users::{Owner, User};
 
@@ -278,10 +280,8 @@ impl Recipe {
         let users = self.users()?;
         let mut tree = self.tree_with(layout, &layout.agent_with(&self.features()), &users)?;
         for (path, content) in users::files(&users) {
-            let node = Node::new(0o644, Kind::File(content.into_bytes()));
-            TreePath::parse(path)
-                .and_then(|path| tree.insert(path, node))
-                .map_err(|source| self.error(None, source))?;
+            let inode = Inode::new(0o644, Kind::File(content.into_bytes().into()));
+            tree.insert(path, inode).map_err(|source| self.error(None, source))?;
         }
         Ok(tree)
     }
@@ -301,13 +301,11 @@ impl Recipe {
             Some(base) => base.tree_with(layout, agent, users)?,
             None => Tree::default(),
         };
-        let mut add = |path: &str, line: Option<usize>, node| {
-            TreePath::parse(path)
-                .and_then(|path| tree.insert(path, node))
-                .map_err(|source| self.error(line, source))
+        let mut add = |path: &str, line: Option<usize>, inode| {
+            tree.insert(path, inode).map(drop).map_err(|source| self.error(line, source))
         };
-        let owned = |path: &Spanned<String>, owner: &Option<Owner>, node: Node| {
-            let Some(owner) = owner else { return Ok(node) };
+        let owned = |path: &Spanned<String>, owner: &Option<Owner>, mut inode: Inode| {
+            let Some(owner) = owner else { return Ok(inode) };
             let (uid, gid) = owner.resolve(users).map_err(|owner| RecipeError::Owner {
                 recipe: self.path.clone(),
                 line: self.line(path),
@@ -315,11 +313,12 @@ impl Recipe {
                 owner,
                 known: users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", "),
             })?;
-            Ok(Node { uid, gid, ..node })
+            (inode.meta.uid, inode.meta.gid) = (uid, gid);
+            Ok(inode)
         };
         for Directory { path, mode, owner } in &self.file.directory {
-            let node = owned(path, owner, Node::new(mode.0, Kind::Directory))?;
-            add(path.get_ref(), Some(self.line(path)), node)?;
+            let inode = owned(path, owner, Inode::new(mode.0, Kind::directory()))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
         }
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
@@ -329,44 +328,47 @@ impl Recipe {
                 }
                 (None, None) => text.clone().unwrap_or_default().into_bytes(),
             };
-            let node = owned(path, owner, Node::new(mode.0, Kind::File(content)))?;
-            add(path.get_ref(), Some(self.line(path)), node)?;
+            let inode = owned(path, owner, Inode::new(mode.0, Kind::File(content.into())))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
         }
         for Symlink { path, target } in &self.file.symlink {
-            let node = Node::new(0o777, Kind::Symlink(target.clone()));
-            add(path.get_ref(), Some(self.line(path)), node)?;
+            let inode = Inode::new(0o777, Kind::Symlink(target.clone().into_bytes()));
+            add(path.get_ref(), Some(self.line(path)), inode)?;
         }
         for Symlinks { directory, target, names } in &self.file.symlinks {
             for name in names {
-                let node = Node::new(0o777, Kind::Symlink(target.clone()));
-                add(&format!("{directory}/{name}"), None, node)?;
+                let inode = Inode::new(0o777, Kind::Symlink(target.clone().into_bytes()));
+                add(&format!("{directory}/{name}"), None, inode)?;
             }
         }
         for Device { path, kind, major, minor, mode, owner } in &self.file.device {
             let (major, minor) = (*major, *minor);
             let kind = match kind {
-                DeviceKind::Character => Kind::Character { major, minor },
+                DeviceKind::Character => Kind::Char { major, minor },
                 DeviceKind::Block => Kind::Block { major, minor },
             };
-            let node = owned(path, owner, Node::new(mode.0, kind))?;
-            add(path.get_ref(), Some(self.line(path)), node)?;
+            let inode = owned(path, owner, Inode::new(mode.0, kind))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
         }
-        for (path, node) in self.host_files()? {
-            add(&path, None, node)?;
+        for (path, inode) in self.host_files()? {
+            add(&path, None, inode)?;
         }
         for name in &self.file.overlays {
             let dir = layout.rootfs().join("overlay").join(name);
             tree.overlay(&dir).map_err(|source| self.error(None, source))?;
         }
-        for Image { path } in &self.file.image {
+        for Image { path, attributes } in &self.file.image {
             // An absolute path stays as it is.
             let reference = layout.rootfs().join(path.get_ref());
-            let below =
+            let mut below =
                 image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
                     recipe: self.path.clone(),
                     line: self.line(path),
                     source: Box::new(source),
                 })?;
+            if !attributes {
+                below.retain_xattrs(|_| false);
+            }
             tree.underlay(below).map_err(|source| self.error(Some(self.line(path)), source))?;
         }
         Ok(tree)

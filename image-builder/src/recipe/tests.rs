@@ -14,6 +14,11 @@ fn cause(text: &str) -> String {
     format!("{error}: {source}")
 }
 
+/// What a file says.
+fn text(tree: &Tree, path: &str) -> String {
+    String::from_utf8(tree.file(path.as_bytes()).unwrap().bytes().unwrap().into_owned()).unwrap()
+}
+
 #[test]
 fn unknown_keys_are_refused_by_name_at_every_level() {
     for extra in
@@ -61,8 +66,7 @@ fn a_file_of_the_source_tree_comes_in_under_another_name() {
         parse(&format!("{MINIMAL}[[file]]\npath='/etc/motd'\nmode='0600'\nsource='{source}'\n")).unwrap()
     };
     let tree = recipe("files/motd").tree(&layout).unwrap();
-    let node = tree.get(&TreePath::parse("/etc/motd").unwrap()).unwrap();
-    assert_eq!((node.mode, &node.kind), (0o600, &Kind::File(b"hello".into())));
+    assert_eq!(tree.get("/etc/motd"), Some(&Inode::new(0o600, Kind::File("hello".into()))));
     let error = recipe("files/gone").tree(&layout).unwrap_err().to_string();
     assert!(error.contains("files/gone") && error.contains("below rootfs/"), "{error}");
 }
@@ -82,10 +86,7 @@ fn an_image_fills_what_the_recipe_leaves_open() {
         .unwrap()
     };
     let tree = recipe("images/base").tree(&layout).unwrap();
-    let text = |path: &str| match &tree.get(&TreePath::parse(path).unwrap()).unwrap().kind {
-        Kind::File(content) => String::from_utf8(content.clone()).unwrap(),
-        other => panic!("{other:?}"),
-    };
+    let text = |path: &str| text(&tree, path);
     assert_eq!(
         (text("/etc/motd"), text("/etc/more"), text("/bin/sh")),
         ("recipe".into(), "image".into(), "image".into())
@@ -93,6 +94,25 @@ fn an_image_fills_what_the_recipe_leaves_open() {
     let error = recipe("images/gone").tree(&layout).unwrap_err();
     assert_eq!(error.to_string(), "t.toml:9: an image cannot be taken in");
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("images/gone"));
+}
+
+#[test]
+fn hard_links_and_attributes_of_an_image_are_in_the_tree_unless_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    let image = layout.rootfs().join("images/base");
+    crate::cache::write_atomically(&image.join("bin/ping"), b"ping").unwrap();
+    std::fs::hard_link(image.join("bin/ping"), image.join("bin/ping6")).unwrap();
+    if let Err(error) = xattr::set(image.join("bin/ping"), "user.note", b"x") {
+        return eprintln!("skipped: the directory for temporary files has no extended attributes: {error}");
+    }
+    for (key, expected) in [("", 1), ("attributes = false", 0)] {
+        let recipe = parse(&format!("{MINIMAL}[[image]]\npath='images/base'\n{key}\n")).unwrap();
+        let tree = recipe.tree(&layout).unwrap();
+        let id = |path: &str| tree.find(path.as_bytes()).unwrap().unwrap();
+        assert_eq!(id("/bin/ping"), id("/bin/ping6"));
+        assert_eq!(tree.inode(id("/bin/ping")).meta.xattrs.len(), expected);
+    }
 }
 
 #[test]
@@ -106,12 +126,9 @@ fn users_are_in_the_files_and_own_entries() {
     };
     for (owner, expected) in [("www:web", (33, 33)), ("5:web", (5, 33)), ("ftp:7", (34, 7))] {
         let tree = entry(owner).unwrap();
-        let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).unwrap().clone();
-        assert_eq!((get("/srv").uid, get("/srv").gid), expected);
-        let text = |path: &str| match get(path).kind {
-            Kind::File(content) => String::from_utf8(content).unwrap(),
-            other => panic!("{other:?}"),
-        };
+        let meta = &tree.get("/srv").unwrap().meta;
+        assert_eq!((meta.uid, meta.gid), expected);
+        let text = |path: &str| text(&tree, path);
         assert_eq!(
             text("/etc/passwd"),
             "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33:www:/:/bin/false\nftp:x:34:33:ftp:/:/bin/false\n"
@@ -160,12 +177,12 @@ fn a_tree_has_the_recipe_and_the_overlays_over_it() {
     )
     .unwrap();
     let tree = recipe.tree(&layout).unwrap();
-    let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
-    assert_eq!(get("/init"), Node::new(0o755, Kind::File(b"ELF".into())));
-    assert_eq!(get("/etc/b"), Node::new(0o644, Kind::File(b"over".into())));
-    assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+    let get = |path: &str| tree.get(path).cloned().unwrap();
+    assert_eq!(get("/init"), Inode::new(0o755, Kind::File("ELF".into())));
+    assert_eq!(get("/etc/b"), Inode::new(0o644, Kind::File("over".into())));
+    assert_eq!(get("/tmp"), Inode::new(0o1777, Kind::directory()));
     assert_eq!(get("/sbin/init").kind, Kind::Symlink("../init".into()));
-    assert_eq!(get("/dev/console").kind, Kind::Character { major: 5, minor: 1 });
+    assert_eq!(get("/dev/console").kind, Kind::Char { major: 5, minor: 1 });
 }
 
 #[test]
@@ -180,8 +197,8 @@ fn a_flavour_has_all_that_it_extends_and_circles_end() {
     write("more", &format!("extends = 'base'\n{MINIMAL}{links}"));
     let more = Recipe::load(&layout, "more").unwrap();
     let tree = more.tree(&layout).unwrap();
-    let get = |path: &str| tree.get(&TreePath::parse(path).unwrap()).cloned().unwrap();
-    assert_eq!(get("/tmp"), Node::new(0o1777, Kind::Directory));
+    let get = |path: &str| tree.get(path).cloned().unwrap();
+    assert_eq!(get("/tmp"), Inode::new(0o1777, Kind::directory()));
     assert_eq!(get("/bin/b").kind, Kind::Symlink("box".into()));
     assert!(more.packages().unwrap().is_empty());
     write("base", MINIMAL);
@@ -220,7 +237,7 @@ fn an_agent_has_the_features_of_all_that_is_extended() {
     assert!(error.contains("out/agent-p-x"), "{error}");
     crate::cache::write_atomically(&layout.out().join("agent-p-x"), b"ELF").unwrap();
     let tree = recipe.tree(&layout).unwrap();
-    assert_eq!(tree.get(&TreePath::parse("/init").unwrap()).unwrap().kind, Kind::File(b"ELF".into()));
+    assert_eq!(tree.get("/init").unwrap().kind, Kind::File("ELF".into()));
     assert!(cause(&format!("{MINIMAL}[agent]\nfeature = 'p'")).contains("feature"));
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::SbomError;
+use super::error::SbomError;
 use crate::agent::TARGET;
 use crate::digest::Digest;
 use crate::program::Program;

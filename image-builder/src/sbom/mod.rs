@@ -6,64 +6,22 @@
 
 mod crates;
 mod document;
+mod error;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 
 pub use document::{Document, Package, Relationship};
 
-use crate::agent;
-use crate::cache::{self, CacheError};
 use crate::host;
-use crate::layout::{Layout, SHIPPED};
-use crate::manifest::{AgentPart, KernelPart, Manifest, ManifestError, SbomPart};
-use crate::program::ProgramError;
+use crate::install::{self, InstallError, Source};
+use crate::layout::Layout;
+use crate::manifest::{AgentPart, KernelPart, Manifest, SbomPart};
+use crate::product::{FLAVOUR, PROFILE, PROGRAMS, Product};
 use crates::Crate;
-
-/// The product's name.
-pub const PRODUCT: &str = "sbom.spdx.json";
+pub use error::SbomError;
 
 /// What static programs have in them of the build machine's C library.
 const C_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.a";
-
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum SbomError {
-    /// There is nothing to list.
-    #[error("{0} has no manifest.json that names products; `image-builder build` makes one")]
-    NoManifest(PathBuf),
-    /// cargo failed.
-    #[error("cannot ask cargo what {program} links")]
-    Cargo {
-        /// The program.
-        program: String,
-        /// How it failed.
-        source: ProgramError,
-    },
-    /// The lock file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The lock file is not understood.
-    #[error("{path} is not understood")]
-    Lock {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        source: Box<toml::de::Error>,
-    },
-    /// It cannot be written.
-    #[error("cannot write the list")]
-    Write(#[from] CacheError),
-    /// The manifest cannot be written.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-}
 
 /// Lists what the products of a directory are made of; `epoch` (seconds since 1970) is when, as far as the list says.
 ///
@@ -91,12 +49,11 @@ pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
 ///
 /// # Errors
 /// When either cannot be written.
-pub fn install(layout: &Layout, document: &Document) -> Result<(), SbomError> {
-    cache::write_atomically(&layout.out().join(PRODUCT), document.to_json().as_bytes())?;
-    Ok(Manifest::update(layout, |manifest| {
-        manifest.sbom = Some(SbomPart { source_date_epoch: document.epoch() });
-        manifest.add_product(layout, PRODUCT)
-    })?)
+pub fn install(layout: &Layout, document: &Document) -> Result<(), InstallError> {
+    let part = SbomPart { source_date_epoch: document.epoch() };
+    let text = document.to_json();
+    let files = [(Product::Sbom.file_name(), Source::Bytes(text.as_bytes()))];
+    install::install(layout, &files, Some(&part))
 }
 
 fn describe(
@@ -107,11 +64,11 @@ fn describe(
 ) -> Document {
     let mut document = Document::new(epoch);
     // Other programs are for those who develop; no guest has them.
-    let in_guests = |name: &str| name != PRODUCT && !agent::PROGRAMS.contains(&name);
+    let in_guests = |name: &str| name != Product::Sbom.file_name() && !PROGRAMS.contains(&name);
     for (name, product) in manifest.products.iter().filter(|(name, _)| in_guests(name)) {
         document.product(name, product.sha256);
     }
-    let kernels = manifest.kernel.iter().map(|part| (crate::kernel::SHIPPED, part));
+    let kernels = manifest.kernel.iter().map(|part| (PROFILE, part));
     let others = manifest.kernels.iter().map(|(profile, part)| (profile.as_str(), part));
     for (profile, part) in kernels.chain(others) {
         kernel(&mut document, manifest, profile, part);
@@ -127,7 +84,7 @@ fn describe(
         }
     }
     let agent = |part: Option<&AgentPart>| part.is_some();
-    let initrds = manifest.initrd.iter().map(|part| (initrd_name(SHIPPED), &part.packages));
+    let initrds = manifest.initrd.iter().map(|part| (initrd_name(FLAVOUR), &part.packages));
     let flavours = manifest.flavours.iter().map(|(name, part)| (initrd_name(name), &part.packages));
     let disks = manifest.disks.iter().map(|(name, part)| (name.clone(), &part.packages));
     for (product, packages) in initrds.chain(flavours).chain(disks) {
@@ -160,14 +117,14 @@ fn describe(
 }
 
 fn initrd_name(flavour: &str) -> String {
-    if flavour == SHIPPED { "initrd.img".to_owned() } else { format!("initrd-{flavour}.img") }
+    Product::initrd(flavour).file_name()
 }
 
 fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &KernelPart) {
     let version = part.release.split('-').next().unwrap_or(&part.release);
     let source = document.linux(version, &part.source, part.source_sha256);
     for file in ["vmlinuz", "Image", "vmlinux"] {
-        let name = crate::kernel::product(file, profile);
+        let name = Product::kernel(file, profile).file_name();
         if manifest.products.contains_key(&name) {
             document.relate_product(&name, Relationship::GeneratedFrom, &source);
         }
@@ -180,11 +137,10 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
-    use crate::manifest::{InitrdPart, Product};
+    use crate::manifest::{InitrdPart, Product as File};
 
     fn manifest() -> Manifest {
-        let product =
-            |name: &str| (name.to_owned(), Product { size: 1, sha256: Digest::of(name.as_bytes()) });
+        let product = |name: &str| (name.to_owned(), File { size: 1, sha256: Digest::of(name.as_bytes()) });
         let agent = AgentPart {
             version: "0.1.0".into(),
             compiler: "rustc".into(),
@@ -218,7 +174,7 @@ mod tests {
                 "initrd-policy.img",
                 "initrd-standard.img",
                 "jail",
-                PRODUCT,
+                "sbom.spdx.json",
             ]
             .map(product)
             .into(),

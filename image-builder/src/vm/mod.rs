@@ -130,7 +130,7 @@ impl Root {
     /// # Errors
     /// [`VmError::Io`] when there are none.
     pub fn disk(image: &Path, attachment: Attachment) -> Result<Self, VmError> {
-        let words = crate::disk::cmdline_path(image);
+        let words = crate::product::cmdline_path(image);
         let cmdline = fs::read_to_string(&words).map_err(|source| {
             VmError::io("read", format!("{}, the disk's words for the kernel", words.display()), source)
         })?;

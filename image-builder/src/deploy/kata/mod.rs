@@ -29,7 +29,7 @@ use self::base::{Base, KataVersion, Shim};
 use self::handler::{Handler, drop_in};
 use self::host::{Host, Wanted, usual_program};
 use super::{DeployError, Plan, Products, Root, RootKind};
-use crate::disk::{FileSystem, Form};
+use crate::product::{FileSystem, Form};
 
 /// Since this version runtime-rs calls Cloud Hypervisor `clh`, as the Go shim always did.
 const RUST_CLH: KataVersion = KataVersion { major: 3, minor: 30 };
@@ -166,7 +166,7 @@ pub fn plan(products: &Products<'_>, options: &Options) -> Result<Planned, Deplo
     }
     options.root.admits(options.root_fs)?;
     let mut plan = Plan::new(name, prefix, config, Root::new(options.staging.clone()))?;
-    let kernel = products.kernel(hypervisor.kernel(), crate::kernel::SHIPPED)?;
+    let kernel = products.kernel(hypervisor.kernel(), crate::product::PROFILE)?;
     let mut table = Table::new();
     let mut take = |plan: &mut Plan, key: &str, (product, digest): (PathBuf, _)| {
         let path = prefix.join(product.file_name().unwrap_or_default());

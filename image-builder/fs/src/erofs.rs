@@ -1,0 +1,406 @@
+//! Writes a [`Tree`] as an EROFS file system: read-only, uncompressed, mountable without options.
+//!
+//! Promises that the same tree gives the same bytes, and that nothing needs privileges. The format is the one of
+//! Linux 5.4 (no compression, no chunks), so that every kernel with EROFS reads it.
+//!
+//! ```text
+//! block 0      1024 bytes of nothing, the superblock, nothing
+//! block 1 ..   inodes in 32-byte slots: 64 bytes each, then extended attributes, then the tail of the content
+//! then         whole blocks of content of files and directories
+//! ```
+//! An inode's number is the number of its first slot. Content is laid out *flat*: its whole blocks are contiguous,
+//! and its last partial block follows the inode when that fits into the inode's block.
+//!
+//! Cannot hold: names of more than 255 bytes; more than 64 KiB of extended attributes of one file; attributes whose names begin
+//! with none of `user.`, `trusted.`, `security.` and `system.posix_acl_` (see [`is_attribute`]); 16 TiB and more.
+
+use std::collections::VecDeque;
+use std::io::{self, BufWriter, Write};
+
+use crate::error::{WriteError, beyond_linux};
+use crate::tree::{Inode, InodeId, Kind, Tree};
+
+const FORMAT: &str = "EROFS";
+
+const BLOCK: u64 = 4096;
+const SLOT: u64 = 32;
+const INODE: u64 = 64;
+const SUPERBLOCK: usize = 1024;
+const MAGIC: u32 = 0xE0F5_E1E2;
+/// Compatible features: the superblock has a checksum, inodes have times.
+const FEATURES: u32 = 0x1 | 0x2;
+/// Layouts of content.
+const FLAT_PLAIN: u16 = 0;
+const FLAT_INLINE: u16 = 2;
+
+const TOO_LARGE: WriteError =
+    WriteError::TooLarge { format: FORMAT, problem: "blocks are counted with 32 bits, which ends at 16 TiB" };
+
+/// Where an inode and its content go.
+#[derive(Debug)]
+struct Place {
+    source: InodeId,
+    parent: usize,
+    /// Names that lead here.
+    names: u32,
+    subdirectories: u32,
+    attributes: Vec<u8>,
+    size: u64,
+    /// Byte offset of the inode from the start of the inode area.
+    offset: u64,
+    /// First whole block of content.
+    block: u32,
+    /// Whether the last partial block follows the inode.
+    inline: bool,
+}
+
+impl Place {
+    fn number(&self) -> u64 {
+        self.offset / SLOT
+    }
+
+    /// Bytes of content in whole blocks of their own.
+    fn outside(&self) -> u64 {
+        if self.inline { self.size / BLOCK * BLOCK } else { self.size.next_multiple_of(BLOCK) }
+    }
+}
+
+/// Where the inodes of a tree go.
+struct Layout<'a> {
+    tree: &'a Tree,
+    places: Vec<Place>,
+    /// The place of each inode of the tree, [`NOWHERE`] for one without a name.
+    index: Vec<usize>,
+}
+
+const NOWHERE: usize = usize::MAX;
+
+/// Writes `tree` to `out`; `uuid` names the file system.
+///
+/// # Errors
+/// When something in the tree does not fit the format, content cannot be read, or `out` fails.
+pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteError> {
+    let mut layout = Layout::of(tree)?;
+    let inode_blocks = layout.lay_out_inodes().div_ceil(BLOCK);
+    let mut next = 1 + inode_blocks;
+    for place in &mut layout.places {
+        let blocks = place.outside() / BLOCK;
+        place.block = if blocks == 0 { u32::MAX } else { u32::try_from(next).map_err(|_| TOO_LARGE)? };
+        next += blocks;
+    }
+    let blocks = u32::try_from(next).map_err(|_| TOO_LARGE)?;
+    let places = &layout.places;
+
+    let mut writer = Writer { out: BufWriter::with_capacity(1 << 20, out), at: 0 };
+    writer.put(&superblock(places, blocks, uuid))?;
+    for place in places {
+        writer.pad_to(BLOCK + place.offset)?;
+        writer.put(&inode_bytes(tree.inode(place.source), place))?;
+        writer.put(&place.attributes)?;
+        if place.inline {
+            let whole = place.size / BLOCK * BLOCK;
+            layout.content(place, whole, place.size, &mut writer)?;
+        }
+    }
+    for place in places.iter().filter(|place| place.outside() > 0) {
+        writer.pad_to(u64::from(place.block) * BLOCK)?;
+        let end = place.outside().min(place.size);
+        layout.content(place, 0, end, &mut writer)?;
+    }
+    writer.pad_to(u64::from(blocks) * BLOCK)?;
+    Ok(writer.out.flush()?)
+}
+
+impl<'a> Layout<'a> {
+    /// Finds every inode that has a name, the root first, breadth first.
+    fn of(tree: &'a Tree) -> Result<Self, WriteError> {
+        let mut places: Vec<Place> = Vec::new();
+        let mut index = vec![NOWHERE; tree.len()];
+        let mut queue = VecDeque::from([(InodeId::ROOT, 0)]);
+        while let Some((id, parent)) = queue.pop_front() {
+            if let Some(known) = places.get_mut(index[id.index()]) {
+                known.names += 1;
+                continue;
+            }
+            let here = places.len();
+            index[id.index()] = here;
+            let inode = tree.inode(id);
+            let refuse = |problem: String| WriteError::cannot_hold(FORMAT, &tree.path_of(id), problem);
+            if let Some(problem) = beyond_linux(inode) {
+                return Err(refuse(problem));
+            }
+            let mut subdirectories = 0;
+            for (name, child) in tree.names(id) {
+                if name.len() > 255 {
+                    let path = [&tree.path_of(id), &b"/"[..], name].concat();
+                    return Err(WriteError::cannot_hold(FORMAT, &path, "its name is longer than 255 bytes"));
+                }
+                subdirectories += u32::from(is_directory(tree, child));
+                queue.push_back((child, here));
+            }
+            let size = match &inode.kind {
+                Kind::Directory(_) => directory_size(tree, id),
+                Kind::File(content) => content.len(),
+                Kind::Symlink(target) => target.len() as u64,
+                _ => 0,
+            };
+            let attributes = attribute_bytes(inode).map_err(refuse)?;
+            places.push(Place {
+                source: id,
+                parent,
+                names: 1,
+                subdirectories,
+                attributes,
+                size,
+                offset: 0,
+                block: u32::MAX,
+                inline: false,
+            });
+        }
+        Ok(Self { tree, places, index })
+    }
+
+    /// Gives every inode its slots; answers how many bytes they take.
+    fn lay_out_inodes(&mut self) -> u64 {
+        let mut at: u64 = 0;
+        for place in &mut self.places {
+            let head = INODE + place.attributes.len() as u64;
+            let has_content = matches!(
+                self.tree.inode(place.source).kind,
+                Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_)
+            );
+            let tail = if has_content { place.size % BLOCK } else { 0 };
+            // The tail must not cross into another block; neither does the inode itself, for the readers' ease.
+            let block_left = BLOCK - at % BLOCK;
+            if tail > 0 && head + tail <= BLOCK {
+                place.inline = true;
+                if head + tail > block_left {
+                    at += block_left;
+                }
+            } else if INODE > block_left {
+                at += block_left;
+            }
+            place.offset = at;
+            at += (head + if place.inline { tail } else { 0 }).next_multiple_of(SLOT);
+        }
+        at
+    }
+
+    fn directory_bytes(&self, place: &Place) -> Vec<u8> {
+        let parent = self.places[place.parent].source;
+        let names = sorted_names(self.tree, place.source, parent);
+        let mut bytes = Vec::new();
+        for block in blocks_of(&names) {
+            bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+            let mut name_at = 12 * block.len();
+            for (name, id) in block {
+                let number = self.places.get(self.index[id.index()]).map_or(0, Place::number);
+                bytes.extend(number.to_le_bytes());
+                bytes.extend(u16::try_from(name_at).unwrap_or(u16::MAX).to_le_bytes());
+                bytes.extend([file_type(&self.tree.inode(*id).kind), 0]);
+                name_at += name.len();
+            }
+            for (name, _) in block {
+                bytes.extend(*name);
+            }
+        }
+        bytes
+    }
+
+    /// Writes bytes `start..end` of an inode's content.
+    fn content(&self, place: &Place, start: u64, end: u64, out: &mut impl Write) -> io::Result<()> {
+        let slice = |bytes: &[u8], out: &mut dyn Write| {
+            let range =
+                usize::try_from(start).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+            out.write_all(bytes.get(range).ok_or(io::ErrorKind::InvalidData)?)
+        };
+        match &self.tree.inode(place.source).kind {
+            Kind::Directory(_) => slice(&self.directory_bytes(place), out),
+            Kind::Symlink(target) => slice(target, out),
+            Kind::File(content) => content.copy(start, end - start, out),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_directory(tree: &Tree, id: InodeId) -> bool {
+    matches!(tree.inode(id).kind, Kind::Directory(_))
+}
+
+fn inode_bytes(inode: &Inode, place: &Place) -> [u8; INODE as usize] {
+    let detail = match &inode.kind {
+        Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_) => place.block,
+        Kind::Char { major, minor } | Kind::Block { major, minor } => device_number(*major, *minor),
+        Kind::Fifo | Kind::Socket => 0,
+    };
+    let layout = if place.inline { FLAT_INLINE } else { FLAT_PLAIN };
+    let attribute_count = match place.attributes.len() {
+        0 => 0,
+        // The count is in units of 4 bytes, of which the 12-byte header makes one.
+        bytes => u16::try_from((bytes - 12) / 4 + 1).unwrap_or(u16::MAX),
+    };
+    let links = if matches!(inode.kind, Kind::Directory(_)) { 2 + place.subdirectories } else { place.names };
+    let mut bytes = [0; INODE as usize];
+    let mut field = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    field(0, &(1 | layout << 1).to_le_bytes());
+    field(2, &attribute_count.to_le_bytes());
+    field(4, &inode.mode().to_le_bytes());
+    field(8, &place.size.to_le_bytes());
+    field(16, &detail.to_le_bytes());
+    field(20, &u32::try_from(place.number()).unwrap_or(u32::MAX).to_le_bytes());
+    field(24, &inode.meta.uid.to_le_bytes());
+    field(28, &inode.meta.gid.to_le_bytes());
+    field(32, &inode.meta.mtime.to_le_bytes());
+    field(40, &inode.meta.mtime_nsec.to_le_bytes());
+    field(44, &links.to_le_bytes());
+    bytes
+}
+
+/// The kernel's 32-bit encoding: 12 bits of major amid 20 bits of minor.
+fn device_number(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// The attribute area that follows an inode, a header and entries padded to 4 bytes; or why there can be none.
+fn attribute_bytes(inode: &Inode) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    for (name, value) in &inode.meta.xattrs {
+        let shown = || String::from_utf8_lossy(name).into_owned();
+        let long = || format!("the extended attribute {} is too long", shown());
+        let (prefix, rest) = attribute_prefix(name)
+            .ok_or_else(|| format!("the extended attribute {} is in no name space of it", shown()))?;
+        if bytes.is_empty() {
+            bytes.resize(12, 0);
+        }
+        bytes.push(u8::try_from(rest.len()).map_err(|_| long())?);
+        bytes.push(prefix);
+        bytes.extend(u16::try_from(value.len()).map_err(|_| long())?.to_le_bytes());
+        bytes.extend(rest);
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    let fits = bytes.len() <= usize::from(u16::MAX);
+    if fits { Ok(bytes) } else { Err("its extended attributes take more than 64 KiB".to_owned()) }
+}
+
+/// Whether the format has room for an extended attribute of this full name. Of the other name spaces none is known on Linux:
+/// those who unpack images there leave them out ([`Tree::retain_xattrs`]).
+pub fn is_attribute(name: &[u8]) -> bool {
+    attribute_prefix(name).is_some()
+}
+
+/// The number of a name's prefix and what follows it.
+fn attribute_prefix(name: &[u8]) -> Option<(u8, &[u8])> {
+    const PREFIXES: [(u8, &[u8]); 5] = [
+        (1, b"user."),
+        (2, b"system.posix_acl_access"),
+        (3, b"system.posix_acl_default"),
+        (4, b"trusted."),
+        (6, b"security."),
+    ];
+    PREFIXES.into_iter().find_map(|(number, prefix)| Some((number, name.strip_prefix(prefix)?)))
+}
+
+/// A directory's names in the order of their bytes, `.` and `..` among them.
+fn sorted_names(tree: &Tree, id: InodeId, parent: InodeId) -> Vec<(&[u8], InodeId)> {
+    let mut names: Vec<(&[u8], InodeId)> = tree.names(id).collect();
+    names.push((b".", id));
+    names.push((b"..", parent));
+    names.sort_by_key(|(name, _)| *name);
+    names
+}
+
+/// How many names go into each block: 12 bytes per entry, then the names.
+fn blocks_of<'a, 'b>(names: &'b [(&'a [u8], InodeId)]) -> Vec<&'b [(&'a [u8], InodeId)]> {
+    let mut blocks = Vec::new();
+    let (mut start, mut used) = (0, 0);
+    for (position, (name, _)) in names.iter().enumerate() {
+        let need = 12 + name.len() as u64;
+        if used + need > BLOCK {
+            blocks.push(&names[start..position]);
+            (start, used) = (position, 0);
+        }
+        used += need;
+    }
+    blocks.push(&names[start..]);
+    blocks
+}
+
+fn directory_size(tree: &Tree, id: InodeId) -> u64 {
+    let names = sorted_names(tree, id, id);
+    let blocks = blocks_of(&names);
+    let last: u64 =
+        blocks.last().map_or(0, |names| names.iter().map(|(name, _)| 12 + name.len() as u64).sum());
+    (blocks.len() as u64 - 1) * BLOCK + last
+}
+
+fn file_type(kind: &Kind) -> u8 {
+    match kind {
+        Kind::File(_) => 1,
+        Kind::Directory(_) => 2,
+        Kind::Char { .. } => 3,
+        Kind::Block { .. } => 4,
+        Kind::Fifo => 5,
+        Kind::Socket => 6,
+        Kind::Symlink(_) => 7,
+    }
+}
+
+fn superblock(places: &[Place], blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
+    let mut block = vec![0; BLOCK as usize];
+    let mut field = |at: usize, value: &[u8]| {
+        block[SUPERBLOCK + at..SUPERBLOCK + at + value.len()].copy_from_slice(value);
+    };
+    field(0, &MAGIC.to_le_bytes());
+    field(8, &FEATURES.to_le_bytes());
+    field(12, &[12]);
+    // The root is the first inode, in slot 0.
+    field(14, &0_u16.to_le_bytes());
+    field(16, &(places.len() as u64).to_le_bytes());
+    field(36, &blocks.to_le_bytes());
+    field(40, &1_u32.to_le_bytes());
+    field(48, &uuid);
+    let checksum = crc32c(&block[SUPERBLOCK..]);
+    block[SUPERBLOCK + 4..SUPERBLOCK + 8].copy_from_slice(&checksum.to_le_bytes());
+    block
+}
+
+/// CRC-32C without the final inversion, as the kernel's `crc32c(~0, …)`.
+fn crc32c(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// Counts what is written, so that gaps can be filled with zeros.
+struct Writer<W> {
+    out: W,
+    at: u64,
+}
+
+impl<W: Write> Writer<W> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn pad_to(&mut self, offset: u64) -> io::Result<()> {
+        let gap = offset.checked_sub(self.at).ok_or_else(|| io::Error::other("the layout overlaps"))?;
+        io::copy(&mut io::Read::take(io::repeat(0), gap), self)?;
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.at += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

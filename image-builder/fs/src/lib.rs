@@ -1,0 +1,53 @@
+//! One file tree, and writers that make a file system of it: what a recipe or a container image says, in the format that a
+//! kernel mounts or unpacks.
+//!
+//! ```text
+//! recipe, layers of tar, directory ──► Tree ─┬─► cpio    the initramfs that Linux unpacks as it boots
+//!   (content in memory or on disk)           ├─► erofs   read-only, mounted without options by Linux 5.4 and later
+//!                                            └─► ext4    by mke2fs and debugfs of e2fsprogs
+//! ```
+//!
+//! Promises that the same tree gives the same bytes, whoever writes it and whenever; that nothing needs root, a mount or a loop
+//! device; and that a file's content is in memory only if the tree was given it so. Must never leave something out in
+//! silence: what a format cannot hold is a [`WriteError::CannotHold`] with the name of the entry.
+//!
+//! | | [`cpio`] | [`erofs`] | [`ext4`] |
+//! |---|---|---|---|
+//! | hard links | yes; those of a symbolic link become links of their own when Linux unpacks it | yes | yes |
+//! | extended attributes | none | `user.`, `trusted.`, `security.` and ACLs, 64 KiB per file | the same, one block (4 KiB) per file |
+//! | sockets | yes | yes | none |
+//! | a file's size | 4 GiB - 1 | the file system's | 16 TiB - 1 |
+//! | a name | a path of 4095 bytes | 255 bytes | 255 bytes, a path of 4095; no line break and no double quote in either, nor in a link's target |
+//! | times | whole seconds until 2106 | nanoseconds | whole seconds until 2446 |
+//! | all together | 4294967295 inodes | 16 TiB | as mke2fs has it |
+//!
+//! None holds a device number beyond 4095:1048575 or a link's target of more than 4095 bytes, as Linux does not. Nothing is
+//! compressed: an initramfs is compressed as a whole, by others.
+//!
+//! ```
+//! use fs_image::{Inode, Kind, Tree, cpio, erofs};
+//!
+//! let mut tree = Tree::new();
+//! tree.insert("/etc/motd", Inode::new(0o644, Kind::File("hello\n".into())))?;
+//! tree.link("/etc/issue", "/etc/motd")?;
+//! let mut initramfs = Vec::new();
+//! cpio::write(&tree, &mut initramfs)?;
+//! let mut disk = Vec::new();
+//! erofs::write(&tree, [7; 16], &mut disk)?;
+//! assert_eq!(disk.len() % 4096, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A new format is one file with a function `write`, and its column above.
+
+mod content;
+pub mod cpio;
+pub mod erofs;
+mod error;
+pub mod ext4;
+pub mod sample;
+pub mod tree;
+
+pub use content::{Content, Extent};
+pub use error::WriteError;
+pub use tree::{Inode, InodeId, Kind, Meta, Tree, TreeError};
