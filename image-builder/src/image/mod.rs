@@ -18,6 +18,7 @@ mod layer;
 mod rootfs;
 mod source;
 mod spool;
+mod tar;
 mod tree;
 
 use std::fs::{self, File};
@@ -37,7 +38,7 @@ use spool::Spool;
 use tree::Tree;
 
 /// Changes whenever the same image would become a different disk.
-const WRITER: &[u8] = b"erofs 1";
+const WRITER: &[u8] = b"erofs 2";
 const KIND: &str = "images";
 const DISK: &str = "disk.erofs";
 const RECORD: &str = "image.json";
@@ -184,5 +185,7 @@ impl Fill for PlainDirectory {
     }
 }
 
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod tests;

@@ -274,9 +274,7 @@ impl Tree {
                 }
                 Some(id) => match &self.inodes[id.0].kind {
                     Kind::Directory(_) => id,
-                    Kind::Symlink(_) => {
-                        self.walk(&prefix, 0)?.ok_or_else(|| TreeError::NotDirectory(display(&prefix)))?
-                    }
+                    Kind::Symlink(_) => self.make_directories(&prefix)?,
                     _ => return Err(TreeError::NotDirectory(display(&prefix))),
                 },
             };
@@ -327,6 +325,54 @@ impl Tree {
             }
         }
         Ok(chain.last().copied())
+    }
+}
+
+impl Tree {
+    /// The directory at `path`, symbolic links followed; what is missing is made, also where a link leads to nothing. A file on
+    /// the way is an error.
+    pub(crate) fn make_directories(&mut self, path: &[u8]) -> Result<InodeId, TreeError> {
+        // As in `walk_from`, `..` goes back up the chain. Of what is missing it takes the last part away, so that a link to
+        // `x/../y` makes no `x`.
+        let (mut chain, mut missing, mut links) = (vec![InodeId::ROOT], Vec::new(), 0);
+        let mut pending = reversed(path);
+        while let Some(part) = pending.pop() {
+            let at = chain.last().copied().unwrap_or(InodeId::ROOT);
+            if part == b".." {
+                if missing.pop().is_none() {
+                    chain.truncate(chain.len().max(2) - 1);
+                }
+                continue;
+            }
+            let known = if missing.is_empty() { self.child(at, &part) } else { None };
+            let Some(id) = known else {
+                missing.push(part);
+                continue;
+            };
+            match &self.inodes[id.0].kind {
+                Kind::Directory(_) => chain.push(id),
+                Kind::Symlink(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(TreeError::Loop(display(path)));
+                    }
+                    if target.starts_with(b"/") {
+                        chain.truncate(1);
+                    }
+                    pending.extend(reversed(target));
+                }
+                _ => return Err(TreeError::NotDirectory(display(path))),
+            }
+        }
+        let mut at = chain.last().copied().unwrap_or(InodeId::ROOT);
+        for name in missing {
+            let id = InodeId(self.inodes.len());
+            let kind = Kind::Directory(BTreeMap::new());
+            self.inodes.push(Inode { meta: Meta::implied_directory(), kind });
+            self.link(at, name, Link { inode: id, layer: self.layer });
+            at = id;
+        }
+        Ok(at)
     }
 }
 
@@ -485,11 +531,29 @@ mod tests {
         assert_eq!(tree.put(b"a/../../x", file(1)), Err(TreeError::Escape("a/../../x".into())));
         tree.put(b"loop", symlink("loop")).unwrap();
         assert_eq!(tree.put(b"loop/x", file(1)), Err(TreeError::Loop("/loop".into())));
-        tree.put(b"dangling", symlink("nowhere")).unwrap();
-        assert_eq!(tree.put(b"dangling/x", file(1)), Err(TreeError::NotDirectory("/dangling".into())));
         tree.put(b"f", file(1)).unwrap();
         assert_eq!(tree.put(b"f/x", file(1)), Err(TreeError::NotDirectory("/f".into())));
+        tree.put(b"to-f", symlink("f")).unwrap();
+        assert_eq!(tree.put(b"to-f/x", file(1)), Err(TreeError::NotDirectory("/to-f".into())));
         assert!(matches!(tree.put(b"/", file(1)), Err(TreeError::Escape(_))));
+    }
+
+    #[test]
+    fn where_a_dangling_link_leads_a_directory_is_made_inside_the_root() {
+        let mut tree = Tree::new();
+        tree.put(b"var/run", symlink("/run")).unwrap();
+        tree.put(b"up", symlink("../../outside/./deep")).unwrap();
+        tree.put(b"chain", symlink("up/absent/../more")).unwrap();
+        tree.put(b"var/run/lock/x", file(1)).unwrap();
+        tree.put(b"chain/y", file(1)).unwrap();
+        let names = listing(&tree);
+        for name in ["/run/lock/x", "/outside/deep/more/y"] {
+            assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
+        }
+        assert!(!names.contains(&"/outside/deep/absent".to_owned()), "{names:?}");
+        let id = tree.make_directories(b"/var/run/new").unwrap();
+        assert_eq!(tree.find(b"run/new").unwrap(), Some(id));
+        assert_eq!(tree.make_directories(b"").unwrap(), InodeId::ROOT);
     }
 
     #[test]
