@@ -1,31 +1,36 @@
 //! Applies one layer, a tar archive, to a [`Tree`].
 //!
-//! Knows the tar dialects that image builders write (ustar, PAX, GNU long names) and the whiteout names of the OCI
-//! image specification. The archive's extension headers are read here rather than by the `tar` crate, which cuts
-//! PAX records at newlines and so loses extended attributes with binary values. Must never skip an entry it does
-//! not understand: a layer is applied whole or not at all.
+//! Knows the whiteout names of the OCI image specification, and what a file system can hold of what an archive says. Names
+//! are resolved as containerd and umoci do it: first by their text (`a/../b` is `b`), then along the links that are there.
+//! Must never skip an entry it does not understand: a layer is applied whole or not at all.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use fs_image::{Inode, Kind, Meta, Tree, TreeError};
-use tar::{Archive, EntryType, Header};
+use fs_image::{Extent, Inode, Kind, Meta, Tree, TreeError};
 
 use super::spool::Spool;
+use super::tar::{Member, Reader, Source, Stream, TarError, flag};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names of this form are aufs's own bookkeeping.
 const BOOKKEEPING: &[u8] = b".wh..wh.";
-const XATTR: &[u8] = b"SCHILY.xattr.";
-/// The largest extension header worth reading into memory.
-const MAX_EXTENSION: u64 = 1 << 20;
+/// The longest target of a symbolic link: the kernel's PATH_MAX, without its NUL.
+const MAX_TARGET: usize = 4095;
+/// The most that the extended attributes of one file may take: what a file system has room for, and the kernel for one of them.
+const MAX_ATTRIBUTES: usize = 1 << 16;
+/// The largest numbers that the kernel has for a device: 12 and 20 bits.
+const MAX_MAJOR: u32 = 0xfff;
+const MAX_MINOR: u32 = 0xf_ffff;
+/// The last second whose nanoseconds since 1970 fit 64 bits, in the year 2262.
+const LAST_SECOND: i64 = i64::MAX / 1_000_000_000;
 
 /// Why a layer could not be applied.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LayerError {
-    #[error("cannot read the archive")]
-    Read(#[source] io::Error),
+pub(super) enum LayerError {
+    #[error(transparent)]
+    Archive(#[from] TarError),
     #[error("cannot store the content of {path:?}")]
     Spool {
         path: String,
@@ -42,58 +47,25 @@ pub(crate) enum LayerError {
     Entry { path: String, problem: String },
 }
 
-/// What extension headers say about the entry that follows them.
-#[derive(Default)]
-struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
 /// Applies the tar archive `layer`.
-pub(crate) fn apply(tree: &mut Tree, spool: &mut Spool, layer: impl Read) -> Result<(), LayerError> {
+pub(super) fn apply(tree: &mut Tree, spool: &mut Spool, layer: impl Read) -> Result<(), LayerError> {
     tree.begin_layer();
-    let mut archive = Archive::new(layer);
-    let mut next = Extensions::default();
-    for entry in archive.entries().map_err(LayerError::Read)?.raw(true) {
-        let mut entry = entry.map_err(LayerError::Read)?;
-        match entry.header().entry_type() {
-            EntryType::XGlobalHeader => {}
-            EntryType::XHeader => {
-                let body = extension(&mut entry)?;
-                for (key, value) in pax_records(&body).ok_or_else(|| problem(b"", "malformed PAX header"))? {
-                    match key.as_slice() {
-                        b"path" => next.path = Some(value),
-                        b"linkpath" => next.link = Some(value),
-                        _ => {
-                            next.records.insert(key, value);
-                        }
-                    }
-                }
-            }
-            EntryType::GNULongName => next.path = Some(without_nul(extension(&mut entry)?)),
-            EntryType::GNULongLink => next.link = Some(without_nul(extension(&mut entry)?)),
-            _ => {
-                let extensions = std::mem::take(&mut next);
-                put(tree, spool, &mut entry, extensions)?;
-            }
-        }
+    let mut archive = Reader::new(Stream(layer));
+    while let Some(member) = archive.next()? {
+        put(tree, spool, &mut archive, &member)?;
     }
     Ok(())
 }
 
-fn put<R: Read>(
+fn put<R: Source>(
     tree: &mut Tree,
     spool: &mut Spool,
-    entry: &mut tar::Entry<'_, R>,
-    extensions: Extensions,
+    archive: &mut Reader<R>,
+    member: &Member,
 ) -> Result<(), LayerError> {
-    let path = extensions.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
-    let link = extensions
-        .link
-        .or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned))
-        .unwrap_or_default();
-    let in_tree = |source| LayerError::Tree { path: display(&path), source };
+    let written = &member.path;
+    let in_tree = |source| LayerError::Tree { path: display(written), source };
+    let path = clean(written).map_err(in_tree)?;
 
     let (parent, name) = split(&path);
     if name == OPAQUE {
@@ -104,138 +76,139 @@ fn put<R: Read>(
     }
     if let Some(hidden) = name.strip_prefix(WHITEOUT) {
         if matches!(hidden, b"" | b"." | b"..") {
-            return Err(problem(&path, "a whiteout that hides nothing"));
+            return Err(problem(written, "a whiteout that hides nothing"));
         }
         let hidden = [parent, b"/", hidden].concat();
         return tree.white_out(&hidden).map_err(in_tree);
     }
 
-    if extensions.records.contains_key(&b"size"[..]) {
-        return Err(problem(&path, "files of 8 GiB and more are not supported"));
-    }
-    let meta = metadata(entry.header(), &extensions.records).map_err(|text| problem(&path, text))?;
-    let kind = match entry.header().entry_type() {
-        EntryType::Link => return tree.put_hard_link(&path, &link).map_err(in_tree),
-        // Old archives mark a directory by a slash at the end of the name.
-        EntryType::Regular if path.ends_with(b"/") => Kind::Directory(BTreeMap::new()),
-        EntryType::Regular | EntryType::Continuous => {
-            let size = entry.header().size().map_err(LayerError::Read)?;
-            let extent = spool
-                .expect(size)
-                .and_then(|()| spool.append(entry))
-                .map_err(|source| LayerError::Spool { path: display(&path), source })?;
-            if extent.len != size {
-                return Err(problem(&path, "the archive ends inside this file"));
+    let kind = match member.flag {
+        flag::HARD_LINK => {
+            let target = clean(&member.link).map_err(in_tree)?;
+            // What is replaced goes first, so it cannot be linked to.
+            if target.strip_prefix(&path[..]).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+                return Err(problem(
+                    written,
+                    "a hard link to itself, or into the directory that it replaces",
+                ));
             }
-            Kind::File(extent.into())
+            return tree.put_hard_link(&path, &target).map_err(in_tree);
         }
-        EntryType::Directory => Kind::Directory(BTreeMap::new()),
-        EntryType::Symlink => Kind::Symlink(link),
-        EntryType::Fifo => Kind::Fifo,
-        kind @ (EntryType::Char | EntryType::Block) => {
-            let number = |value: io::Result<Option<u32>>| {
-                value.ok().flatten().ok_or_else(|| problem(&path, "a device without a number"))
+        flag::REGULAR | flag::CONTIGUOUS | flag::GNU_SPARSE => {
+            Kind::File(content(spool, archive, member)?.into())
+        }
+        flag::DIRECTORY => Kind::Directory(BTreeMap::new()),
+        flag::SYMLINK if member.link.is_empty() => {
+            return Err(problem(written, "a symbolic link that leads nowhere"));
+        }
+        flag::SYMLINK if member.link.len() > MAX_TARGET => {
+            return Err(problem(written, format!("a symbolic link of more than {MAX_TARGET} bytes")));
+        }
+        flag::SYMLINK => Kind::Symlink(member.link.clone()),
+        flag::FIFO => Kind::Fifo,
+        flag::CHAR | flag::BLOCK => {
+            let number = |value: i64, most| u32::try_from(value).ok().filter(|number| *number <= most);
+            let (Some(major), Some(minor)) =
+                (number(member.device.0, MAX_MAJOR), number(member.device.1, MAX_MINOR))
+            else {
+                return Err(problem(written, "a device with a number that does not exist"));
             };
-            let (major, minor) =
-                (number(entry.header().device_major())?, number(entry.header().device_minor())?);
-            if kind == EntryType::Char { Kind::Char { major, minor } } else { Kind::Block { major, minor } }
+            if member.flag == flag::CHAR { Kind::Char { major, minor } } else { Kind::Block { major, minor } }
         }
         other => {
             return Err(problem(
-                &path,
-                format!("entries of type {:?} are not supported", char::from(other.as_byte())),
+                written,
+                format!("entries of type {:?} are not supported", char::from(other)),
             ));
         }
     };
+    let meta = metadata(member).map_err(|text| problem(written, text))?;
+    let attributes = member.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if attributes > MAX_ATTRIBUTES {
+        return Err(problem(written, format!("extended attributes of more than {MAX_ATTRIBUTES} bytes")));
+    }
+    spool.count_attributes(attributes as u64).map_err(|error| problem(written, error.to_string()))?;
     tree.put(&path, Inode { meta, kind }).map_err(in_tree)?;
     if tree.len() > spool.ceiling().entries {
-        return Err(problem(&path, format!("the image has more than {} entries", spool.ceiling().entries)));
+        return Err(problem(written, format!("the image has more than {} entries", spool.ceiling().entries)));
     }
     Ok(())
 }
 
-fn metadata(header: &Header, records: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Meta, String> {
-    let text =
-        |key: &str| records.get(key.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
-    // Some writers leave the owner out instead of writing zero.
-    let blank = |field: &[u8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
-    let old = header.as_old();
-    let id = |key: &str, field: &[u8], plain: io::Result<u64>| {
-        let value = match text(key) {
-            Some(text) => text.parse().map_err(|_| format!("the {key} {text:?} is not a number"))?,
-            None if blank(field) => 0,
-            None => plain.map_err(|error| format!("the {key} cannot be read: {error}"))?,
-        };
-        u32::try_from(value).map_err(|_| format!("the {key} {value} is too large"))
+/// Takes a file's content out of the archive.
+fn content<R: Source>(
+    spool: &mut Spool,
+    archive: &mut Reader<R>,
+    member: &Member,
+) -> Result<Extent, LayerError> {
+    let cannot_store = |source| LayerError::Spool { path: display(&member.path), source };
+    let is_cut = || problem(&member.path, "the archive ends inside this file");
+    let extent = match &member.fragments {
+        None => spool.expect(member.size).and_then(|()| spool.append(archive)).map_err(cannot_store)?,
+        Some(fragments) => {
+            let stretches = fragments.iter().map(|fragment| (fragment.offset, fragment.len));
+            spool.append_sparse(archive, member.size, stretches).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => is_cut(),
+                _ => cannot_store(error),
+            })?
+        }
     };
-    let mode = header.mode().map_err(|error| format!("the mode cannot be read: {error}"))?;
-    let (mtime, mtime_nsec) = match text("mtime") {
-        Some(text) => parse_time(&text).ok_or_else(|| format!("the mtime {text:?} is not a time"))?,
-        None => (header.mtime().unwrap_or(0), 0),
-    };
-    let xattrs = records
-        .iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())))
-        .collect();
+    if extent.len != member.size {
+        return Err(is_cut());
+    }
+    if archive.left() > 0 {
+        return Err(problem(&member.path, "more data than its sparse map has room for"));
+    }
+    Ok(extent)
+}
+
+fn metadata(member: &Member) -> Result<Meta, String> {
+    let (mtime, mtime_nsec) = time(member.mtime);
     Ok(Meta {
-        mode: u16::try_from(mode & 0o7777).unwrap_or_default(),
-        uid: id("uid", &old.uid, header.uid())?,
-        gid: id("gid", &old.gid, header.gid())?,
+        mode: u16::try_from(member.mode & 0o7777).unwrap_or_default(),
+        uid: owner(member.uid).ok_or_else(|| format!("the uid {} does not exist", member.uid))?,
+        gid: owner(member.gid).ok_or_else(|| format!("the gid {} does not exist", member.gid))?,
         mtime,
         mtime_nsec,
-        xattrs,
+        xattrs: member.xattrs.clone(),
     })
 }
 
-/// Reads `1700000000.25`. Times before 1970 become 1970.
-fn parse_time(text: &str) -> Option<(u64, u32)> {
-    if let Some(before) = text.strip_prefix('-') {
-        return before.parse::<f64>().ok().map(|_| (0, 0));
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let nanoseconds = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some((seconds.parse().ok()?, nanoseconds))
+/// A user or a group as chown(2) takes it: 32 bits, with a sign or without; -1 leaves the owner as he is, which is root.
+fn owner(id: i64) -> Option<u32> {
+    let id = match i32::try_from(id) {
+        Ok(id) => id.cast_unsigned(),
+        Err(_) => u32::try_from(id).ok()?,
+    };
+    Some(if id == u32::MAX { 0 } else { id })
 }
 
-fn extension(entry: &mut impl Read) -> Result<Vec<u8>, LayerError> {
-    let mut body = Vec::new();
-    entry.take(MAX_EXTENSION + 1).read_to_end(&mut body).map_err(LayerError::Read)?;
-    if body.len() as u64 > MAX_EXTENSION {
-        return Err(problem(b"", "an extension header of more than 1 MiB"));
+/// A time as containerd sets it: what is before 1970, or after what nanoseconds in 64 bits can tell, is 1970.
+fn time((seconds, nanoseconds): (i64, i32)) -> (u64, u32) {
+    match (u64::try_from(seconds), u32::try_from(nanoseconds)) {
+        (Ok(since), Ok(nanoseconds)) if seconds < LAST_SECOND => (since, nanoseconds),
+        _ => (0, 0),
     }
-    Ok(body)
 }
 
-/// Splits a PAX header into records `<length> <key>=<value>\n`, where the length counts the whole record.
-fn pax_records(mut body: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut records = Vec::new();
-    while !body.is_empty() {
-        let space = body.iter().position(|&byte| byte == b' ')?;
-        let length: usize = std::str::from_utf8(&body[..space]).ok()?.parse().ok()?;
-        let record = body.get(space + 1..length)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|&byte| byte == b'=')?;
-        records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
-        body = &body[length..];
+/// A path without empty parts and dots, and with each `..` and the part before it left out; empty for the root.
+fn clean(path: &[u8]) -> Result<Vec<u8>, TreeError> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop().ok_or_else(|| TreeError::Escape(display(path)))?),
+            part => parts.push(part),
+        }
     }
-    Some(records)
+    Ok(parts.join(&b'/'))
 }
 
-fn without_nul(mut text: Vec<u8>) -> Vec<u8> {
-    while text.last() == Some(&0) {
-        text.pop();
-    }
-    text
-}
-
-/// The directory part and the last component.
+/// The directory part and the last component of a clean path.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    let trimmed = path.strip_suffix(b"/").unwrap_or(path);
-    match trimmed.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => (&trimmed[..slash], &trimmed[slash + 1..]),
-        None => (b"", trimmed),
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
     }
 }
 
@@ -250,13 +223,14 @@ fn display(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tar::{EntryType, Header};
     use fs_image::InodeId;
 
-    struct Layer(tar::Builder<Vec<u8>>);
+    struct Layer(::tar::Builder<Vec<u8>>);
 
     impl Layer {
         fn new() -> Self {
-            Self(tar::Builder::new(Vec::new()))
+            Self(::tar::Builder::new(Vec::new()))
         }
 
         fn entry(mut self, kind: EntryType, path: &str, link: &str, body: &[u8]) -> Self {
@@ -372,7 +346,7 @@ mod tests {
         };
         assert!(refused(Layer::new().file("../../etc/passwd")).contains("../../etc/passwd"));
         assert!(refused(Layer::new().entry(EntryType::Link, "x", "../../etc/shadow", b"")).contains("\"x\""));
-        assert!(refused(Layer::new().entry(EntryType::new(b'S'), "s", "", b"")).contains("'S'"));
+        assert!(refused(Layer::new().entry(EntryType::new(b'Z'), "s", "", b"")).contains("'Z'"));
         assert!(refused(Layer::new().file("d/.wh..")).contains("hides nothing"));
         let escape = Layer::new().entry(EntryType::Symlink, "out", "/../..", b"").file("out/etc/x");
         // Not an escape: the link leads to the image's own root.
@@ -388,21 +362,42 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read() {
-        assert_eq!(parse_time("12"), Some((12, 0)));
-        assert_eq!(parse_time("12.000000001"), Some((12, 1)));
-        assert_eq!(parse_time("12.1234567891"), Some((12, 123_456_789)));
-        assert_eq!(parse_time("-5.5"), Some((0, 0)));
-        assert_eq!(parse_time("x"), None);
-        assert_eq!(parse_time("1.x"), None);
+    fn extended_attributes_are_bounded() {
+        let value = vec![b'x'; MAX_ATTRIBUTES - 6];
+        let layer = |value: &[u8]| Layer::new().pax(&[("SCHILY.xattr.user.a", value)]).file("f");
+        assert!(tree_of(vec![layer(&value)]).is_ok());
+        let error = tree_of(vec![layer(&vec![b'x'; MAX_ATTRIBUTES - 5])]).unwrap_err().to_string();
+        assert!(error.contains("extended attributes"), "{error}");
+        let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
+        let layer = layer(&value).bytes();
+        let applied = (0..5000).map(|_| apply(&mut Tree::new(), &mut spool, &layer[..]));
+        let error = applied.filter_map(Result::err).next().unwrap().to_string();
+        assert!(error.contains("of all files"), "{error}");
     }
 
     #[test]
-    fn broken_pax_headers_are_refused() {
-        assert_eq!(pax_records(b"9 a=b\n"), None);
-        assert_eq!(pax_records(b"6 a=b\n").unwrap(), [(b"a".to_vec(), b"b".to_vec())]);
-        assert_eq!(pax_records(b"2"), None);
-        assert_eq!(pax_records(b"1 a=b\n"), None);
+    fn owners_and_times_are_those_of_the_tools() {
+        assert_eq!(owner(-2), Some(4_294_967_294));
+        assert_eq!([owner(-1), owner(4_294_967_295), owner(0)], [Some(0); 3]);
+        assert_eq!([owner(4_294_967_296), owner(i64::from(i32::MIN) - 1)], [None; 2]);
+        assert_eq!(time((12, 5)), (12, 5));
+        for before in [(-1, 0), (0, -1), (-5, -500), (i64::MIN, 0), (i64::MAX, 0)] {
+            assert_eq!(time(before), (0, 0), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_resolved_by_their_text_first() {
+        let layer = Layer::new().file("./x/../y").file("a/b/../../c/.").file("/d//e");
+        assert_eq!(names(&tree_of(vec![layer]).unwrap().0), ["c", "d", "y"]);
+        for out in ["x/../../y", "../y", "/.."] {
+            let error = tree_of(vec![Layer::new().file(out)]).unwrap_err();
+            assert!(matches!(error, LayerError::Tree { source: TreeError::Escape(_), .. }), "{out}: {error}");
+        }
+        let layer = Layer::new().file("f/f").entry(EntryType::Link, "f", "f/f", b"");
+        assert!(tree_of(vec![layer]).unwrap_err().to_string().contains("into the directory"));
+        let layer = Layer::new().file("f").entry(EntryType::Link, "hard", "x/../f", b"");
+        assert!(tree_of(vec![layer]).unwrap().0.find(b"hard").unwrap().is_some());
     }
 
     proptest::proptest! {
@@ -410,14 +405,6 @@ mod tests {
         fn any_bytes_are_applied_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4096)) {
             let mut spool = Spool::new(&std::env::temp_dir(), crate::image::Ceiling::default()).unwrap();
             drop(apply(&mut Tree::new(), &mut spool, &bytes[..]));
-        }
-
-        #[test]
-        fn any_pax_header_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
-            if let Some(records) = pax_records(&bytes) {
-                let length: usize = records.iter().map(|(key, value)| key.len() + value.len()).sum();
-                proptest::prop_assert!(length < bytes.len().max(1));
-            }
         }
 
         #[test]

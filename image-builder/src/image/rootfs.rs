@@ -2,9 +2,8 @@
 
 use fs_image::{Tree, erofs};
 
-use super::source::Opened;
 use super::spool::Spool;
-use super::{Ceiling, ImageError, directory, source};
+use super::{Ceiling, ImageError, source};
 use crate::cache::Cache;
 
 /// The files of the image at `reference` (as [`super::prepare`] takes it), layers applied, with all that they say of themselves:
@@ -20,10 +19,7 @@ pub fn contents(reference: &str) -> Result<Tree, ImageError> {
     // Archives are unpacked into the cache's workspace, which need not outlive this.
     let cache = Cache::new(work.path().to_path_buf());
     let (mut tree, mut spool) = (Tree::new(), Spool::new(work.path(), Ceiling::default()).map_err(scratch)?);
-    match source::open(reference, &cache, Ceiling::default())? {
-        Opened::Image(image) => image.apply_layers(&mut tree, &mut spool)?,
-        Opened::Directory(path) => directory::fill(&path, &mut tree, &mut spool)?,
-    }
+    source::open(reference, &cache, Ceiling::default())?.fill(&mut tree, &mut spool)?;
     // As those who unpack images do: Linux knows no others.
     tree.retain_xattrs(erofs::is_attribute);
     Ok(tree)

@@ -1,7 +1,7 @@
 //! The content of files, kept out of memory until the disk is written.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,9 @@ use super::Ceiling;
 /// How much is copied at once, in bytes.
 const PIECE: usize = 1 << 17;
 
+/// The most that the extended attributes of all files may take together, in bytes: they are kept in memory.
+const MAX_ATTRIBUTES: u64 = 256 << 20;
+
 /// The content of all files, one after the other in one unnamed file.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -19,6 +22,8 @@ pub(crate) struct Spool {
     /// The same for those who read.
     shared: Arc<File>,
     len: u64,
+    /// Bytes of extended attributes.
+    attributes: u64,
     ceiling: Ceiling,
     /// Where the file is, for those who must make room.
     place: PathBuf,
@@ -29,7 +34,7 @@ impl Spool {
     pub(crate) fn new(dir: &Path, ceiling: Ceiling) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
         let shared = Arc::new(file.try_clone()?);
-        Ok(Self { file, shared, len: 0, ceiling, place: dir.to_path_buf() })
+        Ok(Self { file, shared, len: 0, attributes: 0, ceiling, place: dir.to_path_buf() })
     }
 
     /// All that it took.
@@ -50,6 +55,40 @@ impl Spool {
         let len = spill(content, &mut self.file, room, self.ceiling, &self.place)?;
         self.len += len;
         Ok(Extent::new(Arc::clone(&self.shared), offset, len))
+    }
+
+    /// Takes a file of `size` bytes of which `content` has only the given stretches, each by its offset and its length, in
+    /// order. What lies between them is zeros, and takes no room.
+    pub(crate) fn append_sparse(
+        &mut self,
+        content: &mut impl Read,
+        size: u64,
+        stretches: impl Iterator<Item = (u64, u64)>,
+    ) -> io::Result<Extent> {
+        self.expect(size)?;
+        let offset = self.len;
+        for (start, len) in stretches {
+            self.file.seek(SeekFrom::Start(offset + start))?;
+            let taken =
+                spill(&mut content.by_ref().take(len), &mut self.file, len, self.ceiling, &self.place)?;
+            if taken < len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.len += size;
+        self.file.set_len(self.len)?;
+        self.file.seek(SeekFrom::Start(self.len))?;
+        Ok(Extent::new(Arc::clone(&self.shared), offset, size))
+    }
+
+    /// Counts extended attributes, which are kept elsewhere, and refuses too many.
+    pub(crate) fn count_attributes(&mut self, len: u64) -> io::Result<()> {
+        self.attributes = self.attributes.saturating_add(len);
+        if self.attributes <= MAX_ATTRIBUTES {
+            return Ok(());
+        }
+        let text = format!("the extended attributes of all files take more than {MAX_ATTRIBUTES} bytes");
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
     }
 
     /// Refuses content of which is said beforehand that it is too much.
@@ -96,6 +135,31 @@ mod tests {
         spool.append(&mut &b"first"[..]).unwrap();
         let extent = spool.append(&mut &b"second"[..]).unwrap();
         assert_eq!(&*Content::from(extent).bytes().unwrap(), b"second");
+    }
+
+    #[test]
+    fn holes_are_zeros_and_take_no_room() {
+        use std::os::unix::fs::MetadataExt as _;
+        let ceiling = Ceiling { bytes: 1 << 30, ..Ceiling::default() };
+        let mut spool = Spool::new(&std::env::temp_dir(), ceiling).unwrap();
+        spool.append(&mut &b"before"[..]).unwrap();
+        let mut data = &b"abcde"[..];
+        let sparse = spool.append_sparse(&mut data, 500 << 20, [(1, 2), (300 << 20, 3)].into_iter()).unwrap();
+        let after = spool.append(&mut &b"after"[..]).unwrap();
+        let piece = |start, len| {
+            let mut piece = Vec::new();
+            Content::from(sparse.clone()).copy(start, len, &mut piece).unwrap();
+            piece
+        };
+        assert_eq!(piece(0, 5), b"\0ab\0\0");
+        assert_eq!(piece((300 << 20) - 1, 5), b"\0cde\0");
+        assert_eq!(piece((500 << 20) - 2, 2), b"\0\0");
+        assert_eq!(&*Content::from(after).bytes().unwrap(), b"after");
+        assert!(spool.file.metadata().unwrap().blocks() * 512 < 1 << 20);
+        // Holes count: whoever reads the file gets them.
+        let error = spool.append_sparse(&mut io::empty(), 600 << 20, std::iter::empty()).unwrap_err();
+        assert!(error.to_string().contains("--max-unpacked"), "{error}");
+        assert!(spool.append_sparse(&mut &b"x"[..], 10, [(0, 2)].into_iter()).is_err());
     }
 
     #[test]

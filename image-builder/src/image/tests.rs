@@ -8,9 +8,9 @@ use super::*;
 
 /// A tar of files with the given contents.
 fn tar(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
+    let mut builder = ::tar::Builder::new(Vec::new());
     for (path, content) in files {
-        let mut header = tar::Header::new_gnu();
+        let mut header = ::tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(content.len() as u64);
         builder.append_data(&mut header, path, content.as_bytes()).unwrap();
@@ -84,9 +84,9 @@ impl Place {
     }
 
     fn write_archive(&self, files: &BTreeMap<String, Vec<u8>>, compress: bool) -> String {
-        let mut builder = tar::Builder::new(Vec::new());
+        let mut builder = ::tar::Builder::new(Vec::new());
         for (name, bytes) in files {
-            let mut header = tar::Header::new_gnu();
+            let mut header = ::tar::Header::new_gnu();
             header.set_mode(0o644);
             header.set_size(bytes.len() as u64);
             builder.append_data(&mut header, name, &bytes[..]).unwrap();
@@ -175,6 +175,10 @@ fn docker_archives_are_understood() {
         &prepare(&format!("{reference}:web:1"), &place.cache)
             .unwrap_or_else(|_| prepare(&format!("{reference}:1"), &place.cache).unwrap()),
     );
+    // As containerify writes it.
+    let lower = manifest.to_string().replace("Config", "config").replace("RepoTags", "repoTags");
+    files.insert("manifest.json".into(), lower.replace("Layers", "layers").into_bytes());
+    check(&prepare(&place.write_archive(&files, false), &place.cache).unwrap());
     files.insert(config_name, b"{}".to_vec());
     let error = prepare(&place.write_archive(&files, false), &place.cache).unwrap_err();
     assert!(matches!(error, ImageError::Digest { .. }), "{error}");

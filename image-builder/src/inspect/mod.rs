@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use initrd::InitrdError;
 pub use show::tree;
 
 /// Why an image cannot be read.
@@ -175,25 +176,32 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         return Ok(found);
     }
     let archive = unified.as_ref().map_or(&bytes[..], |(_, archive)| archive);
-    let (format, archive) = initrd::unpack(archive).map_err(|(format, source)| InspectError::Unpack {
-        path: path.to_path_buf(),
-        format,
-        source,
+    let read = initrd::read(archive).map_err(|error| match error {
+        InitrdError::Unknown => InspectError::Unknown(path.to_path_buf()),
+        InitrdError::Damaged(damage) => damaged(damage),
+        InitrdError::Unpack(format, source) => {
+            InspectError::Unpack { path: path.to_path_buf(), format, source }
+        }
     })?;
-    if !initrd::is(&archive) {
-        return Err(InspectError::Unknown(path.to_path_buf()));
-    }
-    found.entries = initrd::read(&archive).map_err(damaged)?;
-    let kind =
-        if format == "none" { "initrd (not compressed)".to_owned() } else { format!("initrd ({format})") };
+    let is_plain = read.formats.iter().all(|format| *format == "none");
+    let kind = kind(&read.formats);
+    found.entries = read.entries;
     if let Some((sections, _)) = unified {
         found.kind = format!("unified kernel image with {kind}");
         found.sections = sections;
     } else {
         found.kind = kind;
-        found.unpacked = (format != "none").then_some(archive.len() as u64);
+        found.unpacked = (!is_plain).then_some(read.unpacked);
     }
     Ok(found)
+}
+
+/// What an initrd is, by how its parts are compressed.
+fn kind(formats: &[&'static str]) -> String {
+    let mut words: Vec<&str> =
+        formats.iter().map(|format| if *format == "none" { "not compressed" } else { format }).collect();
+    words.dedup();
+    format!("initrd ({})", words.join(", then "))
 }
 
 /// A little-endian number, if the bytes reach that far.
@@ -208,7 +216,7 @@ mod tests {
     use super::*;
     use crate::format::compress::{Compression, compress};
     use crate::format::{label, pe};
-    use fs_image::{cpio, erofs, ext4};
+    use fs_image::{Inode, Kind, Tree, cpio, erofs, ext4};
 
     fn sample() -> fs_image::Tree {
         fs_image::sample::sample().unwrap()
@@ -261,6 +269,66 @@ mod tests {
             let whole = (compression != Compression::None).then_some(archive.len() as u64);
             assert_eq!(found.unpacked, whole);
         }
+    }
+
+    /// An archive of one file.
+    fn one(path: &str, content: &[u8]) -> Vec<u8> {
+        let mut tree = Tree::new();
+        tree.insert(path, Inode::new(0o600, Kind::File(content.to_vec().into()))).unwrap();
+        cpio::archive(&tree).unwrap()
+    }
+
+    #[test]
+    fn an_initrd_of_several_archives_is_read_as_the_kernel_unpacks_it() {
+        let microcode = one("/kernel/x86/microcode/AuthenticAMD.bin", &[1; 700]);
+        let (main, later) = (one("/init", b"first"), one("/init", b"the second"));
+        let packed = |bytes: &[u8], compression| compress(bytes, compression).unwrap();
+        for compression in [Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::Xz] {
+            // Microcode, the initrd, zeros up to a block, and one that a boot loader appended.
+            let mut image = [&microcode[..], &packed(&main, compression)].concat();
+            image.resize(image.len().next_multiple_of(512), 0);
+            image.extend(packed(&later, Compression::Gzip));
+            let found = written(&image).unwrap();
+            let files: Vec<_> =
+                found.entries.iter().filter(|e| e.size > 0).map(|e| (e.path.as_str(), e.size)).collect();
+            assert_eq!(
+                files,
+                [("/init", 10), ("/kernel/x86/microcode/AuthenticAMD.bin", 700)],
+                "{compression}"
+            );
+            let then = if compression == Compression::Gzip {
+                "gzip".into()
+            } else {
+                format!("{compression}, then gzip")
+            };
+            assert_eq!(found.kind, format!("initrd (not compressed, then {then})"));
+            let all = microcode.len() + main.len() + later.len();
+            assert_eq!(found.unpacked, Some(all as u64), "{compression}");
+        }
+        // Streams without anything between them, and archives inside one stream.
+        let twice = [packed(&main, Compression::Zstd), packed(&later, Compression::Zstd)].concat();
+        assert_eq!(written(&twice).unwrap().entries.last().unwrap().size, 10);
+        let inside = packed(&[&main[..], &[0; 8], &later].concat(), Compression::Xz);
+        assert_eq!(written(&inside).unwrap().entries.last().unwrap().size, 10);
+        assert_eq!(
+            written(&[&main[..], &[0; 512], &later].concat()).unwrap().kind,
+            "initrd (not compressed)"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_stops_at_behind_an_archive_is_named() {
+        let main = one("/init", b"first");
+        let error = written(&[&main[..], b"junk"].concat()).unwrap_err();
+        assert!(
+            matches!(error, InspectError::Damaged { offset, .. } if offset == main.len() as u64),
+            "{error}"
+        );
+        let error =
+            written(&compress(&[&main[..], b"junk"].concat(), Compression::Zstd).unwrap()).unwrap_err();
+        assert!(matches!(error, InspectError::Damaged { .. }), "{error}");
+        let error = written(&[&main[..], b"BZh91AY"].concat()).unwrap_err();
+        assert!(matches!(error, InspectError::Unpack { format: "bzip2", .. }), "{error}");
     }
 
     #[test]

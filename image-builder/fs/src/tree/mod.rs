@@ -9,6 +9,7 @@
 //! names that it says, and two entries that contradict each other are an error.
 
 mod error;
+mod make;
 mod overlay;
 mod plain;
 #[cfg(test)]
@@ -362,18 +363,10 @@ impl Tree {
             prefix.push(b'/');
             prefix.extend_from_slice(part);
             at = match self.child(at, part) {
-                None => {
-                    let id = InodeId(self.inodes.len());
-                    self.inodes.push(Inode { meta: Meta::implied_directory(), kind: Kind::directory() });
-                    let layer = self.layer;
-                    self.link_name(at, part.to_vec(), Link { inode: id, layer });
-                    id
-                }
+                None => self.imply_directory(at, part.to_vec()),
                 Some(id) => match &self.inodes[id.0].kind {
                     Kind::Directory(_) => id,
-                    Kind::Symlink(_) => {
-                        self.follow(&prefix)?.ok_or_else(|| TreeError::NotDirectory(display(&prefix)))?
-                    }
+                    Kind::Symlink(_) => self.make_directories(&prefix)?,
                     _ => return Err(TreeError::NotDirectory(display(&prefix))),
                 },
             };

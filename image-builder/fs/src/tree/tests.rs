@@ -129,19 +129,37 @@ fn parents_follow_links_inside_the_tree_only() {
 fn escapes_loops_and_files_as_parents_are_refused() {
     let mut tree = Tree::new();
     tree.put(b"loop", symlink("loop")).unwrap();
-    tree.put(b"dangling", symlink("nowhere")).unwrap();
     tree.put(b"f", file(1)).unwrap();
+    tree.put(b"to-f", symlink("f")).unwrap();
     for (path, expected) in [
         ("../x", TreeError::Escape("../x".into())),
         ("a/../../x", TreeError::Escape("a/../../x".into())),
         ("/", TreeError::Escape("/".into())),
         ("loop/x", TreeError::Loop("/loop".into())),
-        ("dangling/x", TreeError::NotDirectory("/dangling".into())),
+        ("to-f/x", TreeError::NotDirectory("/to-f".into())),
         ("f/x", TreeError::NotDirectory("/f".into())),
     ] {
         let refused = tree.put(path.as_bytes(), file(1)).unwrap_err();
         assert_eq!(refused.to_string(), expected.to_string());
     }
+}
+
+#[test]
+fn where_a_dangling_link_leads_a_directory_is_made_inside_the_root() {
+    let mut tree = Tree::new();
+    tree.put(b"var/run", symlink("/run")).unwrap();
+    tree.put(b"up", symlink("../../outside/./deep")).unwrap();
+    tree.put(b"chain", symlink("up/absent/../more")).unwrap();
+    tree.put(b"var/run/lock/x", file(1)).unwrap();
+    tree.put(b"chain/y", file(1)).unwrap();
+    let names = listing(&tree);
+    for name in ["/run/lock/x", "/outside/deep/more/y"] {
+        assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
+    }
+    assert!(!names.contains(&"/outside/deep/absent".to_owned()), "{names:?}");
+    let id = tree.make_directories(b"/var/run/new").unwrap();
+    assert_eq!(tree.find(b"run/new").unwrap(), Some(id));
+    assert_eq!(tree.make_directories(b"").unwrap(), InodeId::ROOT);
 }
 
 #[test]
