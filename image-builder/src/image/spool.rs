@@ -145,7 +145,6 @@ mod tests {
         spool.append(&mut &b"before"[..]).unwrap();
         let mut data = &b"abcde"[..];
         let sparse = spool.append_sparse(&mut data, 500 << 20, [(1, 2), (300 << 20, 3)].into_iter()).unwrap();
-        let after = spool.append(&mut &b"after"[..]).unwrap();
         let piece = |start, len| {
             let mut piece = Vec::new();
             Content::from(sparse.clone()).copy(start, len, &mut piece).unwrap();
@@ -154,6 +153,7 @@ mod tests {
         assert_eq!(piece(0, 5), b"\0ab\0\0");
         assert_eq!(piece((300 << 20) - 1, 5), b"\0cde\0");
         assert_eq!(piece((500 << 20) - 2, 2), b"\0\0");
+        let after = spool.append(&mut &b"after"[..]).unwrap();
         assert_eq!(&*Content::from(after).bytes().unwrap(), b"after");
         assert!(spool.file.metadata().unwrap().blocks() * 512 < 1 << 20);
         // Holes count: whoever reads the file gets them.
