@@ -132,8 +132,8 @@ impl Unpacking {
 /// Arguments of `image`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// An OCI layout directory, an archive made by `docker save` or `skopeo copy`, or a directory; `:TAG` behind it
-    /// picks one of several images.
+    /// An image as docker, podman, skopeo, buildah, containerd or umoci save it, or a root file system as a directory or a
+    /// tar archive; `:NAME` or `@sha256:DIGEST` behind it picks one of several images.
     reference: String,
     #[command(flatten)]
     unpacking: Unpacking,

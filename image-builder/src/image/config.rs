@@ -1,8 +1,8 @@
 //! What an image says about running it, and who its users are.
 
-use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+use super::document::Configuration;
 use super::spool::Spool;
 use super::tree::Tree;
 
@@ -30,6 +30,9 @@ pub struct ImageConfig {
     /// The signal that asks the program to end, such as `SIGQUIT`; empty for SIGTERM.
     #[serde(default)]
     pub stop_signal: String,
+    /// Directories that the image wants volumes at.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// The image's `/etc/passwd`.
     #[serde(default)]
     pub(crate) passwd: String,
@@ -60,18 +63,80 @@ pub struct UserError {
     file: &'static str,
 }
 
+/// The image's `StopSignal` is none.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the image's StopSignal {0:?} is no signal; use a name such as SIGQUIT, SIGRTMIN+3, or a number up to 64"
+)]
+pub struct SignalError(String);
+
+const SIGTERM: u32 = 15;
+/// Real-time signals as the C library counts them, which keeps the first two of the kernel's to itself (signal(7)).
+const SIGRTMIN: u32 = 34;
+const SIGRTMAX: u32 = 64;
+
+/// Reads `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3` or `RTMAX-1`, as docker and containerd do.
+fn signal_number(text: &str) -> Option<u32> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().filter(|number| (1..=SIGRTMAX).contains(number));
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let distance = |text: &str| match text {
+        "" => Some(0),
+        text if text[1..].bytes().all(|byte| byte.is_ascii_digit()) => text[1..].parse::<u32>().ok(),
+        _ => None,
+    };
+    if let Some(above) = name.strip_prefix("RTMIN").filter(|rest| rest.is_empty() || rest.starts_with('+')) {
+        return distance(above)?.checked_add(SIGRTMIN).filter(|number| *number <= SIGRTMAX);
+    }
+    if let Some(below) = name.strip_prefix("RTMAX").filter(|rest| rest.is_empty() || rest.starts_with('-')) {
+        return SIGRTMAX.checked_sub(distance(below)?).filter(|number| *number >= SIGRTMIN);
+    }
+    let name = match name {
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        "IOT" => "ABRT",
+        name => name,
+    };
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
+    u32::try_from(signal as i32).ok()
+}
+
 impl ImageConfig {
-    pub(super) fn from_oci(configuration: &ImageConfiguration) -> Self {
-        let Some(config) = configuration.config() else { return Self::default() };
+    pub(super) fn of(configuration: &Configuration) -> Self {
+        let settings = configuration.config.clone();
         Self {
-            entrypoint: config.entrypoint().clone().unwrap_or_default(),
-            cmd: config.cmd().clone().unwrap_or_default(),
-            env: config.env().clone().unwrap_or_default(),
-            working_dir: config.working_dir().clone().unwrap_or_default(),
-            user: config.user().clone().unwrap_or_default(),
-            stop_signal: config.stop_signal().clone().unwrap_or_default(),
+            entrypoint: settings.entrypoint,
+            cmd: settings.cmd,
+            env: settings.env,
+            working_dir: settings.working_dir,
+            user: settings.user,
+            stop_signal: settings.stop_signal,
+            volumes: settings.volumes.into_keys().collect(),
             passwd: String::new(),
             group: String::new(),
+        }
+    }
+
+    /// Makes the directories that the image wants volumes at, where they are missing: what starts containers mounts something
+    /// there, and programs count on it.
+    pub(super) fn make_volumes(&self, tree: &mut Tree) -> Result<(), String> {
+        for volume in &self.volumes {
+            tree.make_directories(volume.as_bytes())
+                .map_err(|error| format!("the volume {volume:?} cannot be made: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// The number of the signal that asks the program to end.
+    ///
+    /// # Errors
+    /// When the image names a signal that does not exist.
+    pub fn stop_signal(&self) -> Result<u32, SignalError> {
+        match self.stop_signal.trim() {
+            "" => Ok(SIGTERM),
+            text => signal_number(text).ok_or_else(|| SignalError(self.stop_signal.clone())),
         }
     }
 
@@ -157,6 +222,47 @@ mod tests {
 
     fn account(user: &str) -> Account {
         config().account(user).unwrap()
+    }
+
+    #[test]
+    fn stop_signals_by_name_and_number() {
+        let signal = |text: &str| ImageConfig { stop_signal: text.into(), ..config() }.stop_signal();
+        for (text, number) in [
+            ("", 15),
+            ("SIGQUIT", 3),
+            ("quit", 3),
+            ("9", 9),
+            ("64", 64),
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("SIGRTMAX-1", 63),
+            ("RTMAX", 64),
+            ("SIGRTMIN+30", 64),
+            ("SIGWINCH", 28),
+            ("SIGPOLL", 29),
+            ("CLD", 17),
+        ] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+        for text in [
+            "SIGNOTHING",
+            "0",
+            "65",
+            "-1",
+            "SIGRTMIN+31",
+            "SIGRTMIN-1",
+            "SIGRTMAX+1",
+            "RTMAX-31",
+            "RTMIN+",
+            "RTMIN+x",
+            "RTMIN++1",
+            "SIG",
+            "SIGSIGTERM",
+            "99999999999999999999",
+            "3 4",
+        ] {
+            assert!(signal(text).unwrap_err().to_string().contains(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,21 +1,27 @@
 //! Container images as disks.
 //!
-//! Owns the way from an OCI layout directory, an image archive (`docker save`, OCI archive) or a plain root file
-//! system to one read-only EROFS disk plus the image's configuration. Promises that digests are verified, that the
+//! Owns the way from an image as the tools of the world save it (layouts, archives, directories) or a root file system to one
+//! read-only EROFS disk plus the image's configuration. Promises that digests are verified, that the
 //! same image gives the same disk, that it is made once (the cache remembers), and that no privilege is needed.
 //! Must never write outside the cache, nor follow anything in an image out of it.
 //!
 //! ```text
-//! source: layout dir | archive | plain dir ──► tree (layers applied) ──► erofs ──► cache/images/<key>/{disk.erofs,image.json}
+//! source: layout | archive | dir | bundle ──► tree (layers applied) ──► erofs ──► cache/images/<key>/{disk.erofs,image.json}
 //! ```
 
 mod archive;
+mod blobs;
+mod bundle;
 mod config;
 mod directory;
+mod document;
 mod erofs;
 mod error;
 mod layer;
+mod name;
+mod platform;
 mod rootfs;
+mod select;
 mod source;
 mod spool;
 mod tar;
@@ -27,13 +33,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use config::{Account, ImageConfig, UserError};
+pub use config::{Account, ImageConfig, SignalError, UserError};
 pub use error::ImageError;
 pub use rootfs::{contents, root_file_system};
 
 use crate::cache::Cache;
 use crate::digest::Digest;
-use source::{Opened, Resolved};
+use source::Opened;
 use spool::Spool;
 use tree::Tree;
 
@@ -88,8 +94,8 @@ struct Record {
     config: ImageConfig,
 }
 
-/// Makes a disk of the image at `reference`: a directory or file, with `:tag` behind it when an OCI layout holds
-/// more than one image.
+/// Makes a disk of the image at `reference`: a directory or file, with `:NAME` or `@DIGEST` behind it when it holds more than
+/// one image. See `docs/images.md` for all that is read.
 ///
 /// # Errors
 /// Names the file and what is wrong with it: not an image, a digest that does not match, an entry that leads out
@@ -103,27 +109,16 @@ pub fn prepare(reference: &str, cache: &Cache) -> Result<Image, ImageError> {
 /// # Errors
 /// As [`prepare`]; also when the image is larger than that.
 pub fn prepare_within(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Image, ImageError> {
-    match source::open(reference, cache, ceiling)? {
-        Opened::Image(resolved) => make(reference, resolved.key(), &*resolved, cache, ceiling),
-        Opened::Directory(path) => pack(&path, cache, ceiling),
-    }
+    let opened = source::open(reference, cache, ceiling)?;
+    let key = opened.key()?;
+    make(reference, key, &opened, cache, ceiling)
 }
 
-/// Makes a disk of a directory as it is, whatever is in it.
-fn pack(dir: &Path, cache: &Cache, ceiling: Ceiling) -> Result<Image, ImageError> {
-    let dir = dir.canonicalize().map_err(|error| ImageError::io("find", dir, error))?;
-    if !dir.is_dir() {
-        return Err(ImageError::source(&dir, "is not a directory"));
-    }
-    let key = directory::key(&dir)?;
-    make(&dir.display().to_string(), key, &PlainDirectory(dir), cache, ceiling)
-}
-
-/// Makes a disk of what `content` fills a tree with, unless the cache has it under `key`.
+/// Makes a disk of what was opened, unless the cache has it under `key`.
 fn make(
     reference: &str,
     key: Digest,
-    content: &dyn Fill,
+    content: &Opened,
     cache: &Cache,
     ceiling: Ceiling,
 ) -> Result<Image, ImageError> {
@@ -164,28 +159,9 @@ fn load(entry: &Path, cached: bool) -> Result<Image, ImageError> {
     Ok(Image { disk, size, config: record.config, cached })
 }
 
-/// Something that can fill a tree.
-trait Fill {
-    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError>;
-}
-
-impl Fill for Resolved {
-    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError> {
-        self.apply_layers(tree, spool)?;
-        Ok(self.config())
-    }
-}
-
-struct PlainDirectory(PathBuf);
-
-impl Fill for PlainDirectory {
-    fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError> {
-        directory::fill(&self.0, tree, spool)?;
-        Ok(ImageConfig::default())
-    }
-}
-
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod saved;
 #[cfg(test)]
 mod tests;

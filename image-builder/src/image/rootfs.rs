@@ -6,10 +6,9 @@ use std::path::Path;
 
 use super::Ceiling;
 use super::error::ImageError;
-use super::source::Opened;
 use super::spool::Spool;
 use super::tree::{Inode, InodeId, Kind, Meta, Tree};
-use super::{directory, erofs, source};
+use super::{erofs, source};
 use crate::cache::Cache;
 use crate::tree;
 
@@ -60,10 +59,7 @@ pub fn contents(reference: &str) -> Result<tree::Tree, ImageError> {
     let cache = Cache::new(work.path().to_path_buf());
     let (mut packed, mut spool) =
         (Tree::new(), Spool::new(work.path(), Ceiling::default()).map_err(scratch)?);
-    match source::open(reference, &cache, Ceiling::default())? {
-        Opened::Image(image) => image.apply_layers(&mut packed, &mut spool)?,
-        Opened::Directory(path) => directory::fill(&path, &mut packed, &mut spool)?,
-    }
+    source::open(reference, &cache, Ceiling::default())?.fill(&mut packed, &mut spool)?;
     let mut found = tree::Tree::default();
     let reader = Reader { reference, tree: &packed, spool: &spool };
     reader.list(&mut found)?;

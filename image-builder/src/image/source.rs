@@ -1,34 +1,88 @@
-//! Where images come from: OCI layout directories, archives of them, `docker save` archives, plain directories.
+//! Where images come from: OCI layouts, archives of them and of `docker save`, skopeo's `dir:`, runtime bundles, and root file
+//! systems as directories and as tar archives.
 //!
 //! Promises that every blob read is checked against its digest before anything made of it is used. Must never
 //! trust a file's name or media type for what is in it: compression is told by the first bytes.
 
 use std::fs;
-use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-
 use super::archive::{Archive, decompress};
+use super::blobs::{Blobs, Hashing, mismatch};
+use super::document::{Configuration, Descriptor, Index, Manifest, SavedImage, parse};
+use super::name::{Choice, fit, locate};
+use super::platform::architecture;
+use super::select::{check, select};
 use super::spool::Spool;
 use super::tree::Tree;
-use super::{Ceiling, ImageConfig, ImageError, layer};
+use super::{Ceiling, ImageConfig, ImageError, bundle, directory, layer};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::{plain, text};
-
-/// JSON documents larger than this are not an image's.
-const MAX_DOCUMENT: u64 = 8 << 20;
-/// Indexes inside indexes.
-const MAX_DEPTH: u32 = 4;
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+use crate::text;
 
 /// What a reference led to.
 pub(super) enum Opened {
     Image(Box<Resolved>),
-    Directory(PathBuf),
+    /// A root file system, and how it is run, as far as that is known.
+    Directory(PathBuf, ImageConfig),
+    /// A root file system as a tar archive.
+    RootArchive(PathBuf, Archive),
+}
+
+impl Opened {
+    /// What identifies it: the same key has the same content.
+    pub(super) fn key(&self) -> Result<Digest, ImageError> {
+        match self {
+            Self::Image(image) => Ok(image.key),
+            Self::Directory(path, config) => {
+                let files = directory::key(path)?;
+                if *config == ImageConfig::default() {
+                    return Ok(files);
+                }
+                let config = serde_json::to_vec(config).unwrap_or_default();
+                Ok(Digest::of_parts([("bundle", files.to_string().as_bytes()), ("config", &config)]))
+            }
+            Self::RootArchive(path, _) => {
+                // As for a directory: what changes whenever the file does, without reading it.
+                let file = fs::metadata(path).map_err(|error| ImageError::io("read", path, error))?;
+                let numbers = [file.dev(), file.ino(), file.size()].map(u64::to_le_bytes);
+                let times =
+                    [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()].map(i64::to_le_bytes);
+                let name = path.as_os_str().as_encoded_bytes();
+                Ok(Digest::of_parts([
+                    ("archive", name),
+                    ("file", numbers.as_flattened()),
+                    ("times", times.as_flattened()),
+                ]))
+            }
+        }
+    }
+
+    /// Fills an empty tree, and answers how it is run.
+    pub(super) fn fill(&self, tree: &mut Tree, spool: &mut Spool) -> Result<ImageConfig, ImageError> {
+        match self {
+            Self::Image(image) => {
+                image.apply_layers(tree, spool)?;
+                let config = ImageConfig::of(&image.configuration);
+                config.make_volumes(tree).map_err(|problem| ImageError::source(&image.path, problem))?;
+                Ok(config)
+            }
+            Self::Directory(path, config) => {
+                directory::fill(path, tree, spool)?;
+                Ok(config.clone())
+            }
+            Self::RootArchive(path, archive) => {
+                let content = archive.whole().map_err(|error| ImageError::io("read", path, error))?;
+                layer::apply(tree, spool, content).map_err(|error| ImageError::Layer {
+                    path: path.clone(),
+                    layer: "of the whole archive".to_owned(),
+                    source: Box::new(error),
+                })?;
+                Ok(ImageConfig::default())
+            }
+        }
+    }
 }
 
 /// An image whose documents are read and verified.
@@ -36,7 +90,7 @@ pub(super) struct Resolved {
     path: PathBuf,
     blobs: Blobs,
     key: Digest,
-    configuration: ImageConfiguration,
+    configuration: Configuration,
     layers: Vec<LayerRef>,
 }
 
@@ -49,99 +103,144 @@ struct LayerRef {
 
 /// Opens what `reference` names.
 pub(super) fn open(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Opened, ImageError> {
-    let (path, tag) = locate(reference)?;
+    let (path, choice) = locate(reference)?;
     let metadata = fs::metadata(&path).map_err(|error| ImageError::io("read", &path, error))?;
-    if metadata.is_dir() {
-        if path.join("index.json").is_file() && path.join("blobs").is_dir() {
-            return resolve_layout(path.clone(), Blobs::Layout(path), tag).map(Box::new).map(Opened::Image);
-        }
-        if let Some(tag) = tag {
-            return Err(ImageError::source(&path, format!("has no image {tag:?}: it is not an OCI layout")));
-        }
-        return Ok(Opened::Directory(path));
-    }
-    let archive = Archive::open(&path, cache, ceiling)?;
-    let has = |name: &str| archive.has(name);
-    if has("index.json") {
-        resolve_layout(path, Blobs::Archive(archive), tag).map(Box::new).map(Opened::Image)
-    } else if has("manifest.json") {
-        resolve_docker(path, archive, tag).map(Box::new).map(Opened::Image)
-    } else {
-        Err(ImageError::source(
-            &path,
-            "neither index.json nor manifest.json is in this archive: not a saved image",
-        ))
-    }
+    if metadata.is_dir() { open_directory(path, choice) } else { open_archive(path, choice, cache, ceiling) }
 }
 
-/// Splits off a tag, unless a file has the whole name.
-fn locate(reference: &str) -> Result<(PathBuf, Option<String>), ImageError> {
-    let whole = Path::new(reference);
-    if let Ok(path) = whole.canonicalize() {
-        return Ok((path, None));
+fn open_directory(path: PathBuf, choice: Option<Choice>) -> Result<Opened, ImageError> {
+    let has = |name: &str| path.join(name).is_file();
+    if has("index.json") && (has("oci-layout") || path.join("blobs").is_dir()) {
+        return layout(path.clone(), Blobs::Layout(path), choice);
     }
-    if let Some((path, tag)) = reference.rsplit_once(':')
-        && let Ok(path) = Path::new(path).canonicalize()
+    if has("manifest.json") && has("version") {
+        return flat(path, choice);
+    }
+    if has("manifest.json")
+        && let Ok(images) = saved_images(&path, &Blobs::Layout(path.clone()))
     {
-        return Ok((path, Some(tag.to_owned())));
+        return docker(path.clone(), Blobs::Layout(path), images, choice);
     }
-    Err(ImageError::source(
-        whole,
-        "no such file or directory; an image is an OCI layout directory, an archive made by `docker save` or \
-         `skopeo copy`, or a directory with a root file system (registries are not asked)",
-    ))
-}
-
-fn resolve_layout(path: PathBuf, blobs: Blobs, tag: Option<String>) -> Result<Resolved, ImageError> {
-    let index: ImageIndex = parse(&path, "index.json", &blobs.document(&path, "index.json")?)?;
-    let descriptor = select(&path, &blobs, &index, tag.as_deref(), 0)?;
-    let manifest: ImageManifest = verified_document(&path, &blobs, &descriptor)?;
-    let configuration: ImageConfiguration = verified_document(&path, &blobs, manifest.config())?;
-    let layers = manifest
-        .layers()
-        .iter()
-        .map(|layer| {
-            let digest = layer.digest().to_string();
-            Ok(LayerRef { name: blob_name(&path, &digest)?, stored: Some(digest) })
-        })
-        .collect::<Result<_, ImageError>>()?;
-    let key = Digest::of(manifest.config().digest().to_string().as_bytes());
-    Ok(Resolved { path, blobs, key, configuration, layers })
-}
-
-/// An entry of a docker archive's `manifest.json`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SavedImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
-
-fn resolve_docker(path: PathBuf, archive: Archive, tag: Option<String>) -> Result<Resolved, ImageError> {
-    let blobs = Blobs::Archive(archive);
-    let mut images: Vec<SavedImage> =
-        parse(&path, "manifest.json", &blobs.document(&path, "manifest.json")?)?;
-    let tags = |image: &SavedImage| image.repo_tags.clone().unwrap_or_default();
-    if let Some(tag) = &tag {
-        images.retain(|image| {
-            tags(image)
-                .iter()
-                .any(|name| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag))
-        });
+    if let Some(choice) = choice {
+        return Err(ImageError::source(
+            &path,
+            format!("has no image {:?}: it holds no images", choice.to_string()),
+        ));
     }
-    let image = match (images.pop(), images.is_empty()) {
-        (Some(image), true) => image,
-        (None, _) => {
-            return Err(ImageError::source(&path, format!("holds no image {:?}", tag.unwrap_or_default())));
-        }
-        (Some(image), false) => {
-            images.push(image);
-            let names = listed(images.iter().flat_map(tags));
-            return Err(ImageError::source(&path, format!("holds several images; name one of {names}")));
-        }
-    };
+    if let Some((rootfs, config)) = bundle::open(&path)? {
+        return Ok(Opened::Directory(rootfs, config));
+    }
+    Ok(Opened::Directory(path, ImageConfig::default()))
+}
+
+fn open_archive(
+    path: PathBuf,
+    choice: Option<Choice>,
+    cache: &Cache,
+    ceiling: Ceiling,
+) -> Result<Opened, ImageError> {
+    let archive = Archive::open(&path, cache, ceiling)?;
+    if archive.has("index.json") && (archive.has("oci-layout") || !archive.has("manifest.json")) {
+        return layout(path, Blobs::Archive(archive), choice);
+    }
+    if archive.has("manifest.json") {
+        let blobs = Blobs::Archive(archive);
+        let images = saved_images(&path, &blobs)?;
+        return docker(path, blobs, images, choice);
+    }
+    if archive.has("repositories") {
+        return Err(ImageError::source(
+            &path,
+            "is an archive of docker before version 1.10, without manifest.json; load and save it with a later one",
+        ));
+    }
+    if archive.names().any(|name| name.matches('/').count() == 1 && name.ends_with("/Chart.yaml")) {
+        return Err(ImageError::source(&path, "is no image but a Helm chart"));
+    }
+    if archive.names().next().is_none() {
+        return Err(ImageError::source(
+            &path,
+            "is neither an image nor a root file system: there are no files in it",
+        ));
+    }
+    match choice {
+        None => Ok(Opened::RootArchive(path, archive)),
+        Some(choice) => Err(ImageError::source(
+            &path,
+            format!(
+                "has no image {:?}: neither index.json nor manifest.json is in this archive, so it is taken for a root \
+                 file system",
+                choice.to_string()
+            ),
+        )),
+    }
+}
+
+/// An OCI layout.
+fn layout(path: PathBuf, blobs: Blobs, choice: Option<Choice>) -> Result<Opened, ImageError> {
+    let index: Index = parse(&path, "index.json", &blobs.document(&path, "index.json")?)?;
+    let chosen = select(&path, &blobs, index, choice.as_ref())?;
+    let manifest: Manifest = blobs.verified(&path, &chosen)?;
+    resolve(path, blobs, &manifest)
+}
+
+/// A directory as skopeo's transport `dir:` and `podman save --format docker-dir` write it: a manifest, and blobs beside it.
+fn flat(path: PathBuf, choice: Option<Choice>) -> Result<Opened, ImageError> {
+    let blobs = Blobs::Flat(path.clone());
+    let document = blobs.document(&path, "manifest.json")?;
+    let manifest: Manifest = parse(&path, "manifest.json", &document)?;
+    if let Some(manifests) = manifest.manifests {
+        let chosen = select(&path, &blobs, Index { manifests }, choice.as_ref())?;
+        let manifest: Manifest = blobs.verified(&path, &chosen)?;
+        return resolve(path, blobs, &manifest);
+    }
+    // It has no name; a digest can be asked for.
+    let digest = format!("sha256:{}", Digest::of(&document));
+    match choice {
+        Some(choice) if choice != Choice::Digest(digest.clone()) => Err(ImageError::source(
+            &path,
+            format!("holds no image {:?}; it has one without a name, @{digest}", choice.to_string()),
+        )),
+        _ => resolve(path, blobs, &manifest),
+    }
+}
+
+/// Reads what a manifest names.
+fn resolve(path: PathBuf, blobs: Blobs, manifest: &Manifest) -> Result<Opened, ImageError> {
+    let config = check(&path, manifest)?;
+    let configuration: Configuration = blobs.verified(&path, config)?;
+    let layers =
+        manifest.layers.iter().map(|layer| stored_layer(&path, &blobs, layer)).collect::<Result<_, _>>()?;
+    let key = Digest::of(config.digest.as_bytes());
+    runs_here(&path, &configuration)?;
+    let _number =
+        ImageConfig::of(&configuration).stop_signal().map_err(|error| ImageError::source(&path, error))?;
+    Ok(Opened::Image(Box::new(Resolved { path, blobs, key, configuration, layers })))
+}
+
+fn stored_layer(path: &Path, blobs: &Blobs, layer: &Descriptor) -> Result<LayerRef, ImageError> {
+    let name = blobs.name(path, &layer.digest)?;
+    if let (false, Some(url)) = (blobs.has(&name), layer.urls.first()) {
+        return Err(ImageError::source(
+            path,
+            format!("a layer is not in the image but at {url:?}; put it there as {name}"),
+        ));
+    }
+    Ok(LayerRef { name, stored: Some(layer.digest.clone()) })
+}
+
+fn saved_images(path: &Path, blobs: &Blobs) -> Result<Vec<SavedImage>, ImageError> {
+    parse(path, "manifest.json", &blobs.document(path, "manifest.json")?)
+}
+
+/// An archive of `docker save`.
+fn docker(
+    path: PathBuf,
+    blobs: Blobs,
+    images: Vec<SavedImage>,
+    choice: Option<Choice>,
+) -> Result<Opened, ImageError> {
+    let image = one_of(&path, images, choice.as_ref())?;
     let document = blobs.document(&path, &image.config)?;
     let found = Digest::of(&document);
     // The configuration is named after its digest: `<hex>.json` or `blobs/sha256/<hex>`.
@@ -151,130 +250,81 @@ fn resolve_docker(path: PathBuf, archive: Archive, tag: Option<String>) -> Resul
     {
         return Err(mismatch(&path, "the configuration", &expected.to_string(), &found.to_string()));
     }
-    let configuration = parse(&path, &image.config, &document)?;
+    let configuration: Configuration = parse(&path, &image.config, &document)?;
     let key = Digest::of(format!("sha256:{found}").as_bytes());
     let layers = image.layers.into_iter().map(|name| LayerRef { name, stored: None }).collect();
-    Ok(Resolved { path, blobs, key, configuration, layers })
+    runs_here(&path, &configuration)?;
+    let _number =
+        ImageConfig::of(&configuration).stop_signal().map_err(|error| ImageError::source(&path, error))?;
+    Ok(Opened::Image(Box::new(Resolved { path, blobs, key, configuration, layers })))
 }
 
-/// Finds the manifest for this machine's architecture, with the given tag.
-fn select(
-    path: &Path,
-    blobs: &Blobs,
-    index: &ImageIndex,
-    tag: Option<&str>,
-    depth: u32,
-) -> Result<Descriptor, ImageError> {
-    let name = |descriptor: &Descriptor| {
-        descriptor.annotations().as_ref().and_then(|all| all.get(REF_NAME).cloned())
+/// The image that is meant. Entries of one configuration are one image.
+fn one_of(path: &Path, images: Vec<SavedImage>, choice: Option<&Choice>) -> Result<SavedImage, ImageError> {
+    let fits = |image: &SavedImage| match choice {
+        None => Some(0),
+        Some(Choice::Digest(digest)) => {
+            let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+            (!hex.is_empty() && image.config.contains(hex)).then_some(0)
+        }
+        Some(Choice::Name(name)) => image.repo_tags.iter().filter_map(|known| fit(name, known)).max(),
     };
-    let mut found: Vec<&Descriptor> = index.manifests().iter().collect();
-    if let Some(tag) = tag {
-        found.retain(|descriptor| name(descriptor).as_deref() == Some(tag));
-    }
-    if found.len() > 1 {
-        found.retain(|descriptor| descriptor.platform().as_ref().is_none_or(is_ours));
-    }
-    match found.as_slice() {
-        [one] if is_index(one) => {
-            if depth == MAX_DEPTH {
-                return Err(ImageError::source(path, "the index leads to indexes without end"));
-            }
-            let inner: ImageIndex = verified_document(path, blobs, one)?;
-            select(path, blobs, &inner, None, depth + 1)
-        }
-        [one] => Ok((*one).clone()),
-        [] => Err(ImageError::source(
-            path,
-            match tag {
-                Some(tag) => format!(
-                    "holds no image {tag:?}; it has {}",
-                    listed(index.manifests().iter().filter_map(name))
-                ),
-                None => format!("holds no image for linux/{}", architecture()),
-            },
-        )),
-        several => {
-            let names = listed(several.iter().filter_map(|descriptor| name(descriptor)));
-            Err(ImageError::source(path, format!("holds several images; append :TAG, one of {names}")))
+    let best = images.iter().filter_map(fits).max();
+    let mut found: Vec<SavedImage> = Vec::new();
+    for image in images.iter().filter(|image| fits(image).is_some() && fits(image) == best) {
+        if found.iter().all(|known| known.config != image.config) {
+            found.push(image.clone());
         }
     }
-}
-
-fn listed(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.map(|name| text::printable(&name).into_owned()).collect();
-    if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") }
-}
-
-fn is_index(descriptor: &Descriptor) -> bool {
-    match descriptor.media_type() {
-        MediaType::ImageIndex => true,
-        MediaType::Other(name) => name == "application/vnd.docker.distribution.manifest.list.v2+json",
-        _ => false,
+    let listed = |images: &[SavedImage]| {
+        let name = |image: &SavedImage| match image.repo_tags.as_slice() {
+            [] => format!("@{}", image.config.trim_start_matches("blobs/sha256/").trim_end_matches(".json")),
+            names => names.join(", "),
+        };
+        let names: Vec<String> =
+            images.iter().map(|image| text::printable(&name(image)).into_owned()).collect();
+        names.join(", ")
+    };
+    match (found.pop(), found.is_empty()) {
+        (Some(image), true) => Ok(image),
+        (None, _) if images.is_empty() => {
+            Err(ImageError::source(path, "is empty: its manifest.json names no image"))
+        }
+        (None, _) => {
+            let choice = choice.map(Choice::to_string).unwrap_or_default();
+            Err(ImageError::source(path, format!("holds no image {choice:?}; it has {}", listed(&images))))
+        }
+        (Some(image), false) => {
+            found.push(image);
+            let listed = listed(&found);
+            Err(ImageError::source(
+                path,
+                format!("holds several images; append :NAME or @DIGEST, one of {listed}"),
+            ))
+        }
     }
 }
 
-fn is_ours(platform: &oci_spec::image::Platform) -> bool {
-    platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
-}
-
-/// The OCI name of the architecture we run on.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+/// Refuses an image whose programs the guest cannot run.
+fn runs_here(path: &Path, configuration: &Configuration) -> Result<(), ImageError> {
+    let platform = &configuration.platform;
+    if platform.is_blank() || platform.is_ours() {
+        return Ok(());
     }
-}
-
-/// Where a layout keeps a blob.
-fn blob_name(path: &Path, digest: &str) -> Result<String, ImageError> {
-    let hex = digest.strip_prefix("sha256:").filter(|hex| hex.parse::<Digest>().is_ok());
-    hex.map(|hex| format!("blobs/sha256/{hex}"))
-        .ok_or_else(|| ImageError::source(path, format!("digest {digest:?}: only sha256 is supported")))
-}
-
-fn verified_document<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    blobs: &Blobs,
-    descriptor: &Descriptor,
-) -> Result<T, ImageError> {
-    let digest = descriptor.digest().to_string();
-    let name = blob_name(path, &digest)?;
-    let document = blobs.document(path, &name)?;
-    let found = format!("sha256:{}", Digest::of(&document));
-    if found != digest {
-        return Err(mismatch(path, &name, &digest, &found));
-    }
-    parse(path, &name, &document)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, name: &str, document: &[u8]) -> Result<T, ImageError> {
-    serde_json::from_slice(document).map_err(|source| ImageError::Json { path: path.join(name), source })
-}
-
-fn mismatch(path: &Path, what: &str, expected: &str, found: &str) -> ImageError {
-    ImageError::Digest {
-        path: path.to_path_buf(),
-        what: what.to_owned(),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    }
+    Err(ImageError::source(
+        path,
+        format!(
+            "is an image for {}, which a guest on this machine cannot run; take the one for linux/{}",
+            text::printable(&platform.to_string()),
+            architecture()
+        ),
+    ))
 }
 
 impl Resolved {
-    /// What identifies the image: the digest of its configuration, which names every layer's content.
-    pub(super) fn key(&self) -> Digest {
-        self.key
-    }
-
-    pub(super) fn config(&self) -> ImageConfig {
-        ImageConfig::from_oci(&self.configuration)
-    }
-
     /// Applies all layers, the lowest first, checking stored and unpacked digests.
-    pub(super) fn apply_layers(&self, tree: &mut Tree, spool: &mut Spool) -> Result<(), ImageError> {
-        let contents = self.configuration.rootfs().diff_ids();
+    fn apply_layers(&self, tree: &mut Tree, spool: &mut Spool) -> Result<(), ImageError> {
+        let contents = &self.configuration.rootfs.diff_ids;
         if contents.len() != self.layers.len() {
             return Err(ImageError::source(
                 &self.path,
@@ -308,87 +358,5 @@ impl Resolved {
             }
         }
         Ok(())
-    }
-}
-
-/// Computes a digest of what passes through.
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Hashing<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hasher: Sha256::new() }
-    }
-
-    /// Reads what is left (padding after an archive's end) and answers the digest of all.
-    fn finish(mut self) -> io::Result<String> {
-        io::copy(&mut self, &mut io::sink())?;
-        let hex: String = self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("sha256:{hex}"))
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
-/// The files of an image.
-enum Blobs {
-    Layout(PathBuf),
-    Archive(Archive),
-}
-
-impl Blobs {
-    fn open(&self, path: &Path, name: &str) -> Result<Box<dyn Read>, ImageError> {
-        match self {
-            Self::Layout(dir) => {
-                let file = dir.join(name);
-                Ok(Box::new(plain::open(&file).map_err(|error| ImageError::io("open", file, error))?))
-            }
-            Self::Archive(archive) => match archive.member(name) {
-                Some(member) => Ok(Box::new(member)),
-                None => Err(ImageError::source(path, format!("{name:?} is missing in this archive"))),
-            },
-        }
-    }
-
-    fn document(&self, path: &Path, name: &str) -> Result<Vec<u8>, ImageError> {
-        let mut document = Vec::new();
-        let mut stream = self.open(path, name)?.take(MAX_DOCUMENT + 1);
-        stream.read_to_end(&mut document).map_err(|error| ImageError::io("read", path.join(name), error))?;
-        if document.len() as u64 > MAX_DOCUMENT {
-            return Err(ImageError::source(path, format!("{name:?} is too large to be a document")));
-        }
-        Ok(document)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_sha256_names_become_paths() {
-        let hex = "0".repeat(64);
-        assert_eq!(
-            blob_name(Path::new("i"), &format!("sha256:{hex}")).unwrap(),
-            format!("blobs/sha256/{hex}")
-        );
-        for bad in ["sha256:../../etc/passwd", "sha512:00", "nothing"] {
-            assert!(blob_name(Path::new("i"), bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_missing_image_says_what_an_image_is() {
-        let cache = Cache::new(std::env::temp_dir());
-        let Err(error) = open("/nonexistent/image:tag", &cache, Ceiling::default()) else { panic!("opened") };
-        assert!(error.to_string().contains("OCI layout directory"), "{error}");
     }
 }

@@ -169,7 +169,6 @@ mod tests {
         spool.append(&mut &b"before"[..]).unwrap();
         let mut data = &b"abcde"[..];
         let sparse = spool.append_sparse(&mut data, 500 << 20, [(1, 2), (300 << 20, 3)].into_iter()).unwrap();
-        let after = spool.append(&mut &b"after"[..]).unwrap();
         let piece = |start, len| {
             let mut piece = Vec::new();
             spool.copy(sparse, start, len, &mut piece).unwrap();
@@ -178,6 +177,7 @@ mod tests {
         assert_eq!(piece(0, 5), b"\0ab\0\0");
         assert_eq!(piece((300 << 20) - 1, 5), b"\0cde\0");
         assert_eq!(piece((500 << 20) - 2, 2), b"\0\0");
+        let after = spool.append(&mut &b"after"[..]).unwrap();
         assert_eq!(spool.read(after).unwrap(), b"after");
         assert!(spool.file.metadata().unwrap().blocks() * 512 < 1 << 20);
         // Holes count: whoever reads the file gets them.

@@ -175,6 +175,10 @@ fn docker_archives_are_understood() {
         &prepare(&format!("{reference}:web:1"), &place.cache)
             .unwrap_or_else(|_| prepare(&format!("{reference}:1"), &place.cache).unwrap()),
     );
+    // As containerify writes it.
+    let lower = manifest.to_string().replace("Config", "config").replace("RepoTags", "repoTags");
+    files.insert("manifest.json".into(), lower.replace("Layers", "layers").into_bytes());
+    check(&prepare(&place.write_archive(&files, false), &place.cache).unwrap());
     files.insert(config_name, b"{}".to_vec());
     let error = prepare(&place.write_archive(&files, false), &place.cache).unwrap_err();
     assert!(matches!(error, ImageError::Digest { .. }), "{error}");

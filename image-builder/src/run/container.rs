@@ -113,7 +113,7 @@ pub(super) async fn start(
     }
     let (publish, exit) = watch::channel(None);
     let follower = tokio::spawn(follow(client.clone(), process, container.clone(), board.clone(), publish));
-    let stop_signal = signal_number(&image.config.stop_signal).unwrap_or(15);
+    let stop_signal = image.config.stop_signal().unwrap_or(15);
     Ok(Running { name: container.name.clone(), id, stop_signal, exit, _follower: Follower(follower) })
 }
 
@@ -191,29 +191,5 @@ pub(super) async fn all_ended(containers: impl Iterator<Item = &Running>) {
         if container.exit.clone().wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// The number of a signal such as `SIGQUIT`, `QUIT` or `3`.
-fn signal_number(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    let signal: nix::sys::signal::Signal = full.parse().ok()?;
-    u32::try_from(signal as i32).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stop_signals_by_name_and_number() {
-        assert_eq!(signal_number("SIGQUIT"), Some(3));
-        assert_eq!(signal_number("QUIT"), Some(3));
-        assert_eq!(signal_number("37"), Some(37));
-        assert_eq!(signal_number(""), None);
-        assert_eq!(signal_number("65"), None);
     }
 }
