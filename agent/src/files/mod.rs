@@ -7,8 +7,10 @@
 
 mod copy;
 mod path;
+mod remove;
 
 pub(crate) use copy::{Copies, Entry};
+pub(crate) use remove::remove_tree;
 
 use std::io;
 use std::path::PathBuf;
