@@ -26,6 +26,7 @@ mod raw;
 mod silent;
 mod storage;
 mod tables;
+mod until;
 
 pub use clock::host_now;
 pub use container::{Container, ContainerBuilder, mount};
@@ -41,6 +42,7 @@ pub use raw::{Frame, RawClient, answered_after_half_close};
 pub use silent::Silent;
 pub use storage::{VOLUMES, storage, storage_at};
 pub use tables::Tables;
+pub use until::{until, until_some};
 pub use ttrpc::Code;
 
 /// Code and text of a refused call.
