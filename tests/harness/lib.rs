@@ -15,6 +15,7 @@
 
 mod clock;
 mod container;
+mod footprint;
 mod guest;
 mod inspect;
 mod network;
@@ -30,6 +31,7 @@ mod until;
 
 pub use clock::host_now;
 pub use container::{Container, ContainerBuilder, mount};
+pub use footprint::Footprint;
 pub use guest::{Guest, GuestBuilder, Saved, busybox, product};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
@@ -42,8 +44,8 @@ pub use raw::{Frame, RawClient, answered_after_half_close};
 pub use silent::Silent;
 pub use storage::{VOLUMES, storage, storage_at};
 pub use tables::Tables;
-pub use until::{until, until_some};
 pub use ttrpc::Code;
+pub use until::{until, until_some};
 
 /// Code and text of a refused call.
 ///
