@@ -13,6 +13,9 @@ use tests::{Container, ContainerBuilder, Footprint, Guest, Inspector};
 const HANGS: Duration = Duration::from_secs(400);
 /// What the agent's memory may have more after an abuse than before.
 const SLACK_KIB: u64 = 1024;
+/// What the agent's heap may have more after all abuses than before the first: what it keeps on purpose, such as a backlog of
+/// the log and ended processes, each of which has its own bound. What grows without end is found by the soak.
+const KEPT_KIB: u64 = 2048;
 /// Between two Checks.
 const BEAT: Duration = Duration::from_millis(10);
 
@@ -143,7 +146,7 @@ impl Scene {
         ensure!(failed.is_empty(), "{} of {}:\n{}", failed.len(), rows.len(), failed.join("\n"));
         let heap = rows.last().map_or(self.first.heap_kib, |row| row.after.heap_kib);
         println!("the agent's heap: {} KiB at first, {heap} KiB after all", self.first.heap_kib);
-        ensure!(heap <= self.first.heap_kib + SLACK_KIB, "little by little it grew too much");
+        ensure!(heap <= self.first.heap_kib + KEPT_KIB, "little by little it grew too much");
         self.guest.destroy().await
     }
 }
