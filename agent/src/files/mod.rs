@@ -6,6 +6,8 @@
 //! with its owner and mode, and not before. Must never follow a link out of the directory that one container was given.
 
 mod copy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod path;
 mod remove;
 

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of a frame's header: length 4, stream id 4, type 1, flags 1; big-endian.
 const HEADER: usize = 10;
 /// Type of a frame with a request.
-const REQUEST: u8 = 1;
+pub(super) const REQUEST: u8 = 1;
 /// Type of a frame with a response.
 const RESPONSE: u8 = 2;
 
@@ -179,7 +179,7 @@ fn is_gone(socket: BorrowedFd<'_>) -> bool {
 
 /// Finds the frames in a stream of bytes that comes in pieces.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     header: [u8; HEADER],
     /// Bytes of the header that are there.
     known: usize,
@@ -190,22 +190,22 @@ struct Frames {
 }
 
 /// A frame that has gone by.
-struct Frame<'a> {
-    stream: u32,
-    kind: u8,
+pub(super) struct Frame<'a> {
+    pub(super) stream: u32,
+    pub(super) kind: u8,
     /// Of its payload.
-    length: usize,
-    beginning: &'a [u8],
+    pub(super) length: usize,
+    pub(super) beginning: &'a [u8],
 }
 
 impl Frames {
     /// Whether no frame is under way.
-    fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.known == 0
     }
 
     /// Takes the next bytes; `ended` hears of each frame that ends in them.
-    fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Frame<'_>)) {
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Frame<'_>)) {
         while !bytes.is_empty() {
             if self.known < HEADER {
                 let count = bytes.len().min(HEADER - self.known);
