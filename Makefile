@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle abuse soak bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,8 +83,11 @@ conformance: flavours samples ## Every method of the API in guests, with a table
 oracle: flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
 	$(CARGO) nextest run $(WORKSPACE) -P oracle
 
-soak: build samples ## Many execs and lives in a row, and many clients at once; SOAK=10 runs ten times as much
-	$(CARGO) nextest run $(WORKSPACE) -P load
+soak: build samples ## Ten thousand lives in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
+	SOAK=$${SOAK:-1} $(CARGO) nextest run $(WORKSPACE) -P soak
+
+abuse: images programs samples ## Hostile containers and clients, and what they leave, with a table
+	$(CARGO) nextest run $(WORKSPACE) -P abuse
 
 bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
 	@tests/samples/demo.sh --bench

@@ -24,6 +24,7 @@ use crate::files::Copies;
 use crate::guest::clock::Clock;
 use crate::guest::details::VERSION;
 use crate::guest::memory::MemAgent;
+use crate::heap::Trimmer;
 use crate::listen;
 use crate::network::{self, Network};
 use crate::observe::log::{self, Log};
@@ -49,6 +50,7 @@ fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
         devices: devices.clone(),
         streams: Arc::default(),
         unread: Arc::default(),
+        trimmer: Trimmer::default(),
         memory_events: OomWatch::start()?,
         paths,
         facts: Facts::of_guest(),

@@ -57,3 +57,30 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Text of a container's making, with what a terminal would obey written out: else it forges lines, or drives the terminal.
+pub(crate) fn visible(text: &str) -> String {
+    // Those that turn the direction of the text around are no control characters by Unicode's count.
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut visible, c| {
+        if obeyed(c) {
+            visible.extend(c.escape_default())
+        } else {
+            visible.push(c)
+        }
+        visible
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(visible("a\u{1b}[2J\r\n\u{9b}\u{202e}ä"), "a\\u{1b}[2J\\r\\n\\u{9b}\\u{202e}ä");
+    }
+}

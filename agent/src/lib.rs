@@ -25,6 +25,11 @@ mod storage;
 mod sys;
 mod undo;
 
+#[cfg(any(test, fuzzing))]
+pub use files::fuzz::copies;
+#[cfg(any(test, fuzzing))]
+pub use rpc::fuzz::{frames, request};
+
 use std::process::ExitCode;
 
 const HELP: &str = "\

@@ -1,6 +1,5 @@
 //! A pod's life in a booted guest, over the same socket that shims use.
 
-mod abuse;
 mod boot;
 mod cli;
 mod clock;

@@ -1,12 +1,10 @@
 //! Memory that a container does not use any more goes back to the guest, and free memory is put together.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use image_builder::vm::AgentClient;
 use protocols::agent::{MemAgentCompactConfig, MemAgentMemcgConfig};
 use tempfile::TempDir;
-use tests::{Code, Container, Guest, expect_code};
+use tests::{Code, Container, Guest, expect_code, until};
 
 const MIB: u64 = 1 << 20;
 /// What a container reads.
@@ -51,17 +49,6 @@ async fn cache(container: &Container) -> Result<(u64, u64)> {
     Ok((memory.cache, memory.usage.max_usage))
 }
 
-/// Waits for something that a task of the agent does in its own time.
-async fn until(guest: &Guest, what: &str, mut done: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    for _ in 0..240 {
-        if done().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    bail!("not within a minute: {what}\n{}", guest.vm().console_log())
-}
-
 #[tokio::test]
 async fn a_container_gives_back_what_it_has_read_and_left() -> Result<()> {
     let directory = tempfile::tempdir()?;
@@ -69,13 +56,13 @@ async fn a_container_gives_back_what_it_has_read_and_left() -> Result<()> {
         ["agent.mem_agent_memcg_period_secs=1", "agent.mem_agent_memcg_eviction_run_aging_count_min=2"];
     let guest = boot(&directory, &words).await?;
     let container = reader(&guest).await?;
-    until(&guest, "the cache is taken", async || {
+    until("the cache is taken", async || {
         let (now, most) = cache(&container).await?;
         Ok(most > READ / 2 && now < READ / 8)
     })
     .await?;
     // Said after it is done.
-    until(&guest, "a line of it", async || Ok(guest.vm().console_log().contains("memory reclaimed"))).await?;
+    until("a line of it", async || Ok(guest.vm().console_log().contains("memory reclaimed"))).await?;
     // It lives on, and what it needs comes back.
     assert_eq!(container.sh("dd if=/guest/dev/vdb bs=1M count=1 2>/dev/null | wc -c").await?, "1048576");
     Ok(())
@@ -89,7 +76,7 @@ async fn settings_of_the_reclaimer_count_at_once() -> Result<()> {
         guest.api().mem_agent_memcg_set(AgentClient::call(), &change).await
     };
     let container = reader(&guest).await?;
-    until(&guest, "the disk is read", async || Ok(cache(&container).await?.0 > READ / 2)).await?;
+    until("the disk is read", async || Ok(cache(&container).await?.0 > READ / 2)).await?;
     // A refused change changes nothing, not even what is right in it.
     let wrong = MemAgentMemcgConfig {
         disabled: Some(false),
@@ -102,7 +89,7 @@ async fn settings_of_the_reclaimer_count_at_once() -> Result<()> {
     assert!(!guest.vm().console_log().contains("memory settings changed"));
     set(MemAgentMemcgConfig { period_secs: Some(1), ..Default::default() }).await?;
     set(MemAgentMemcgConfig { disabled: Some(false), ..Default::default() }).await?;
-    until(&guest, "the cache is taken", async || Ok(cache(&container).await?.0 < READ / 8)).await?;
+    until("the cache is taken", async || Ok(cache(&container).await?.0 < READ / 8)).await?;
     // With a period of ten minutes what is read again stays.
     set(MemAgentMemcgConfig { period_secs: Some(600), ..Default::default() }).await?;
     container.sh("dd if=/guest/dev/vdb of=/dev/null bs=1M 2>/dev/null").await?;
@@ -138,13 +125,13 @@ async fn free_memory_in_pieces_is_put_together() -> Result<()> {
         rest.trim_start_matches('"').split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     };
     let pieces = "awk '{ p = 1; for (i = 5; i < NF - 1; i++) { sum += $i * p; p *= 2 } } END { print sum }' /proc/buddyinfo";
-    until(&guest, "memory in pieces", async || {
+    until("memory in pieces", async || {
         Ok(container.sh(pieces).await?.parse::<u64>().context("pages in pieces")? > 13_000)
     })
     .await?;
     switch(false).await?;
     let mut seen = 0;
-    until(&guest, "a compaction that moves pages", async || {
+    until("a compaction that moves pages", async || {
         let log = guest.vm().console_log();
         let compactions: Vec<&str> = log.lines().filter(|line| line.contains("memory compacted")).collect();
         // How far the kernel goes is its own affair: what counts is that it was made to move pages.
@@ -162,13 +149,12 @@ async fn free_memory_in_pieces_is_put_together() -> Result<()> {
     // The kernel's own setting is the agent's while this is on, and goes back after.
     let proactiveness = "cat /proc/sys/vm/compaction_proactiveness";
     set(MemAgentCompactConfig { period_secs: Some(600), ..Default::default() }).await?;
-    until(&guest, "the end of it", async || Ok(container.sh(proactiveness).await? == "0")).await?;
+    until("the end of it", async || Ok(container.sh(proactiveness).await? == "0")).await?;
     let wrong = MemAgentCompactConfig { disabled: Some(true), compact_order: Some(11), ..Default::default() };
     expect_code(set(wrong).await, Code::INVALID_ARGUMENT);
     assert_eq!(container.sh(proactiveness).await?, "0");
     set(MemAgentCompactConfig { disabled: Some(true), ..Default::default() }).await?;
-    until(&guest, "the kernel's own setting", async || Ok(container.sh(proactiveness).await? == "20"))
-        .await?;
+    until("the kernel's own setting", async || Ok(container.sh(proactiveness).await? == "20")).await?;
     Ok(())
 }
 

@@ -11,8 +11,6 @@ use tests::{Code, ContainerBuilder, Guest, VOLUMES, expect_code, storage};
 
 /// Within this the agent promises to have removed a container (ARCHITECTURE.md).
 const CONTAINER: Duration = Duration::from_secs(45);
-/// Within this it promises that a container's cgroups are gone.
-const CGROUPS: Duration = Duration::from_secs(15);
 /// Within this it promises to have destroyed the pod.
 const POD: Duration = Duration::from_secs(35);
 
@@ -77,41 +75,6 @@ async fn the_end_of_the_pod_gives_up_all_that_waits() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_fork_bomb_is_removed() -> Result<()> {
-    let guest = Guest::builder().memory(1024).boot().await?;
-    guest.sandbox().await?;
-    let inspector = guest.inspector().await?;
-    let before = inspector.snapshot().await?;
-    let bomb = guest.container("bomb").script("f() { f | f & }; f; while :; do f; sleep 1; done");
-    let bomb = bomb.resources(|resources| resources.Pids.mut_or_insert_default().Limit = 2000).run().await?;
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    let began = Instant::now();
-    bomb.remove().await.context("remove the bomb")?;
-    println!("a fork bomb took {:?} to be removed", began.elapsed());
-    ensure!(began.elapsed() < CGROUPS, "it took {:?}", began.elapsed());
-    assert_eq!(inspector.settled(&before).await?, before);
-    Ok(())
-}
-
-#[tokio::test]
-async fn thousands_of_cgroups_are_removed() -> Result<()> {
-    let guest = Guest::boot().await?;
-    guest.sandbox().await?;
-    let inspector = guest.inspector().await?;
-    let before = inspector.snapshot().await?;
-    let container = guest.container("c1").run().await?;
-    let made =
-        "cd /guest/cgroup/test/c1 && seq 1 3000 | xargs mkdir && mkdir -p 1/a/b/c && ls -d [0-9]* | wc -l";
-    assert_eq!(inspector.sh(made).await?.trim(), "3000");
-    let began = Instant::now();
-    container.remove().await.context("remove it")?;
-    println!("3,000 cgroups took {:?} to be removed", began.elapsed());
-    ensure!(began.elapsed() < CGROUPS, "it took {:?}", began.elapsed());
-    assert_eq!(inspector.settled(&before).await?, before);
-    Ok(())
-}
-
 /// Makes 30,000 files in a directory that is empty.
 const FILL: &str =
     "for d in $(seq 1 30); do mkdir $d; (cd $d; seq 1 1000 | xargs touch); done; find . -type f | wc -l";
@@ -139,18 +102,6 @@ async fn answers_during(
     // One that had to wait for the files waited for nearly all of it.
     ensure!(largest < whole * 3 / 4, "{what}: a Check waited for {largest:?} of {whole:?}");
     Ok(())
-}
-
-#[tokio::test]
-async fn calls_are_answered_while_a_container_with_many_files_goes() -> Result<()> {
-    let guest = Guest::builder().memory(768).boot().await?;
-    guest.sandbox().await?;
-    let container = guest.container("c1").mount("/v", "tmpfs", "tmpfs", &["size=300m"]).run().await?;
-    assert_eq!(container.sh(&format!("cd /v; {FILL}")).await?.trim(), "30000");
-    // Over a connection of its own, so that the calls do not wait for one another there.
-    let client = guest.vm().client().await?;
-    let over = guest.container("c1").over(&client).made();
-    answers_during(&guest, "a removal", async move { over.remove().await.context("remove it") }).await
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use image_builder::vm::AgentClient;
 use protocols::agent::{GetMetricsRequest, ReseedRandomDevRequest};
 use protocols::health::CheckRequest;
 use serde_json::Value;
-use tests::{Container, Guest, GuestBuilder, Running, Saved, host_now};
+use tests::{Container, Guest, GuestBuilder, Running, Saved, host_now, until};
 
 /// How wrong a clock may be after a restore.
 const BOUND: Duration = Duration::from_secs(1);
@@ -68,17 +68,6 @@ async fn first_right(witness: &Container, back: Duration) -> Result<Vec<Line>> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     anyhow::bail!("the witness has no right time in 30 s")
-}
-
-/// Waits until the guest says so.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    for _ in 0..300 {
-        if is_so().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("{what}: not in 30 s")
 }
 
 async fn save(guest: Guest, directory: &tempfile::TempDir) -> Result<Saved> {

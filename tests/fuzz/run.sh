@@ -15,7 +15,7 @@ out=out/fuzz
 mkdir -p "$out/found"
 rm -rf "$out/seeds"
 # The whole workspace, as `make unit` builds it: with `-p` its crates would be compiled once more.
-FUZZ_SEEDS=$PWD/$out/seeds cargo test --quiet --locked --workspace --lib outcome::golden::seeds >/dev/null
+FUZZ_SEEDS=$PWD/$out/seeds cargo test --quiet --locked --workspace --lib -- outcome::golden::seeds fuzz::tests::seeds >/dev/null
 [ -d "$out/seeds" ] || { echo "fuzz: the test that writes the seeds is gone" >&2; exit 1; }
 
 triple=$(rustc -vV | sed -n 's/^host: //p')
@@ -27,12 +27,14 @@ cargo build --quiet --locked --release --manifest-path tests/fuzz/Cargo.toml --t
 built=target/fuzz/$triple/release
 
 fuzz() { # TARGET
-  local target=$1 regressions=tests/fuzz/regressions/$1
+  local target=$1 seeds=() directory
   mkdir -p "$out/corpus/$target"
-  [ -d "$regressions" ] || regressions=
+  for directory in "$out/seeds" tests/fuzz/corpus tests/fuzz/regressions; do
+    if [ -d "$directory/$target" ]; then seeds+=("$directory/$target"); fi
+  done
   "$built/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
     -dict="$out/seeds/dictionary" -artifact_prefix="$out/found/$target-" \
-    "$out/corpus/$target" "$out/seeds/$target" $regressions 2>"$out/$target.log" || {
+    "$out/corpus/$target" "${seeds[@]}" 2>"$out/$target.log" || {
     tail -n 40 "$out/$target.log"
     exit 1
   }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use image_builder::vm::AgentClient;
-use protobuf::MessageField;
+use protobuf::{Message as _, MessageField};
 use protocols::agent::{
     CreateContainerRequest, PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,
     SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse, Storage,
@@ -11,6 +11,7 @@ use protocols::agent::{
 use protocols::oci;
 
 use crate::process::{Exec, Running};
+use crate::raw::Frame;
 
 const RUN: &str = "/run/kata-containers";
 /// What Docker lets a container do.
@@ -139,6 +140,12 @@ impl ContainerBuilder {
                     ..oci::LinuxDeviceCgroup::default()
                 });
             })
+    }
+
+    /// The call that asks for it, as a frame.
+    pub fn call(&self, stream: u32) -> Frame {
+        let payload = self.request.write_to_bytes().expect("no required fields");
+        Frame::request(stream, "grpc.AgentService", "CreateContainer", payload, 0)
     }
 
     /// The same, asked for over another connection.

@@ -110,9 +110,9 @@ impl Inspector {
         Ok(now)
     }
 
-    /// A number of a process's `status`; `whose` is a pid, or shell that prints one.
-    async fn status(&self, whose: &str, field: &str) -> Result<u64> {
-        let script = format!("sed -n 's/^{field}:[^0-9]*\\([0-9]*\\).*/\\1/p' /guest/proc/{whose}/status");
+    /// A number of the agent's `status`.
+    async fn status(&self, field: &str) -> Result<u64> {
+        let script = format!("sed -n 's/^{field}:[^0-9]*\\([0-9]*\\).*/\\1/p' /guest/proc/1/status");
         let text = self.sh(&script).await?;
         text.parse().with_context(|| format!("{field} {text:?}"))
     }
@@ -122,17 +122,7 @@ impl Inspector {
     /// # Errors
     /// When it cannot be read.
     pub async fn agent_rss_kib(&self) -> Result<u64> {
-        self.status("1", "VmRSS").await
-    }
-
-    /// Resident memory of the forker in KiB, much of which it shares with the agent.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn forker_rss_kib(&self) -> Result<u64> {
-        let find = "$(for p in $(cat /guest/proc/1/task/*/children); do \
-            grep -qs forker /guest/proc/$p/cmdline && echo $p; done | head -n 1)";
-        self.status(find, "VmRSS").await
+        self.status("VmRSS").await
     }
 
     /// Threads of the agent.
@@ -140,6 +130,6 @@ impl Inspector {
     /// # Errors
     /// When they cannot be counted.
     pub async fn agent_threads(&self) -> Result<usize> {
-        Ok(self.status("1", "Threads").await?.try_into()?)
+        Ok(self.status("Threads").await?.try_into()?)
     }
 }

@@ -16,6 +16,7 @@
 mod clock;
 mod container;
 pub mod figures;
+mod footprint;
 mod guest;
 mod inspect;
 mod network;
@@ -28,9 +29,11 @@ mod seccomp;
 mod silent;
 mod storage;
 mod tables;
+mod until;
 
 pub use clock::host_now;
 pub use container::{Container, ContainerBuilder, mount};
+pub use footprint::Footprint;
 pub use guest::{Guest, GuestBuilder, Saved, busybox, product};
 pub use image_builder::vm::Machine;
 pub use inspect::{Inspector, Snapshot};
@@ -45,6 +48,7 @@ pub use silent::Silent;
 pub use storage::{VOLUMES, storage, storage_at};
 pub use tables::Tables;
 pub use ttrpc::Code;
+pub use until::{until, until_some};
 
 /// Code and text of a refused call.
 ///

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::vm::AgentClient;
-use protobuf::MessageField;
+use protobuf::{Message as _, MessageField};
 use protocols::agent::{
     CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, TtyWinResizeRequest, WaitProcessRequest,
     WriteStreamRequest,
 };
 use protocols::oci;
+
+use crate::raw::Frame;
 
 /// Bytes per read and write.
 const CHUNK: usize = 32 * 1024;
@@ -74,6 +76,12 @@ impl Exec {
     pub fn request(mut self, change: impl FnOnce(&mut ExecProcessRequest)) -> Exec {
         change(&mut self.request);
         self
+    }
+
+    /// The call that starts it, as a frame.
+    pub fn call(&self, stream: u32) -> Frame {
+        let payload = self.request.write_to_bytes().expect("no required fields");
+        Frame::request(stream, "grpc.AgentService", "ExecProcess", payload, 0)
     }
 
     /// Starts it.

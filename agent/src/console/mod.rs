@@ -10,10 +10,12 @@ mod prompt;
 mod session;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 
 pub(crate) use session::Console;
 
@@ -23,6 +25,10 @@ use crate::listen::{self, Watcher};
 
 /// What callers of a console that is off hear.
 const OFF: &str = "this guest has no debug console: boot it with agent.debug_console\n";
+/// Sessions at once. Each is a shell and what it starts, or a table of the guest's processes.
+const SESSIONS: usize = 16;
+/// What those beyond hear.
+const FULL: &str = "the debug console has too many sessions: end one of them\n";
 /// How long they may take to hear it.
 const HEARING: Duration = Duration::from_secs(1);
 /// Shells, best first.
@@ -47,26 +53,37 @@ pub(crate) fn start(console: Option<Console>, port: u32, watcher: Watcher) -> st
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(connections: impl Stream<Item = std::io::Result<S>>) {
     let mut connections = std::pin::pin!(connections);
     while let Some(connection) = connections.next().await {
-        let Ok(mut stream) = connection else { continue };
-        // One after the other: there is no more to it, and callers who do not listen take nothing.
-        let told = tokio::time::timeout(HEARING, stream.write_all(OFF.as_bytes())).await;
-        if let Ok(Err(error)) = told {
-            tracing::debug!(%error, "a caller of the debug console has not heard that there is none");
-        }
+        let Ok(stream) = connection else { continue };
+        tell(stream, OFF).await;
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
+/// Tells a caller why there is no session. One after the other: there is no more to it, and callers who do not listen take
+/// nothing.
+async fn tell(mut stream: impl AsyncWrite + Unpin, why: &str) {
+    let told = tokio::time::timeout(HEARING, stream.write_all(why.as_bytes())).await;
+    if let Ok(Err(error)) = told {
+        tracing::debug!(%error, "a caller of the debug console has not heard why there is none");
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     console: Console,
     connections: impl Stream<Item = std::io::Result<S>>,
 ) {
     let mut connections = std::pin::pin!(connections);
     let mut number = 0u64;
+    let room = Arc::new(Semaphore::new(SESSIONS));
     while let Some(connection) = connections.next().await {
         let Ok(stream) = connection else { continue };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            tell(stream, FULL).await;
+            continue;
+        };
         number += 1;
         let console = console.clone();
         tokio::spawn(async move {
+            let _place = place;
             tracing::warn!(number, "debug console opened");
             let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
             let ended = match shell {

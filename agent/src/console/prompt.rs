@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use crate::error::visible;
 use crate::pod::Pod;
 
 /// What a line asks for.
@@ -84,23 +85,6 @@ fn file(path: &str) -> String {
         Ok(bytes) => String::from_utf8_lossy(&bytes).lines().map(|line| visible(line) + "\n").collect(),
         Err(error) => format!("{path}: {error}\n"),
     }
-}
-
-/// Text of a container's making, with what a terminal would obey written out: else it forges lines, or drives the terminal.
-fn visible(text: &str) -> String {
-    // Those that turn the direction of the text around are no control characters by Unicode's count.
-    let obeyed = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut visible, c| {
-        if obeyed(c) {
-            visible.extend(c.escape_default())
-        } else {
-            visible.push(c)
-        }
-        visible
-    })
 }
 
 fn containers(pod: &Pod) -> String {

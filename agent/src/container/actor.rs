@@ -18,7 +18,6 @@ use super::shared::Shared;
 use super::state::State;
 use super::tools::Tools;
 use super::{create, exec, freeze, remove};
-use crate::heap;
 use crate::process::launch::Listening;
 
 /// What is done when the container is no more.
@@ -36,7 +35,7 @@ pub(super) async fn run(
     let end = || {
         shared.set_state(State::Removed);
         // What its processes wrote and nobody read goes with it.
-        heap::trim_soon();
+        tools.trimmer.trim_soon();
         forget();
     };
     while let Some(job) = queue.recv().await {

@@ -34,6 +34,7 @@ use crate::device::cdi;
 use crate::device::container::{self as device, Bound, Device, PciAddresses};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
+use crate::files::remove_tree;
 use crate::process::launch::Launch;
 use crate::process::passfd::Ports;
 use crate::storage::Storage;
@@ -281,7 +282,7 @@ fn remove_bundle(bundle: &Path) -> Result<(), String> {
             mount.point.display()
         ));
     }
-    match std::fs::remove_dir_all(bundle) {
+    match remove_tree(bundle) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
         _ => Ok(()),
     }

@@ -27,6 +27,7 @@ use super::user::UserNames;
 use super::view::SharedNamespaces;
 use crate::device::container::Device;
 use crate::device::watch::DeviceWatch;
+use crate::heap::Trimmer;
 use crate::process::command::Commands;
 use crate::process::launch::{Launch, LaunchError, Launcher, Listening};
 use crate::process::passfd::Ports;
@@ -157,6 +158,7 @@ pub(crate) fn tools(dir: &Path, courses: &[Course]) -> (Arc<Tools>, Arc<Fake>) {
         devices: DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_secs(600)),
         streams: Arc::default(),
         unread: Arc::default(),
+        trimmer: Trimmer::default(),
         memory_events: OomWatch::start().unwrap(),
         paths: Paths { cgroup: cgroups, state },
         facts: Facts { root_switch: RootSwitch::Pivot, modules: SecurityModules::of_kernel() },

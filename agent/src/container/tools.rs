@@ -12,6 +12,7 @@ use super::label::SecurityModules;
 use super::launch::Jailer;
 use super::oom::OomWatch;
 use crate::device::watch::DeviceWatch;
+use crate::heap::Trimmer;
 use crate::process::command::Commands;
 use crate::process::passfd;
 use crate::process::unread::Unread;
@@ -31,6 +32,8 @@ pub(crate) struct Tools {
     pub(crate) streams: Arc<passfd::Waiting>,
     /// What processes write and nobody reads.
     pub(crate) unread: Arc<Unread>,
+    /// Gives back what they took.
+    pub(crate) trimmer: Trimmer,
     /// Tells of kills for lack of memory.
     pub(crate) memory_events: OomWatch,
     /// Where things are.

@@ -21,7 +21,7 @@ use super::FileError;
 use super::path::{self, Location, ParentOwner};
 
 /// Unfinished copies that are kept; the one that waits longest is forgotten beyond.
-const UNFINISHED: usize = 64;
+pub(super) const UNFINISHED: usize = 64;
 
 /// A request.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +96,14 @@ impl Open {
 impl Copies {
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many copies are unfinished.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn unfinished(&self) -> usize {
+        let open = self.open();
+        assert_eq!(open.copies.len(), open.order.len(), "each has its turn");
+        open.order.len()
     }
 
     /// Copies an entry to its place below `root`. Blocks.

@@ -6,9 +6,13 @@
 //! with its owner and mode, and not before. Must never follow a link out of the directory that one container was given.
 
 mod copy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod path;
+mod remove;
 
 pub(crate) use copy::{Copies, CopyRequest};
+pub(crate) use remove::remove_tree;
 
 use std::io;
 use std::path::PathBuf;

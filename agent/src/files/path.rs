@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::FileError;
+use super::remove::remove_tree_at;
 
 /// A place for an entry: a directory inside the tree, and the entry's name.
 #[derive(Debug)]
@@ -124,13 +125,13 @@ pub(super) fn id<T>(raw: u32, make: impl FnOnce(u32) -> T) -> Option<T> {
 
 /// Removes whatever has this name in a directory; links are not followed.
 pub(super) fn remove(parent: &OwnedFd, name: &Path) -> io::Result<()> {
-    use std::os::fd::AsRawFd as _;
-    let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-    match std::fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
-        Ok(_) => std::fs::remove_file(&path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    let removed = match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => remove_tree_at(parent, name),
+        removed => removed.map_err(io::Error::from),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

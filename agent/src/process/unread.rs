@@ -24,9 +24,30 @@ const READING: usize = 4 << 20;
 pub(crate) struct Unread {
     living: AtomicUsize,
     ended: AtomicUsize,
-    /// Outputs of ended processes, the oldest first.
-    queue: Mutex<VecDeque<Weak<dyn Left>>>,
+    queue: Mutex<Queue>,
     reads: AtomicUsize,
+}
+
+/// Outputs of ended processes, the oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    outputs: VecDeque<Weak<dyn Left>>,
+    /// How many are there when those are sorted out that were read or forgotten.
+    full: usize,
+}
+
+/// Fewer outputs than this are not worth a look.
+const FEW: usize = 64;
+
+impl Queue {
+    /// Sorts out what is nothing any more, whenever the queue has doubled: so each output is looked at twice on the average.
+    fn push(&mut self, output: Weak<dyn Left>) {
+        if self.outputs.len() >= self.full.max(FEW) {
+            self.outputs.retain(|output| output.upgrade().is_some_and(|output| output.is_something()));
+            self.full = 2 * self.outputs.len();
+        }
+        self.outputs.push_back(output);
+    }
 }
 
 /// An output that an ended process has left.
@@ -45,15 +66,13 @@ impl Unread {
 
     /// Notes that a process has ended whose output this is.
     pub(super) fn has_ended(&self, output: Weak<dyn Left>) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.retain(|output| output.upgrade().is_some_and(|output| output.is_something()));
-        queue.push_back(output);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(output);
     }
 
     /// Throws away what has lain longest, until the rest is not too much.
     pub(super) fn settle(&self) {
         while self.ended.load(Ordering::Relaxed) > ENDED {
-            let oldest = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let oldest = self.queue.lock().unwrap_or_else(PoisonError::into_inner).outputs.pop_front();
             let Some(oldest) = oldest else { return };
             let bytes = oldest.upgrade().map_or(0, |output| output.throw_away());
             if bytes > 0 {
@@ -146,6 +165,38 @@ mod tests {
         assert_eq!(totals(), (0, 7));
         drop(two);
         assert_eq!(totals(), (0, 0));
+    }
+
+    #[derive(Debug)]
+    struct Output;
+
+    impl Left for Output {
+        fn throw_away(&self) -> usize {
+            0
+        }
+
+        fn is_something(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_queue_forgets_what_is_gone_and_nothing_else() {
+        let mut queue = Queue::default();
+        let push = |queue: &mut Queue, output: &Arc<Output>| {
+            let weak: Weak<Output> = Arc::downgrade(output);
+            queue.push(weak);
+        };
+        let kept: Vec<_> = (0..100).map(|_| Arc::new(Output)).collect();
+        for output in &kept {
+            push(&mut queue, output);
+            for _ in 0..100 {
+                push(&mut queue, &Arc::new(Output));
+            }
+            assert!(queue.outputs.len() <= 2 * (kept.len() + FEW), "{}", queue.outputs.len());
+        }
+        let left: Vec<_> = queue.outputs.iter().filter_map(Weak::upgrade).collect();
+        assert_eq!(left.len(), kept.len());
     }
 
     #[test]

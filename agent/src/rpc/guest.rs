@@ -15,9 +15,9 @@ use super::api::Api;
 use super::on_a_thread;
 use super::policy;
 use super::status::Failure;
+use super::validate;
 use crate::device::container as device;
 use crate::device::watch::DeviceWatch;
-use crate::files::CopyRequest;
 use crate::guest::clock::Clock;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, SwapSource};
@@ -67,16 +67,7 @@ pub(super) async fn metrics(api: Arc<Api>) -> Result<Metrics, Failure> {
 }
 
 pub(super) async fn copy_file(api: Arc<Api>, request: CopyFileRequest) -> Result<(), Failure> {
-    let entry = CopyRequest {
-        path: request.path.into(),
-        size: request.file_size,
-        mode: request.file_mode,
-        directory_mode: request.dir_mode,
-        uid: request.uid,
-        gid: request.gid,
-        offset: request.offset,
-        data: request.data,
-    };
+    let entry = validate::copy(request);
     on_a_thread(move || Ok(api.copies.copy(&api.tools.paths.shared(), &entry)?)).await
 }
 

@@ -25,16 +25,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::admission::{Admission, BEGINNING};
-use crate::heap;
+use crate::heap::Trimmer;
 
 /// How often a client is looked for from which nothing is read.
 const LOOK: Duration = Duration::from_secs(1);
-/// Bytes that a connection has to have carried for its end to free much.
-const MUCH: usize = 1 << 20;
 /// Bytes of a frame's header: length 4, stream id 4, type 1, flags 1; big-endian.
 const HEADER: usize = 10;
 /// Type of a frame with a request.
-const REQUEST: u8 = 1;
+pub(super) const REQUEST: u8 = 1;
 /// Type of a frame with a response.
 const RESPONSE: u8 = 2;
 
@@ -44,8 +42,8 @@ pub(crate) struct Answered<S> {
     asked: Frames,
     answered: Frames,
     admission: Admission,
-    /// Bytes both ways.
-    carried: usize,
+    /// For the end: calls and what they carried leave holes.
+    trimmer: Trimmer,
     /// Set from the end of file on.
     has_ended: bool,
     /// Set while nothing is read.
@@ -54,13 +52,13 @@ pub(crate) struct Answered<S> {
 }
 
 impl<S> Answered<S> {
-    pub(crate) fn new(stream: S) -> Answered<S> {
+    pub(crate) fn new(stream: S, trimmer: Trimmer) -> Answered<S> {
         Answered {
             stream,
             asked: Frames::default(),
             answered: Frames::default(),
             admission: Admission::default(),
-            carried: 0,
+            trimmer,
             has_ended: false,
             looks: None,
             reader: None,
@@ -68,7 +66,6 @@ impl<S> Answered<S> {
     }
 
     fn was_asked(&mut self, bytes: &[u8]) {
-        self.carried = self.carried.saturating_add(bytes.len());
         let admission = &mut self.admission;
         self.asked.pass(bytes, |frame| {
             if frame.kind == REQUEST {
@@ -78,7 +75,6 @@ impl<S> Answered<S> {
     }
 
     fn has_answered(&mut self, bytes: &[u8]) {
-        self.carried = self.carried.saturating_add(bytes.len());
         let admission = &mut self.admission;
         self.answered.pass(bytes, |frame| {
             if frame.kind == RESPONSE {
@@ -99,9 +95,7 @@ impl<S> Answered<S> {
 
 impl<S> Drop for Answered<S> {
     fn drop(&mut self) {
-        if self.carried > MUCH {
-            heap::trim_soon();
-        }
+        self.trimmer.trim_soon();
     }
 }
 
@@ -185,7 +179,7 @@ fn is_gone(socket: BorrowedFd<'_>) -> bool {
 
 /// Finds the frames in a stream of bytes that comes in pieces.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     header: [u8; HEADER],
     /// Bytes of the header that are there.
     known: usize,
@@ -196,22 +190,22 @@ struct Frames {
 }
 
 /// A frame that has gone by.
-struct Frame<'a> {
-    stream: u32,
-    kind: u8,
+pub(super) struct Frame<'a> {
+    pub(super) stream: u32,
+    pub(super) kind: u8,
     /// Of its payload.
-    length: usize,
-    beginning: &'a [u8],
+    pub(super) length: usize,
+    pub(super) beginning: &'a [u8],
 }
 
 impl Frames {
     /// Whether no frame is under way.
-    fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.known == 0
     }
 
     /// Takes the next bytes; `ended` hears of each frame that ends in them.
-    fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Frame<'_>)) {
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Frame<'_>)) {
         while !bytes.is_empty() {
             if self.known < HEADER {
                 let count = bytes.len().min(HEADER - self.known);
@@ -272,7 +266,7 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(&frame(1, REQUEST, b"what?")).await.unwrap();
         far.shutdown().await.unwrap();
-        let mut near = Answered::new(near);
+        let mut near = Answered::new(near, Trimmer::default());
         let mut request = [0; HEADER + 5];
         near.read_exact(&mut request).await.unwrap();
         (near, far)
@@ -316,7 +310,7 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(&frame(1, REQUEST, b"")).await.unwrap();
         drop(far);
-        let mut near = Answered::new(near);
+        let mut near = Answered::new(near, Trimmer::default());
         near.read_exact(&mut [0; HEADER]).await.unwrap();
         assert!(end_within(&mut near, LOOK / 4).await);
     }
@@ -326,7 +320,7 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(&frame(1, 3, b"data")).await.unwrap();
         far.shutdown().await.unwrap();
-        let mut near = Answered::new(near);
+        let mut near = Answered::new(near, Trimmer::default());
         near.read_exact(&mut [0; HEADER + 4]).await.unwrap();
         assert!(end_within(&mut near, LOOK / 4).await);
     }
@@ -350,7 +344,7 @@ mod tests {
         let path = dir.path().join("agent.sock");
         let listener = crate::listen::unix(&path).unwrap();
         let mut server = Server::new()
-            .add_listener(Listener::new(super::super::server::answered(listener)))
+            .add_listener(Listener::new(super::super::server::answered(listener, Trimmer::default())))
             .register_service(health_ttrpc::create_health(Arc::new(HealthService)));
         server.start().await.unwrap();
         let request = ttrpc::proto::Request {
@@ -399,7 +393,7 @@ mod tests {
         let service = ttrpc::r#async::Service { methods, streams: Default::default() };
         let listener = crate::listen::unix(&path).unwrap();
         let mut server = Server::new()
-            .add_listener(Listener::new(super::super::server::answered(listener)))
+            .add_listener(Listener::new(super::super::server::answered(listener, Trimmer::default())))
             .register_service([("grpc.AgentService".to_owned(), service)].into());
         server.start().await.unwrap();
         let request = ttrpc::proto::Request {
@@ -436,7 +430,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_gone_is_noticed_though_nothing_is_read() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let mut near = Answered::new(near);
+        let mut near = Answered::new(near, Trimmer::default());
         for stream in 0..8 {
             // Requests without a method count among the large.
             far.write_all(&frame(stream, REQUEST, b"")).await.unwrap();

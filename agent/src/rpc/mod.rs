@@ -5,6 +5,8 @@ mod admission;
 mod api;
 mod container;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guest;
 mod half_closed;
 mod health;

@@ -80,7 +80,7 @@ fn version(is_ipv6: bool) -> Version {
     if is_ipv6 { Version::V6 } else { Version::V4 }
 }
 
-fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {
+pub(super) fn decode_neighbour(wire: &types::ARPNeighbor) -> Result<Neighbour, Failure> {
     let address =
         wire.toIPAddress.as_ref().ok_or_else(|| Failure::invalid("a neighbour without an address"))?;
     // What goes beyond would be cut: the flags by the message to the kernel, the state by the kernel (a u8 of its own).
@@ -105,7 +105,7 @@ fn optional<T, E: Into<NetworkError>>(
     if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(E::into) }
 }
 
-fn decode_interface(wire: &types::Interface) -> Result<Interface, NetworkError> {
+pub(super) fn decode_interface(wire: &types::Interface) -> Result<Interface, NetworkError> {
     let addresses = wire.IPAddresses.iter().map(|ip| IpAddress::parse(&ip.address, &ip.mask));
     Ok(Interface {
         device: wire.device.clone(),
@@ -142,7 +142,7 @@ fn encode_address(address: &IpAddress) -> types::IPAddress {
     }
 }
 
-fn decode_route(wire: &types::Route) -> Result<Route, NetworkError> {
+pub(super) fn decode_route(wire: &types::Route) -> Result<Route, NetworkError> {
     let family = match wire.family.enum_value() {
         Ok(types::IPFamily::v4) => Family::V4,
         Ok(types::IPFamily::v6) => Family::V6,

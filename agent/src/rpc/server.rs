@@ -16,6 +16,7 @@ use super::health::HealthService;
 use super::service::Service;
 use crate::config::{Config, ServerAddr};
 use crate::error::chain;
+use crate::heap::Trimmer;
 use crate::listen;
 
 /// Why the API cannot be served.
@@ -57,12 +58,13 @@ pub(crate) async fn serve_somewhere(
 
 async fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
+    let trimmer = api.tools.trimmer.clone();
     let listener = match address {
         ServerAddr::Vsock { cid, port } => {
             let connections = listen::vsock(*cid, *port, Some(api.clock.watcher()));
-            Listener::new(answered(connections.map_err(failed)?))
+            Listener::new(answered(connections.map_err(failed)?, trimmer))
         }
-        ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?)),
+        ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?, trimmer)),
     };
     let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(api))));
     #[cfg(feature = "policy")]
@@ -79,6 +81,7 @@ async fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Server, ServeErro
 /// Connections that end when the answers have left, see [`Answered`].
 pub(super) fn answered<S: AsFd>(
     connections: impl Stream<Item = io::Result<S>> + Send,
+    trimmer: Trimmer,
 ) -> impl Stream<Item = io::Result<Answered<S>>> + Send {
-    connections.map(|connection| connection.map(Answered::new))
+    connections.map(move |connection| connection.map(|stream| Answered::new(stream, trimmer.clone())))
 }

@@ -2,7 +2,7 @@
 
 use ttrpc::Code;
 
-use crate::error::{ErrorKind, Kind, chain};
+use crate::error::{ErrorKind, Kind, chain, visible};
 
 /// Bytes of an error's text at most, about: a request can name things of megabytes.
 const LONGEST: usize = 8 * 1024;
@@ -46,7 +46,9 @@ impl<E: Kind + 'static> From<E> for Failure {
 
 impl From<Failure> for ttrpc::Error {
     fn from(failure: Failure) -> ttrpc::Error {
-        let text = rustjail::shorten(&failure.text, LONGEST);
+        // A request, an image and a container can name things that a terminal would obey. Lines are the agent's own.
+        let lines: Vec<String> = failure.text.split('\n').map(visible).collect();
+        let text = rustjail::shorten(&lines.join("\n"), LONGEST);
         ttrpc::Error::RpcStatus(ttrpc::get_status(code(failure.kind), text))
     }
 }
@@ -71,6 +73,13 @@ fn code(kind: ErrorKind) -> Code {
 mod tests {
     use super::*;
     use crate::pod::RegistryError;
+
+    #[test]
+    fn a_text_drives_no_terminal() {
+        let error: ttrpc::Error = Failure::invalid("no \u{1b}[2J\r\nbut \u{9b}K").into();
+        let ttrpc::Error::RpcStatus(status) = error else { panic!("{error:?}") };
+        assert_eq!(status.message(), "no \\u{1b}[2J\\r\nbut \\u{9b}K");
+    }
 
     #[test]
     fn a_text_has_a_bound() {

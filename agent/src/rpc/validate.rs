@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 use protocols::agent::{
-    CreateContainerRequest, CreateSandboxRequest, Device as WireDevice, ExecProcessRequest,
+    CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, Device as WireDevice, ExecProcessRequest,
     SharedMount as WireSharedMount, Storage as WireStorage, StringUser,
 };
 use protocols::spec::{self, SpecError, Warning};
@@ -14,6 +14,7 @@ use super::status::Failure;
 use crate::container::{ContainerId, CreateRequest, ExecRequest, SharedMount, UserNames};
 use crate::device::container::Device;
 use crate::error::{ErrorKind, Kind};
+use crate::files::CopyRequest;
 use crate::guest::modules::Module;
 use crate::pod::PodRequest;
 use crate::process::passfd::Ports;
@@ -160,6 +161,20 @@ pub(super) fn storage(wire: WireStorage) -> Storage {
         fs_group,
         shared: wire.shared,
         layers: Vec::new(),
+    }
+}
+
+/// CopyFile.
+pub(super) fn copy(request: CopyFileRequest) -> CopyRequest {
+    CopyRequest {
+        path: request.path.into(),
+        size: request.file_size,
+        mode: request.file_mode,
+        directory_mode: request.dir_mode,
+        uid: request.uid,
+        gid: request.gid,
+        offset: request.offset,
+        data: request.data,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Storage, StorageDriver, StorageError};
 use crate::device::watch::DeviceWatch;
+use crate::files::remove_tree;
 
 /// See the module.
 pub(super) struct Local;
@@ -31,7 +32,7 @@ impl StorageDriver for Local {
         if !is_ours {
             return Ok(());
         }
-        std::fs::remove_dir_all(mount_point).map_err(|source| StorageError::Io {
+        remove_tree(mount_point).map_err(|source| StorageError::Io {
             operation: "remove directory",
             path: mount_point.display().to_string(),
             source,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use image_builder::vm::AgentClient;
 use protobuf::{Message as _, MessageFull};
 use protocols::agent::*;
-use tests::{Code, Container, Frame, RawClient};
+use tests::{Code, Container, Frame, RawClient, until, until_some};
 
 use crate::case::{Case, cases};
 use crate::containers::creation;
@@ -44,17 +44,6 @@ async fn ask_bytes(world: &World, name: &str, payload: Vec<u8>, milliseconds: u6
     client.vanish().await
 }
 
-/// Tries until a call that was in the way is over.
-async fn soon<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
-    for _ in 0..200 {
-        if let Some(value) = attempt().await? {
-            return Ok(value);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("{what} never happened")
-}
-
 /// How many sockets the agent has open. One more may be a process that is being started, so the fewest of some looks.
 async fn sockets(world: &World) -> Result<usize> {
     let look = "for i in 1 2 3; do ls -l /guest/proc/1/fd | grep -c socket; done | sort -n | head -n 1";
@@ -63,7 +52,7 @@ async fn sockets(world: &World) -> Result<usize> {
 
 /// Waits until the agent has been told that the askers are gone: it has as many sockets as before they came.
 async fn noticed(world: &World, before: usize) -> Result<()> {
-    soon("the end of a connection", async || Ok((sockets(world).await? <= before).then_some(()))).await
+    until("the end of a connection", async || Ok(sockets(world).await? <= before)).await
 }
 
 /// A code, or OK.
@@ -92,7 +81,7 @@ async fn creators_that_vanish_leave_a_whole_container_or_none(world: &World) -> 
             Code::OK | Code::NOT_FOUND => Ok(Some(())),
             _ => Ok(None),
         };
-        soon("the removal", is_removed).await?;
+        until_some("the removal", is_removed).await?;
     }
     world.is_as_before(&before).await
 }
@@ -121,7 +110,7 @@ async fn execs_of_clients_that_vanish_run_or_do_not(world: &World) -> Result<()>
         let again = code(same.start().await)?;
         ensure!(matches!(again, Code::OK | Code::ALREADY_EXISTS), "after {stay} ms: {again:?}");
         let running = tests::Running::of(world.guest.client(), container.id(), &id);
-        let status = soon("the exec", async || match running.wait().await {
+        let status = until_some("the exec", async || match running.wait().await {
             Ok(status) => Ok(Some(status)),
             Err(error) => match code::<()>(Err(error))? {
                 // Its id is taken while it is being started.
@@ -205,7 +194,7 @@ async fn removers_that_vanish_are_obeyed(world: &World) -> Result<()> {
             let gone = code(container.stats().await)? == Code::NOT_FOUND;
             Ok(gone.then_some(()))
         };
-        soon("the removal", is_gone).await?;
+        until_some("the removal", is_gone).await?;
     }
     world.is_as_before(&before).await
 }
@@ -264,7 +253,7 @@ async fn a_sandbox_whose_client_vanishes_is_whole(world: &World) -> Result<()> {
     let again = code(world.guest.api().create_sandbox(AgentClient::call(), &request).await)?;
     ensure!(matches!(again, Code::OK | Code::ALREADY_EXISTS), "{again:?}");
     let builder = world.container().mount("/scratch", "bind", SCRATCH, &["rbind", "rw"]);
-    let container = soon("the sandbox", async || match builder.try_create().await {
+    let container = until_some("the sandbox", async || match builder.try_create().await {
         Ok(container) => Ok(Some(container)),
         Err(error) => match code::<()>(Err(error))? {
             Code::FAILED_PRECONDITION => Ok(None),

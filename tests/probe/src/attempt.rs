@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::process::ExitCode;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use serde_json::{Value, json};
 
 use crate::sys;
@@ -30,8 +30,23 @@ pub(crate) fn attempt(what: &str, subject: &str) -> Option<Value> {
         }),
         "--call" => json!(sys::call(subject)),
         "--vfio" => vfio(subject),
+        "--listen" => json!(sys::listen(subject)),
+        "--nest" => outcome(nest(subject)),
         _ => return None,
     })
+}
+
+/// `COUNT:DIRECTORY`: nests so many directories in one another. No path would be long enough to name the last.
+fn nest(subject: &str) -> std::io::Result<()> {
+    let (count, top) = subject.split_once(':').ok_or(std::io::ErrorKind::InvalidInput)?;
+    let count: u32 = count.parse().map_err(std::io::Error::other)?;
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut here = rustix::fs::openat(CWD, top, open, Mode::empty())?;
+    for _ in 0..count {
+        rustix::fs::mkdirat(&here, "d", Mode::RWXU)?;
+        here = rustix::fs::openat(&here, "d", open, Mode::empty())?;
+    }
+    Ok(())
 }
 
 /// Drives the PCI device `GROUP:ADDRESS` itself: reads who made it, and lets it write to memory (the command register).

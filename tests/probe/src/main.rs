@@ -2,7 +2,7 @@
 //!
 //! Promises that a report says nothing that differs from run to run by itself: no ids of mounts or processes, no times.
 //! What it is told to try, it tries after it has looked: `--read FILE`, `--write FILE`, `--open FILE`, `--mode FILE`, `--call NAME`,
-//! `--vfio GROUP:ADDRESS`.
+//! `--vfio GROUP:ADDRESS`, `--listen PORT` of a vsock, `--nest COUNT:DIRECTORY`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
 //! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hoard KIND COUNT FILE`
 //! takes what the kernel counts and keeps it. `--hello` in the end says that it runs, and ends: the first process of a kernel

@@ -115,6 +115,28 @@ pub(crate) fn call(name: &str) -> String {
     told(result).map_or_else(|text| text, |_| "ok".into())
 }
 
+/// Listens on a vsock port, at any context id; gives `ok` or the error number.
+pub(crate) fn listen(port: &str) -> String {
+    let Ok(port) = port.parse() else { return format!("no port: {port}") };
+    // SAFETY: takes integers only.
+    let socket = match told(unsafe { libc::syscall(libc::SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, 0) })
+    {
+        Ok(socket) => socket,
+        Err(text) => return text,
+    };
+    // SAFETY: all of it may be zero.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    (address.svm_family, address.svm_cid, address.svm_port) =
+        (libc::AF_VSOCK as libc::sa_family_t, libc::VMADDR_CID_ANY, port);
+    // SAFETY: the kernel reads at most the size given. The socket is closed by the end of the process.
+    let bound =
+        unsafe { libc::syscall(libc::SYS_bind, socket, &raw const address, size_of::<libc::sockaddr_vm>()) };
+    // SAFETY: takes integers only.
+    told(bound)
+        .and_then(|_| told(unsafe { libc::syscall(libc::SYS_listen, socket, 8) }))
+        .map_or_else(|text| text, |_| "ok".into())
+}
+
 /// Opens a PCI device through its VFIO group, and tells where in it its configuration space is
 /// (`include/uapi/linux/vfio.h`).
 pub(crate) fn vfio_device(group: &str, address: &str) -> io::Result<(File, u64)> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::listing::{Content, FileState, Listing, Root};
+use crate::files::remove_tree;
 
 /// What a file or symlink is called before it takes its place.
 const NEW: &str = ".pith-new";
@@ -71,7 +72,7 @@ impl Copy {
         let place = self.root.join(path);
         let Ok(found) = place.symlink_metadata() else { return Ok(()) };
         match (found.is_dir(), entry.kind == Content::Directory) {
-            (true, false) => std::fs::remove_dir_all(place),
+            (true, false) => remove_tree(&place),
             (false, true) => std::fs::remove_file(place),
             _ => Ok(()),
         }
