@@ -14,7 +14,7 @@ const ROOT: &str = "agent/src";
 /// The agent's modules, from what knows nobody to what knows all. Those of one row do not know each other.
 const LAYERS: [&[&str]; 12] = [
     &["cancel", "error", "sys", "undo"],
-    &["config", "files", "heap", "policy"],
+    &["config", "files", "heap", "policy", "reserve"],
     &["listen"],
     &["device"],
     &["process"],
