@@ -13,7 +13,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::runtime::{LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 use rustjail::cgroup::{self, Cgroup, CgroupPath};
@@ -127,24 +127,25 @@ impl Allocatable {
 pub(crate) struct Reserve {
     /// Mount point of cgroup2.
     cgroups: PathBuf,
+    /// The pod's cgroup, once it is limited. Without a lock: who asks for counts must not wait for limits that are being set.
+    cgroup: OnceLock<Cgroup>,
     kept: Mutex<Option<Kept>>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    cgroup: Cgroup,
     start: Memory,
     process_ids: u64,
     now: Allocatable,
 }
 
 impl Kept {
-    fn follow(&mut self) -> Result<Option<Allocatable>, ReserveError> {
+    fn follow(&mut self, cgroup: &Cgroup) -> Result<Option<Allocatable>, ReserveError> {
         let now = Allocatable::of(self.start, guests_memory()?.total, self.process_ids);
         if now == self.now {
             return Ok(None);
         }
-        self.cgroup.apply(&now.resources())?;
+        cgroup.apply(&now.resources())?;
         tracing::info!(memory = now.memory, processes = now.processes, "limits of the pod");
         self.now = now;
         Ok(Some(now))
@@ -154,7 +155,7 @@ impl Kept {
 impl Reserve {
     /// Nothing is limited yet.
     pub(crate) fn new(cgroups: &Path) -> Reserve {
-        Reserve { cgroups: cgroups.to_owned(), kept: Mutex::default() }
+        Reserve { cgroups: cgroups.to_owned(), cgroup: OnceLock::new(), kept: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
@@ -168,8 +169,10 @@ impl Reserve {
             return;
         }
         match limited(&self.cgroups) {
-            Ok(made) => {
+            Ok((cgroup, made)) => {
                 tracing::info!(memory = made.now.memory, processes = made.now.processes, "limits of the pod");
+                // Nobody else fills it: that needs the lock.
+                drop(self.cgroup.set(cgroup));
                 *kept = Some(made);
             }
             Err(error) => tracing::error!(error = %chain(&error), "the pod's cgroup has no limits"),
@@ -182,7 +185,7 @@ impl Reserve {
         let mut kept = self.kept();
         let kept = kept.as_mut()?;
         let failed = |error: ReserveError| tracing::error!(error = %chain(&error), "the limits of the pod are not changed");
-        kept.follow().map_err(failed).ok()?
+        kept.follow(self.cgroup.get()?).map_err(failed).ok()?
     }
 
     /// The limits in force; none before the pod began, and where they could not be set.
@@ -192,11 +195,11 @@ impl Reserve {
 
     /// How often the pod has met its limit of memory and could reclaim nothing.
     pub(crate) fn memory_limit_hits(&self) -> u64 {
-        self.kept().as_ref().and_then(|kept| kept.cgroup.memory_limit_hits().ok()).unwrap_or(0)
+        self.cgroup.get().and_then(|cgroup| cgroup.memory_limit_hits().ok()).unwrap_or(0)
     }
 }
 
-fn limited(cgroups: &Path) -> Result<Kept, ReserveError> {
+fn limited(cgroups: &Path) -> Result<(Cgroup, Kept), ReserveError> {
     let path = CgroupPath::parse(POD, "")?;
     let cgroup = match Cgroup::create(cgroups, &path) {
         Err(cgroup::Error::Exists { .. }) => Cgroup::open(cgroups, &path),
@@ -208,7 +211,7 @@ fn limited(cgroups: &Path) -> Result<Kept, ReserveError> {
     let process_ids = process_ids.unwrap_or(PROCESS_IDS);
     let now = Allocatable::of(start, start.total, process_ids);
     cgroup.apply(&now.resources())?;
-    Ok(Kept { cgroup, start, process_ids, now })
+    Ok((cgroup, Kept { start, process_ids, now }))
 }
 
 /// What the guest has now. Huge pages that are put aside are charged to no cgroup's memory, so they are no memory here.

@@ -5,6 +5,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::inotify;
@@ -13,6 +16,8 @@ use rustix::thread::UnshareFlags;
 
 /// Descriptors of one epoll instance.
 const WATCHED: usize = 512;
+/// Threads that end again.
+const FEW: usize = 8;
 
 /// Takes `count` of a kind, says so in `file`, and waits for its end.
 ///
@@ -54,6 +59,7 @@ pub(crate) fn hoard(kind: &str, count: &str, file: &str) -> io::Result<()> {
         }
     });
     let line = format!("{} {refusal}\n", taken.count());
+    held.make_room();
     std::fs::write(file, line)?;
     loop {
         std::thread::park();
@@ -67,6 +73,8 @@ struct Held {
     watches: usize,
     /// How many of a kind without descriptors.
     taken: usize,
+    /// Each ends when it is told so and unparked.
+    threads: Vec<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 impl Held {
@@ -129,13 +137,25 @@ impl Held {
     }
 
     fn thread(&mut self) -> io::Result<()> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_over);
         let builder = std::thread::Builder::new().stack_size(16 << 10);
-        builder.spawn(|| {
-            loop {
+        let thread = builder.spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
                 std::thread::park();
             }
         })?;
+        self.threads.push((is_over, thread));
         Ok(())
+    }
+
+    /// Ends a few threads, so that somebody can run a program beside this one to ask for the outcome.
+    fn make_room(&mut self) {
+        for (is_over, thread) in self.threads.drain(self.threads.len().saturating_sub(FEW)..) {
+            is_over.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            drop(thread.join());
+        }
     }
 
     /// A pipe of the usual size; the kernel makes smaller ones for who has too many.
