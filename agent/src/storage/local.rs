@@ -2,11 +2,13 @@
 //!
 //! Options: `mode=` (octal), `fsgid=` (group that owns it, with the set-group-id bit), `size=` and `nr_inodes=` as
 //! `tmpfs(5)` has them. The agent gives a size where the request has none, so the directory is a file system of its own: what
-//! containers write to it cannot fill what others, and the agent, keep in memory. A directory that was there before stays one.
+//! containers write to it cannot fill what others, and the agent, keep in memory. A directory that was there before stays one,
+//! and so does one on a disk or on what the host shares.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustjail::plan::MountPlan;
 
 use super::request::LOCAL;
@@ -27,7 +29,8 @@ impl StorageDriver for Local {
         let mount_point = &storage.mount_point;
         let is_new = super::make_directory(mount_point)?;
         let bounds = bounds(storage);
-        let is_mounted = is_new && !bounds.is_empty();
+        // What a shim puts into a container's root, on a disk or the host's share, is to be stored there.
+        let is_mounted = is_new && !bounds.is_empty() && is_in_memory(mount_point);
         let prepared = if is_mounted {
             super::mount_on("tmpfs", "tmpfs", &bounds, mount_point)
                 .and_then(|()| access.apply(mount_point, 0o755))
@@ -49,7 +52,7 @@ impl StorageDriver for Local {
         if !is_ours {
             return Ok(());
         }
-        if !bounds(storage).is_empty() {
+        if is_mounted(mount_point) {
             return super::unmount(mount_point);
         }
         std::fs::remove_dir_all(mount_point).map_err(|source| StorageError::Io {
@@ -58,6 +61,19 @@ impl StorageDriver for Local {
             source,
         })
     }
+}
+
+/// Whether a directory is in the guest's memory.
+fn is_in_memory(directory: &Path) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    rustix::fs::statfs(directory).is_ok_and(|stat| matches!(stat.f_type as u64, TMPFS | RAMFS))
+}
+
+/// Whether something is mounted on a directory.
+pub(super) fn is_mounted(directory: &Path) -> bool {
+    rustix::fs::statx(CWD, directory, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// What bounds it: options of the file system that it is then.

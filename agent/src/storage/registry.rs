@@ -139,8 +139,9 @@ impl StorageRegistry {
             users,
             is_pinned: storage.shared,
             is_ours,
-            // A directory that was there before stays what it was.
-            is_sized_here: is_sized_here && (is_ours || storage.driver != LOCAL),
+            // A directory that was there before, or is on a disk, stays what it was.
+            is_sized_here: is_sized_here
+                && (storage.driver != LOCAL || is_ours && local::is_mounted(&storage.mount_point)),
             keeper,
         });
         Ok(())
