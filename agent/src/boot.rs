@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ServerAddr};
 use crate::console::{self, Console};
-use crate::container::{ContainerHandle, Facts, Jails, OomWatch, Paths, Settings, Tools};
+use crate::container::{ContainerHandle, Facts, Jails, OomWatch, Paths, Settings, Tools, follow_memory};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 use crate::files::Copies;
@@ -35,6 +35,7 @@ use crate::process::launch::Launcher;
 use crate::process::passfd;
 use crate::process::reaper::Reaper;
 use crate::process::stdio;
+use crate::reserve::Reserve;
 use crate::rpc::{self, Api};
 use crate::storage::StorageRegistry;
 use crate::sys::{self, crash};
@@ -42,16 +43,22 @@ use crate::sys::{self, crash};
 /// Builds what all requests work on.
 fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
     let paths = Paths::default();
-    let devices = DeviceWatch::start(config.hotplug_timeout)?;
+    let (reserve, storages) = (Arc::new(Reserve::new(&paths.cgroup)), Arc::<StorageRegistry>::default());
+    let memory_changed = {
+        let (reserve, storages) = (Arc::clone(&reserve), Arc::clone(&storages));
+        move || follow_memory(&reserve, &storages)
+    };
+    let devices = DeviceWatch::start(config.hotplug_timeout, memory_changed.clone())?;
     let tools = Arc::new(Tools {
-        jailer: Arc::new(Jails::new(Arc::clone(launcher), paths.cgroup.clone())),
+        jailer: Arc::new(Jails::new(Arc::clone(launcher), paths.cgroup.clone(), Arc::clone(&reserve))),
         commands: Arc::new(Commands::new(Arc::clone(launcher), paths.cgroup.clone())),
-        storages: StorageRegistry::default(),
+        storages,
         devices: devices.clone(),
         streams: Arc::default(),
         unread: Arc::default(),
         trimmer: Trimmer::default(),
-        memory_events: OomWatch::start()?,
+        memory_events: OomWatch::start(Arc::clone(&reserve), memory_changed)?,
+        reserve,
         paths,
         facts: Facts::of_guest(),
         settings: Settings {

@@ -20,6 +20,7 @@ mod pod;
 #[cfg(feature = "policy")]
 mod policy;
 mod process;
+mod reserve;
 mod rpc;
 mod storage;
 mod sys;

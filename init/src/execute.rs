@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
@@ -118,6 +118,11 @@ fn execute(step: &Step, root: &Path) -> io::Result<Outcome> {
         Step::ShareMounts { path } => share_mounts(&at(path)),
         Step::DelegateControllers { path } => delegate_controllers(&at(path)),
         Step::Write { path, text } => write_setting(&at(path), text),
+        Step::Limit { path, text } => match write_setting(&at(path), text) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Outcome::Present),
+            result => result,
+        },
+        Step::Unlimited { resource, .. } => take_away_limit(*resource),
         Step::OpenFiles { soft, hard } => raise_open_files(*soft, *hard),
         Step::Session => lead_session(),
         Step::Hostname { file, default } => name_host(&at(file), default),
@@ -201,6 +206,14 @@ fn write_setting(path: &Path, text: &str) -> io::Result<Outcome> {
         return Ok(Outcome::Present);
     }
     fs::write(path, text)?;
+    Ok(Outcome::Done)
+}
+
+fn take_away_limit(resource: Resource) -> io::Result<Outcome> {
+    if getrlimit(resource)? == (RLIM_INFINITY, RLIM_INFINITY) {
+        return Ok(Outcome::Present);
+    }
+    setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY)?;
     Ok(Outcome::Done)
 }
 
@@ -308,6 +321,19 @@ mod tests {
         let table = [entry(Need::Must, Step::DelegateControllers { path: "/" })];
         assert_eq!(tidy(&run(&table, cgroup.path())), ["Done"]);
         assert_eq!(fs::read_to_string(cgroup.path().join("cgroup.subtree_control")).unwrap(), "+memory");
+    }
+
+    #[test]
+    fn a_limit_of_what_is_not_there_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let table = [
+            entry(Need::Should, Step::Limit { path: "/keys", text: "0" }),
+            entry(Need::Should, Step::Limit { path: "/pipes", text: "0" }),
+        ];
+        fs::write(root.path().join("pipes"), "64\n").unwrap();
+        assert_eq!(tidy(&run(&table, root.path())), ["Present", "Done"]);
+        assert!(!root.path().join("keys").exists());
+        assert_eq!(fs::read_to_string(root.path().join("pipes")).unwrap(), "0");
     }
 
     #[test]

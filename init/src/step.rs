@@ -3,6 +3,7 @@
 use std::fmt;
 
 use nix::mount::MsFlags;
+use nix::sys::resource::Resource;
 
 /// What happens to the boot when a step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,20 @@ pub enum Step {
         path: &'static str,
         /// What to write.
         text: &'static str,
+    },
+    /// Set a limit of the kernel's. A kernel that does not have what is limited does not have the file.
+    Limit {
+        /// Absolute path of a file in proc.
+        path: &'static str,
+        /// What to write.
+        text: &'static str,
+    },
+    /// Take away a limit of this process, and so of all that it starts and that is not given one of its own.
+    Unlimited {
+        /// As in setrlimit(2).
+        name: &'static str,
+        /// The same for the kernel.
+        resource: Resource,
     },
     /// Raise this process's limits on open files, never lower them.
     OpenFiles {
@@ -135,6 +150,16 @@ const fn node(path: &'static str, major: u64, minor: u64, mode: u32) -> Step {
 /// The most that the kernel's numbers can hold.
 const MOST_INT: &str = "2147483647";
 const MOST_LONG: &str = "9223372036854775807";
+/// `PID_MAX_LIMIT` of 64-bit kernels.
+const MOST_PROCESSES: &str = "4194304";
+
+const fn limit(path: &'static str, text: &'static str) -> BootStep {
+    should(Step::Limit { path, text })
+}
+
+const fn unlimited(name: &'static str, resource: Resource) -> BootStep {
+    should(Step::Unlimited { name, resource })
+}
 
 /// The boot, in order.
 ///
@@ -183,15 +208,39 @@ pub const TABLE: &[BootStep] = &[
     // The kernel never picks PID 1, but what the agent forks for itself would do; containers get their own value.
     should(Step::Write { path: "/proc/self/oom_score_adj", text: "-999" }),
     should(Step::OpenFiles { soft: 65_536, hard: 1_048_576 }),
-    // The kernel counts these for each user, and nearly everybody here is user 0: one container could take all, and then
-    // neither the agent nor another container would get any. Each is charged to the memory of the cgroup that takes it
-    // (SLAB_ACCOUNT, GFP_KERNEL_ACCOUNT), so a container's limit of memory is its bound.
-    should(Step::Write { path: "/proc/sys/fs/file-max", text: MOST_LONG }),
-    should(Step::Write { path: "/proc/sys/fs/epoll/max_user_watches", text: MOST_LONG }),
-    should(Step::Write { path: "/proc/sys/fs/inotify/max_user_instances", text: MOST_INT }),
-    should(Step::Write { path: "/proc/sys/fs/inotify/max_user_watches", text: MOST_INT }),
-    should(Step::Write { path: "/proc/sys/user/max_mnt_namespaces", text: MOST_INT }),
-    should(Step::Write { path: "/proc/sys/user/max_user_namespaces", text: MOST_INT }),
+    // The kernel counts these for each user or for all, and nearly everybody here is user 0: one container could take all, and
+    // then neither the agent nor another container would get any. Each is charged to the memory of the cgroup that takes it
+    // (SLAB_ACCOUNT, GFP_KERNEL_ACCOUNT), so the limits of memory of the container and of the pod are its bound.
+    limit("/proc/sys/fs/file-max", MOST_LONG),
+    limit("/proc/sys/fs/epoll/max_user_watches", MOST_LONG),
+    limit("/proc/sys/fs/inotify/max_user_instances", MOST_INT),
+    limit("/proc/sys/fs/inotify/max_user_watches", MOST_INT),
+    limit("/proc/sys/fs/fanotify/max_user_groups", MOST_INT),
+    limit("/proc/sys/fs/fanotify/max_user_marks", MOST_INT),
+    limit("/proc/sys/fs/pipe-user-pages-soft", "0"),
+    limit("/proc/sys/fs/aio-max-nr", MOST_LONG),
+    limit("/proc/sys/net/ipv4/tcp_mem", "2147483647\t2147483647\t2147483647"),
+    limit("/proc/sys/net/ipv4/udp_mem", "2147483647\t2147483647\t2147483647"),
+    limit("/proc/sys/user/max_mnt_namespaces", MOST_INT),
+    limit("/proc/sys/user/max_user_namespaces", MOST_INT),
+    limit("/proc/sys/user/max_pid_namespaces", MOST_INT),
+    limit("/proc/sys/user/max_uts_namespaces", MOST_INT),
+    limit("/proc/sys/user/max_cgroup_namespaces", MOST_INT),
+    limit("/proc/sys/user/max_time_namespaces", MOST_INT),
+    // Processes are counted by the pod's and the containers' pids.max, which are below the number of process ids.
+    limit("/proc/sys/kernel/threads-max", MOST_PROCESSES),
+    unlimited("RLIMIT_NPROC", Resource::RLIMIT_NPROC),
+    unlimited("RLIMIT_SIGPENDING", Resource::RLIMIT_SIGPENDING),
+    unlimited("RLIMIT_MSGQUEUE", Resource::RLIMIT_MSGQUEUE),
+    // These are charged to nobody, so few can be had.
+    limit("/proc/sys/user/max_net_namespaces", "64"),
+    limit("/proc/sys/user/max_ipc_namespaces", "1024"),
+    limit("/proc/sys/kernel/pty/max", "1536"),
+    limit("/proc/sys/kernel/keys/root_maxkeys", "4000"),
+    limit("/proc/sys/kernel/keys/root_maxbytes", "1000000"),
+    // By user, of which a container can be as many as it likes.
+    limit("/proc/sys/kernel/keys/maxkeys", "0"),
+    limit("/proc/sys/kernel/keys/maxbytes", "0"),
     should(Step::Session),
     should(Step::Hostname { file: "/etc/hostname", default: "localhost" }),
 ];
@@ -221,6 +270,8 @@ impl fmt::Display for Step {
             Step::ShareMounts { path } => write!(out, "share mounts below {path}"),
             Step::DelegateControllers { path } => write!(out, "delegate cgroup controllers of {path}"),
             Step::Write { path, text } => write!(out, "write {text} to {path}"),
+            Step::Limit { path, text } => write!(out, "limit {path} to {}", text.replace('\t', " ")),
+            Step::Unlimited { name, .. } => write!(out, "take away {name}"),
             Step::OpenFiles { soft, hard } => write!(out, "raise open files to {soft} (at most {hard})"),
             Step::Session => write!(out, "lead a session"),
             Step::Hostname { file, default } => write!(out, "set host name from {file} or to {default}"),

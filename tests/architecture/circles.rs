@@ -24,7 +24,7 @@ const AGENT: Crate = Crate {
     root: "agent/src",
     layers: &[
         &["cancel", "error", "sys", "undo"],
-        &["config", "files", "heap", "policy"],
+        &["config", "files", "heap", "policy", "reserve"],
         &["listen"],
         &["device"],
         &["process"],

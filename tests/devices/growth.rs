@@ -61,6 +61,14 @@ fn backend(id: &str, mib: u64) -> Value {
     json!({ "qom-type": "memory-backend-memfd", "id": id, "share": true, "size": mib << 20 })
 }
 
+/// The pod's limit of memory, and all room of a container's writable layer.
+async fn pod_mib(inspector: &Inspector) -> Result<(u64, u64)> {
+    let limit: u64 = inspector.sh("cat /guest/cgroup/memory.max").await?.parse()?;
+    let line = inspector.sh("df -kP / | tail -n 1").await?;
+    let room: u64 = line.split_whitespace().nth(1).context("df tells nothing")?.parse()?;
+    Ok((limit >> 20, room >> 10))
+}
+
 #[tokio::test]
 async fn memory_modules_come_and_go() -> Result<()> {
     // A module can be given back if only what can be moved lies there.
@@ -68,13 +76,27 @@ async fn memory_modules_come_and_go() -> Result<()> {
     let guest = q35(builder, &[]).await?;
     let inspector = guest.inspector().await?;
     let before = total_mib(&inspector).await?;
+    let (limit_before, room_before) = pod_mib(&inspector).await?;
     guest.vm().qmp("object-add", backend("m1", 256)).await?;
     guest.plug("pc-dimm", "dimm1", json!({ "memdev": "m1" })).await?;
     online(&guest, 0).await?;
     settles(&inspector, before + 256).await?;
+    // The pod's limit follows, and so does the room in the writable layer of a container that was there before.
+    let (limit, room) = pod_mib(&inspector).await?;
+    assert!((220..=256).contains(&(limit - limit_before)), "{limit_before} to {limit} MiB");
+    assert!((110..=128).contains(&(room - room_before)), "{room_before} to {room} MiB");
     inspector.sh("mount -t tmpfs -o size=600m tmpfs /tmp && dd if=/dev/zero of=/tmp/big bs=1M count=560 2>/dev/null && rm /tmp/big").await?;
     guest.unplug("dimm1").await?;
     settles(&inspector, before).await?;
+    let mut after = pod_mib(&inspector).await?;
+    for _ in 0..100 {
+        if after == (limit_before, room_before) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        after = pod_mib(&inspector).await?;
+    }
+    assert_eq!(after, (limit_before, room_before));
     assert_eq!(inspector.sh("echo still here").await?, "still here");
     seen("memory", "pc-dimm plugged and unplugged (ACPI), OnlineCPUMem", "growth::memory_modules_come_and_go")
 }

@@ -23,6 +23,7 @@ mod modules;
 mod netns;
 mod network;
 mod passfd;
+mod pod_memory;
 mod pods;
 mod policy;
 mod power;

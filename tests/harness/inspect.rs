@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{Container, Guest};
 
-/// A container that sees the guest below `/guest`.
+/// A container that sees the guest below `/guest`: its cgroups at `cgroups`, those of the pod at `cgroup`.
 pub struct Inspector {
     container: Container,
 }
@@ -37,7 +37,8 @@ impl Guest {
             .container("inspector")
             .privileged()
             .mount("/guest/proc", "bind", "/proc", &["rbind", "rslave"])
-            .mount("/guest/cgroup", "bind", "/sys/fs/cgroup", &["rbind"])
+            .mount("/guest/cgroups", "bind", "/sys/fs/cgroup", &["rbind"])
+            .mount("/guest/cgroup", "bind", "/sys/fs/cgroup/pod", &["rbind"])
             .mount("/guest/run", "bind", "/run", &["rbind", "rslave"])
             .run()
             .await
@@ -85,7 +86,7 @@ impl Inspector {
             done; true";
         Ok(Snapshot {
             mounts: self.lines("cut -d' ' -f5 /guest/proc/1/mountinfo | sort").await?,
-            cgroups: self.lines("cd /guest/cgroup && find . -type d | grep -v inspector | sort").await?,
+            cgroups: self.lines("cd /guest/cgroups && find . -type d | grep -v inspector | sort").await?,
             // Whether a live process runs or waits at this moment means nothing.
             processes: self.lines(processes).await?.iter().map(|line| awake(line)).collect(),
             directories: self.lines("ls /guest/run/kata-containers").await?,

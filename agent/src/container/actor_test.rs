@@ -208,6 +208,29 @@ async fn the_end_of_the_pod_gives_up_a_create_that_waits_for_its_process() {
 }
 
 #[tokio::test]
+async fn a_container_has_so_much_to_do_and_no_more() {
+    const QUEUE: usize = 64;
+    let world = world(&[Course::Lives, Course::Hangs]);
+    world.create().await.unwrap();
+    world.container.start().await.unwrap();
+    let mut waiting = vec![world.begin(|container| async move { container.exec(exec("e0")).await }.boxed())];
+    world.launched(2).await;
+    for number in 1..=QUEUE {
+        waiting.push(world.begin(move |container| {
+            async move { container.exec(exec(&format!("e{number}"))).await }.boxed()
+        }));
+        tokio::task::yield_now().await;
+    }
+    let refused = world.container.exec(exec("one-too-many")).await;
+    assert_eq!(kind(refused), ErrorKind::Busy);
+    world.container.remove(0).await.unwrap_or_default();
+    world.pod.cancel();
+    for job in waiting {
+        assert!(job.await.unwrap().is_err());
+    }
+}
+
+#[tokio::test]
 async fn a_removal_gives_up_an_exec_and_what_waits_behind_it() {
     let world = world(&[Course::Lives, Course::Hangs]);
     world.create().await.unwrap();

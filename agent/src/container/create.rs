@@ -27,7 +27,7 @@ use super::shared::Shared;
 use super::shared_mount::{self, SharedMount, SharedMountError};
 use super::spec::{self, Found};
 use super::state::State;
-use super::tools::Tools;
+use super::tools::{Tools, follow_memory};
 use super::user::{Tables, UserNames};
 use super::view::PodView;
 use crate::device::cdi;
@@ -37,7 +37,7 @@ use crate::error::chain;
 use crate::files::remove_tree;
 use crate::process::launch::Launch;
 use crate::process::passfd::Ports;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageRegistry};
 use crate::undo::Undo;
 
 /// What CreateContainer asks for.
@@ -153,6 +153,8 @@ async fn prepared(
         let cdi = cdi::find(&spec, &waits, timeout, by_variable)
             .map_err(|error| ContainerError::Cdi(id.clone(), error))?;
         work.acquire(&storages)?;
+        // Memory may have come, by a way that tells nothing, and some may be put aside for huge pages.
+        follow_memory(&tools.reserve, &tools.storages);
         let tables = work.tables(&spec, &user)?;
         let found = Found {
             devices: &devices,
@@ -182,14 +184,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The container's own directory. Its writable layer is in it, and it is a file system with a size: the layer is full when
+    /// the container has filled it, and nobody else's is.
     fn make_bundle(&self, bundle: &Path) -> Result<(), ContainerError> {
-        std::fs::create_dir_all(bundle).map_err(|source| ContainerError::Io {
-            operation: "make directory",
-            path: bundle.display().to_string(),
-            source,
-        })?;
-        let bundle = bundle.to_owned();
-        self.undo.push("remove the bundle", move || remove_bundle(&bundle));
+        self.tools.storages.acquire(&Storage::in_memory(bundle), self.waits)?;
+        let (tools, bundle) = (Arc::clone(self.tools), bundle.to_owned());
+        self.undo.push("remove the bundle", move || remove_bundle(&tools.storages, &bundle));
         Ok(())
     }
 
@@ -272,9 +272,10 @@ async fn share_mount(
 }
 
 /// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.
-fn remove_bundle(bundle: &Path) -> Result<(), String> {
+fn remove_bundle(storages: &StorageRegistry, bundle: &Path) -> Result<(), String> {
     let mounts = init::mountinfo::mounts().map_err(|error| error.to_string())?;
-    if let Some(mount) = mounts.iter().find(|mount| mount.point.starts_with(bundle)) {
+    if let Some(mount) = mounts.iter().find(|mount| mount.point != bundle && mount.point.starts_with(bundle))
+    {
         return Err(format!(
             "{} is still in use: {} on {}",
             bundle.display(),
@@ -282,6 +283,7 @@ fn remove_bundle(bundle: &Path) -> Result<(), String> {
             mount.point.display()
         ));
     }
+    storages.release(bundle).map_err(|error| chain(&error))?;
     match remove_tree(bundle) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
         _ => Ok(()),
@@ -317,8 +319,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bundle = dir.path().join("c");
         std::fs::create_dir_all(bundle.join("upper/x")).unwrap();
-        remove_bundle(&bundle).unwrap();
+        let storages = StorageRegistry::default();
+        remove_bundle(&storages, &bundle).unwrap();
         assert!(!bundle.exists());
-        remove_bundle(&bundle).unwrap();
+        remove_bundle(&storages, &bundle).unwrap();
     }
 }

@@ -31,7 +31,8 @@ use crate::heap::Trimmer;
 use crate::process::command::Commands;
 use crate::process::launch::{Launch, LaunchError, Launcher, Listening};
 use crate::process::passfd::Ports;
-use crate::storage::{Storage, StorageRegistry};
+use crate::reserve::Reserve;
+use crate::storage::Storage;
 
 /// How a launch goes.
 #[derive(Debug, Clone, Copy)]
@@ -151,15 +152,17 @@ pub(crate) fn tools(dir: &Path, courses: &[Course]) -> (Arc<Tools>, Arc<Fake>) {
     let fake = Arc::new(Fake { cgroups: cgroups.clone(), courses, plans: Mutex::default() });
     // Never asked.
     let launcher = Arc::new(Launcher::new(Path::new("/bin/true"), Arc::default()).unwrap());
+    let reserve = Arc::new(Reserve::new(&cgroups));
     let tools = Arc::new(Tools {
         jailer: Arc::clone(&fake) as _,
         commands: Arc::new(Commands::new(launcher, cgroups.clone())),
-        storages: StorageRegistry::default(),
+        storages: Arc::default(),
         devices: DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_secs(600)),
         streams: Arc::default(),
         unread: Arc::default(),
         trimmer: Trimmer::default(),
-        memory_events: OomWatch::start().unwrap(),
+        memory_events: OomWatch::start(Arc::clone(&reserve), || ()).unwrap(),
+        reserve,
         paths: Paths { cgroup: cgroups, state },
         facts: Facts { root_switch: RootSwitch::Pivot, modules: SecurityModules::of_kernel() },
         settings: Settings {

@@ -25,6 +25,7 @@ use crate::process::Process;
 use crate::process::launch::{self, Launch, LaunchError, Launched, Launcher, Listening};
 use crate::process::passfd::Claimed;
 use crate::process::stdio::{self, ChildStreams, Ends, Pipes, Stdio};
+use crate::reserve::{self, Reserve};
 
 /// How long a cgroup may take to become empty.
 pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(15);
@@ -101,12 +102,13 @@ pub(crate) struct Jails {
     launcher: Arc<Launcher>,
     /// Mount point of cgroup2.
     cgroups: PathBuf,
+    reserve: Arc<Reserve>,
 }
 
 impl Jails {
-    /// Processes come from `launcher`, cgroups are made below `cgroups`, the cgroup2 mount.
-    pub(crate) fn new(launcher: Arc<Launcher>, cgroups: PathBuf) -> Jails {
-        Jails { launcher, cgroups }
+    /// Processes come from `launcher`, cgroups are made below the pod's in `cgroups`, the cgroup2 mount.
+    pub(crate) fn new(launcher: Arc<Launcher>, cgroups: PathBuf, reserve: Arc<Reserve>) -> Jails {
+        Jails { launcher, cgroups, reserve }
     }
 }
 
@@ -116,9 +118,13 @@ impl Jailer for Jails {
         path: &CgroupPath,
         resources: Option<&LinuxResources>,
     ) -> Result<(Cgroup, Vec<Warning>), cgroup::Error> {
-        let cgroup = Cgroup::create(&self.cgroups, path)?;
+        let cgroup = Cgroup::create(&self.cgroups, &path.below(reserve::POD)?)?;
         let limit = || {
-            let warnings = resources.map(|resources| cgroup.apply(resources)).transpose()?;
+            // Where the pod has no limits, as on a kernel without them, a container has those that it asks for.
+            let warnings = match (self.reserve.now(), resources) {
+                (Some(allocatable), asked) => Some(cgroup.apply(&allocatable.for_container(asked))?),
+                (None, asked) => asked.map(|resources| cgroup.apply(resources)).transpose()?,
+            };
             let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
             cgroup.apply_devices(rules)?;
             Ok(warnings.unwrap_or_default())

@@ -42,6 +42,6 @@ pub(crate) use id::{BadId, ContainerId};
 pub(crate) use launch::Jails;
 pub(crate) use oom::OomWatch;
 pub(crate) use shared_mount::SharedMount;
-pub(crate) use tools::{Facts, Paths, Settings, Tools};
+pub(crate) use tools::{Facts, Paths, Settings, Tools, follow_memory};
 pub(crate) use user::UserNames;
 pub(crate) use view::{Neighbours, PodView, SharedNamespaces};

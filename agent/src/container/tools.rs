@@ -16,6 +16,7 @@ use crate::heap::Trimmer;
 use crate::process::command::Commands;
 use crate::process::passfd;
 use crate::process::unread::Unread;
+use crate::reserve::Reserve;
 use crate::storage::StorageRegistry;
 
 /// See the module. There are no statics: two sets can live in one process.
@@ -25,7 +26,9 @@ pub(crate) struct Tools {
     /// Runs helper programs and hooks.
     pub(crate) commands: Arc<Commands>,
     /// Mount points and who uses them.
-    pub(crate) storages: StorageRegistry,
+    pub(crate) storages: Arc<StorageRegistry>,
+    /// What the pod may take of the guest.
+    pub(crate) reserve: Arc<Reserve>,
     /// Waits for devices.
     pub(crate) devices: DeviceWatch,
     /// Connections that the host made for streams.
@@ -42,6 +45,13 @@ pub(crate) struct Tools {
     pub(crate) facts: Facts,
     /// What the command line says about containers.
     pub(crate) settings: Settings,
+}
+
+/// Has the pod's limits, and the file systems whose size nobody said, follow the memory that the guest has. Blocks.
+pub(crate) fn follow_memory(reserve: &Reserve, storages: &StorageRegistry) {
+    if let Some(now) = reserve.follow() {
+        storages.resize(now.file_system());
+    }
 }
 
 /// Settings that containers are made by.

@@ -66,15 +66,21 @@ impl Events {
 }
 
 impl DeviceWatch {
-    /// Starts to listen. `timeout` is how long a device may take to come.
+    /// Starts to listen. `timeout` is how long a device may take to come; `memory_changed` is called when memory has come or
+    /// gone.
     ///
     /// # Errors
     /// When there can be no socket or thread.
-    pub(crate) fn start(timeout: Duration) -> io::Result<DeviceWatch> {
+    pub(crate) fn start(
+        timeout: Duration,
+        memory_changed: impl Fn() + Send + 'static,
+    ) -> io::Result<DeviceWatch> {
         let watch = DeviceWatch::deaf(Path::new("/sys"), timeout);
         let socket = subscribe()?;
         let events = Arc::clone(&watch.events);
-        std::thread::Builder::new().name("uevents".to_owned()).spawn(move || listen(&socket, &events))?;
+        std::thread::Builder::new().name("uevents".to_owned()).spawn(move || {
+            listen(&socket, &events, memory_changed);
+        })?;
         Ok(watch)
     }
 
@@ -154,12 +160,27 @@ fn subscribe() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn listen(socket: &OwnedFd, events: &Events) {
+/// Whether an event is of a block of memory that can be used now, or not any more (`ACTION@PATH`, then NULs).
+fn is_of_memory(event: &[u8]) -> bool {
+    let path = event.strip_prefix(b"online@").or_else(|| event.strip_prefix(b"offline@"));
+    path.is_some_and(|path| path.starts_with(b"/devices/system/memory/"))
+}
+
+fn listen(socket: &OwnedFd, events: &Events, memory_changed: impl Fn()) {
     let mut message = [0; 8192];
     loop {
         match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            Ok(length) => {
+                events.add();
+                if is_of_memory(&message[..length]) {
+                    memory_changed();
+                }
+            }
             // Lost events are events too.
-            Ok(_) | Err(Errno::ENOBUFS) => events.add(),
+            Err(Errno::ENOBUFS) => {
+                events.add();
+                memory_changed();
+            }
             Err(Errno::EINTR) => {}
             Err(error) => {
                 tracing::error!(%error, "device events are not heard any more; devices are looked for at intervals");
@@ -172,6 +193,17 @@ fn listen(socket: &OwnedFd, events: &Events) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_of_memory_are_told_from_others() {
+        assert!(is_of_memory(b"online@/devices/system/memory/memory33\0ACTION=online\0"));
+        assert!(is_of_memory(b"offline@/devices/system/memory/memory33\0"));
+        for other in
+            [&b"add@/devices/system/memory/memory33\0"[..], b"online@/devices/system/cpu/cpu1\0", b""]
+        {
+            assert!(!is_of_memory(other));
+        }
+    }
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]

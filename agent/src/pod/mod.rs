@@ -22,7 +22,9 @@ pub(crate) use error::PodError;
 pub(crate) use registry::RegistryError;
 
 use crate::cancel::Cancel;
-use crate::container::{ContainerError, ContainerHandle, ContainerId, CreateRequest, PodView, Tools};
+use crate::container::{
+    ContainerError, ContainerHandle, ContainerId, CreateRequest, PodView, Tools, follow_memory,
+};
 use crate::device::watch::DeviceWatch;
 use crate::error::{ErrorKind, Kind, chain};
 use crate::guest::modules::{self, Module};
@@ -134,7 +136,14 @@ impl Pod {
         let waits = tools.devices.until(&self.cancel);
         let work = move || {
             let namespaces = namespaces::shared_namespaces(&request.hostname)?;
-            let storages = acquire(&tools, &waits, &request.storages, &undo)?;
+            tools.reserve.begin();
+            if let Some(allocatable) = tools.reserve.now() {
+                tools.storages.resize(allocatable.file_system());
+            }
+            let storages = with_shared(request.storages, &tools.paths.shared());
+            let storages = acquire(&tools, &waits, &storages, &undo)?;
+            // Some may be put aside for huge pages now.
+            follow_memory(&tools.reserve, &tools.storages);
             dns::write_resolv_conf(&request.dns, &tools.paths.sandbox())?;
             Ok(Running { id: request.id, namespaces, storages, hooks: request.hooks })
         };
@@ -221,6 +230,14 @@ impl Pod {
     }
 }
 
+/// The pod's storages, and before them the tree of files that the host copies, unless the host shares one of its own there.
+/// Containers have its files mounted, and can make them longer.
+fn with_shared(asked: Vec<Storage>, shared: &Path) -> Vec<Storage> {
+    let is_there = asked.iter().any(|storage| shared.starts_with(&storage.mount_point));
+    let own = (!is_there).then(|| Storage::in_memory(shared));
+    own.into_iter().chain(asked).collect()
+}
+
 /// Mounts the pod's storages; gives their mount points.
 fn acquire(
     tools: &Arc<Tools>,
@@ -262,6 +279,22 @@ mod tests {
 
     fn id(text: &str) -> ContainerId {
         ContainerId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn copied_files_have_a_file_system_of_their_own_unless_the_host_shares_one() {
+        let shared = Path::new("/run/kata-containers/shared/containers");
+        let of_host = |point: &str| Storage { mount_point: point.into(), ..Storage::default() };
+        let points = |asked: Vec<Storage>| -> Vec<String> {
+            let all = with_shared(asked, shared);
+            all.iter().map(|storage| storage.mount_point.display().to_string()).collect()
+        };
+        assert_eq!(points(vec![]), ["/run/kata-containers/shared/containers"]);
+        let shm = "/run/kata-containers/sandbox/shm";
+        assert_eq!(points(vec![of_host(shm)]), ["/run/kata-containers/shared/containers", shm]);
+        for point in ["/run/kata-containers/shared/containers", "/run/kata-containers/shared"] {
+            assert_eq!(points(vec![of_host(point)]), [point]);
+        }
     }
 
     #[tokio::test]

@@ -298,7 +298,7 @@ impl Commands {
             if !std::fs::metadata(&program).is_ok_and(|file| file.is_file()) {
                 return Err(CommandError::Missing(program));
             }
-            // A container's cgroup of this path would be refused as there already, or refuse this one: no harm.
+            // Beside the pod's cgroup, not in it: what the guest runs for itself has no part in the pod's limits.
             CgroupPath::parse("", &format!("helper-{number}"))
                 .and_then(|path| Cgroup::create(&root, &path))
                 .map(Arc::new)

@@ -16,6 +16,7 @@ use super::on_a_thread;
 use super::policy;
 use super::status::Failure;
 use super::validate;
+use crate::container::{Tools, follow_memory};
 use crate::device::container as device;
 use crate::device::watch::DeviceWatch;
 use crate::guest::clock::Clock;
@@ -48,13 +49,26 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
 
 const SYSFS: &str = "/sys";
 
-pub(super) async fn online(devices: &DeviceWatch, request: OnlineCPUMemRequest) -> Result<(), Failure> {
-    let devices = devices.clone();
-    on_a_thread(move || Ok(hotplug::online(&devices, request.nb_cpus, request.cpu_only)?)).await
+pub(super) async fn online(tools: Arc<Tools>, request: OnlineCPUMemRequest) -> Result<(), Failure> {
+    on_a_thread(move || {
+        let result = hotplug::online(&tools.devices, request.nb_cpus, request.cpu_only);
+        // Memory may be online though a processor is not.
+        follow_memory(&tools.reserve, &tools.storages);
+        Ok(result?)
+    })
+    .await
 }
 
-pub(super) async fn probe_memory(request: MemHotplugByProbeRequest) -> Result<(), Failure> {
-    on_a_thread(move || Ok(hotplug::probe(Path::new(SYSFS), &request.memHotplugProbeAddr)?)).await
+pub(super) async fn probe_memory(
+    tools: Arc<Tools>,
+    request: MemHotplugByProbeRequest,
+) -> Result<(), Failure> {
+    on_a_thread(move || {
+        let result = hotplug::probe(Path::new(SYSFS), &request.memHotplugProbeAddr);
+        follow_memory(&tools.reserve, &tools.storages);
+        Ok(result?)
+    })
+    .await
 }
 
 pub(super) async fn metrics(api: Arc<Api>) -> Result<Metrics, Failure> {

@@ -326,7 +326,7 @@ impl AgentService for Service {
         request: agent::OnlineCPUMemRequest,
     ) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(async move { guest::online(&api.tools.devices, request).await.map(empty) }).await
+        detached(async move { guest::online(Arc::clone(&api.tools), request).await.map(empty) }).await
     }
 
     async fn reseed_random_dev(
@@ -350,7 +350,8 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::MemHotplugByProbeRequest,
     ) -> ttrpc::Result<Empty> {
-        detached(async move { guest::probe_memory(request).await.map(empty) }).await
+        let api = self.api();
+        detached(async move { guest::probe_memory(Arc::clone(&api.tools), request).await.map(empty) }).await
     }
 
     async fn set_guest_date_time(

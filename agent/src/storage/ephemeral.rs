@@ -58,6 +58,11 @@ fn check_type(storage: &Storage) -> Result<(), StorageError> {
     }
 }
 
+/// Whether it is of ordinary memory, not of huge pages.
+pub(super) fn is_tmpfs(storage: &Storage) -> bool {
+    storage.fstype != HUGE
+}
+
 /// The option that is ours, and those of tmpfs.
 fn split(storage: &Storage) -> (Vec<String>, Vec<String>) {
     storage.options.iter().cloned().partition(|option| option.starts_with("fsgid="))

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustjail::mount;
+use rustjail::plan::MountPlan;
 
 use super::driver::{Keeper, StorageDriver};
 use super::drivers::{DRIVERS, driver_names};
-use super::{Storage, StorageError, ephemeral, group};
+use super::request::LOCAL;
+use super::{Storage, StorageError, ephemeral, group, local};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 
@@ -21,6 +24,8 @@ struct Used {
     is_pinned: bool,
     /// Whether its mount point was not there before.
     is_ours: bool,
+    /// Whether nobody said how large it may get.
+    is_sized_here: bool,
     /// What works on it.
     keeper: Option<Keeper>,
 }
@@ -32,6 +37,8 @@ type Slot = Arc<Mutex<Option<Used>>>;
 pub(crate) struct StorageRegistry {
     /// A slot has a lock of its own, so that one slow device does not hold up the others.
     slots: Mutex<HashMap<PathBuf, Slot>>,
+    /// Bytes that a storage in memory may take where nobody says how many; 0 leaves it to the kernel.
+    size: AtomicU64,
 }
 
 impl StorageRegistry {
@@ -53,14 +60,45 @@ impl StorageRegistry {
     pub(crate) fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         check(storage)?;
         let slot = self.slot(&storage.mount_point);
-        let acquired = Self::acquire_in(&slot, storage, devices);
+        let acquired = self.acquire_in(&slot, storage, devices);
         if acquired.is_err() {
             self.forget_idle(&storage.mount_point, &slot);
         }
         acquired
     }
 
-    fn acquire_in(slot: &Slot, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
+    /// Has storages in memory without a size of their own take so many bytes at most: those to come, and those that are
+    /// there. One that has more in it already keeps its size.
+    pub(crate) fn resize(&self, bytes: u64) {
+        self.size.store(bytes, Ordering::Relaxed);
+        let slots: Vec<Slot> = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.values().cloned().collect()
+        };
+        for slot in slots {
+            // One that is being mounted may wait for a device, for longer than the caller can.
+            let Ok(mut used) = slot.try_lock() else { continue };
+            let Some(used) = used.as_mut().filter(|used| used.is_sized_here) else { continue };
+            let storage = with_size(&used.storage, bytes);
+            let resized = memory_plan(&storage).and_then(|plan| {
+                let failed = |error| StorageError::Mount(storage.mount_point.display().to_string(), error);
+                mount::reconfigure(&plan).map_err(failed)
+            });
+            match resized {
+                Ok(()) => used.storage = storage,
+                Err(error) => tracing::warn!(error = %chain(&error), "a storage in memory keeps its size"),
+            }
+        }
+    }
+
+    /// The storage as it is mounted, and whether its size is chosen here.
+    fn sized(&self, storage: &Storage) -> (Storage, bool) {
+        let bytes = self.size.load(Ordering::Relaxed);
+        let is_sized_here = bytes > 0 && is_in_memory(storage) && !says_size(storage);
+        (if is_sized_here { with_size(storage, bytes) } else { storage.clone() }, is_sized_here)
+    }
+
+    fn acquire_in(&self, slot: &Slot, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(used) = used.as_mut() {
             let has_same_layers =
@@ -81,6 +119,8 @@ impl StorageRegistry {
             .find(|driver| driver.name() == storage.driver)
             .ok_or_else(|| StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", ")))?;
         let is_ours = !storage.mount_point.exists();
+        let (storage, is_sized_here) = self.sized(storage);
+        let storage = &storage;
         driver.acquire(storage, devices)?;
         if let Some(group) = &storage.fs_group
             && let Err(error) = group::give(&storage.mount_point, group, storage.is_readonly())
@@ -99,6 +139,9 @@ impl StorageRegistry {
             users,
             is_pinned: storage.shared,
             is_ours,
+            // A directory that was there before, or is on a disk, stays what it was.
+            is_sized_here: is_sized_here
+                && (storage.driver != LOCAL || is_ours && local::is_mounted(&storage.mount_point)),
             keeper,
         });
         Ok(())
@@ -139,7 +182,13 @@ impl StorageRegistry {
         for (slot, storage, ..) in changes {
             let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(used) = used.as_mut() {
-                used.storage.options.clone_from(&storage.options);
+                used.is_sized_here &= !says_size(storage);
+                let bytes = self.size.load(Ordering::Relaxed);
+                used.storage.options = if used.is_sized_here {
+                    with_size(storage, bytes).options
+                } else {
+                    storage.options.clone()
+                };
             }
         }
         Ok(())
@@ -188,6 +237,32 @@ impl StorageRegistry {
             }
         }
     }
+}
+
+const SIZE: &str = "size=";
+
+/// Whether what is written to a storage is the guest's memory, and can be bounded.
+fn is_in_memory(storage: &Storage) -> bool {
+    match storage.driver.as_str() {
+        LOCAL => true,
+        ephemeral::NAME => ephemeral::is_tmpfs(storage),
+        _ => false,
+    }
+}
+
+fn says_size(storage: &Storage) -> bool {
+    storage.mount_options().iter().any(|option| option.starts_with(SIZE))
+}
+
+fn with_size(storage: &Storage, bytes: u64) -> Storage {
+    let mut storage = storage.clone();
+    storage.options.retain(|option| !option.starts_with(SIZE));
+    storage.options.push(format!("{SIZE}{bytes}"));
+    storage
+}
+
+fn memory_plan(storage: &Storage) -> Result<MountPlan, StorageError> {
+    if storage.driver == LOCAL { local::plan(storage) } else { ephemeral::change(storage) }
 }
 
 /// What a storage is of.
@@ -280,6 +355,29 @@ mod tests {
         registry.release_pinned();
         assert!(!point.exists());
         assert!(registry.slots.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_size_is_chosen_where_none_is_said() {
+        let registry = StorageRegistry::default();
+        let storage = |driver: &str, fstype: &str, options: &[&str]| Storage {
+            driver: driver.into(),
+            fstype: fstype.into(),
+            options: options.iter().map(|&option| option.into()).collect(),
+            ..local(Path::new("/run/x"))
+        };
+        assert!(!registry.sized(&storage("local", "", &[])).1);
+        registry.resize(4096);
+        let sized = |driver: &str, fstype: &str, options: &[&str]| {
+            let (storage, is_sized_here) = registry.sized(&storage(driver, fstype, options));
+            (storage.options.join(" "), is_sized_here)
+        };
+        assert_eq!(sized("local", "", &["mode=0700"]), ("mode=0700 size=4096".into(), true));
+        assert_eq!(sized("ephemeral", "tmpfs", &[]), ("size=4096".into(), true));
+        assert_eq!(sized("ephemeral", "tmpfs", &["rw,size=1m"]), ("rw,size=1m".into(), false));
+        assert_eq!(sized("ephemeral", "hugetlbfs", &["pagesize=2M"]), ("pagesize=2M".into(), false));
+        assert_eq!(sized("blk", "ext4", &[]), (String::new(), false));
+        assert_eq!(with_size(&storage("local", "", &["size=1"]), 9).options, ["size=9"]);
     }
 
     #[test]

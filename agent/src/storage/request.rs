@@ -1,9 +1,12 @@
 //! A storage of a request.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::StorageError;
 use super::group::Group;
+
+/// Name of the driver of directories in memory.
+pub(super) const LOCAL: &str = "local";
 
 /// A storage of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +32,12 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
+    /// A directory of the agent's own that containers write to, of a size that the agent chooses.
+    pub(crate) fn in_memory(directory: &Path) -> Storage {
+        let (driver, source) = (LOCAL.to_owned(), "tmpfs".to_owned());
+        Storage { driver, source, mount_point: directory.to_owned(), ..Storage::default() }
+    }
+
     /// Whether nothing can be written to it.
     pub(super) fn is_readonly(&self) -> bool {
         self.mount_options().iter().any(|option| option == "ro")

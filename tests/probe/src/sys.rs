@@ -4,7 +4,7 @@
 use std::ffi::{CString, c_long};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -173,4 +173,62 @@ pub(crate) fn vfio_device(group: &str, address: &str) -> io::Result<(File, u64)>
     // The container must outlive the device's use; the process ends soon after.
     std::mem::forget((container, group));
     Ok((device, region.offset))
+}
+
+fn checked(result: c_long) -> io::Result<c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Adds a key that counts for a user to the user keyring of the process, as `add_key(2)` does. The process may be any user's.
+pub(crate) fn add_key(user: u32, number: usize, size: usize) -> io::Result<()> {
+    const USER_KEYRING: c_long = -4;
+    let name = CString::new(format!("hoarded-{user}-{number}"))?;
+    let payload = vec![b'x'; size];
+    // SAFETY: takes an integer only; a user that is refused stays what it was.
+    unsafe { libc::setfsuid(user) };
+    // SAFETY: names with a NUL, and as many bytes as the length says.
+    let result = unsafe {
+        let (kind, data) = (c"user".as_ptr(), payload.as_ptr());
+        libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), data, payload.len(), USER_KEYRING)
+    };
+    let added = checked(result).map(drop);
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(0) };
+    added
+}
+
+/// Makes a timer that is never set, which the process keeps.
+pub(crate) fn timer() -> io::Result<()> {
+    let mut id: libc::c_int = 0;
+    // SAFETY: without an event SIGALRM is meant; the kernel writes one int.
+    checked(unsafe { libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, 0, &raw mut id) }).map(drop)
+}
+
+/// Makes a message queue, which stays until its IPC namespace ends, and is closed.
+pub(crate) fn queue(number: usize) -> io::Result<()> {
+    let name = CString::new(format!("hoarded-{number}"))?;
+    let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
+    // SAFETY: a name with a NUL; without attributes the kernel's defaults are meant.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, 0o600, 0) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    drop(unsafe { File::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// Makes room for so many requests of asynchronous input and output, which the process keeps.
+pub(crate) fn requests(count: u32) -> io::Result<()> {
+    let mut context: libc::c_ulong = 0;
+    // SAFETY: the kernel writes one long.
+    checked(unsafe { libc::syscall(libc::SYS_io_setup, count, &raw mut context) }).map(drop)
+}
+
+/// Makes a group of fanotify that reports files by their ids, as anybody may.
+pub(crate) fn watch_group() -> io::Result<OwnedFd> {
+    const REPORT_FID: u32 = 0x200;
+    // SAFETY: takes integers only.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_fanotify_init, REPORT_FID | 1, libc::O_RDONLY) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -54,6 +54,12 @@ impl Cgroup {
         Ok(self.event("memory.events", "oom_kill")?.unwrap_or(0))
     }
 
+    /// How often processes of the cgroup, or below it, have met its own limit of memory, or one below it, and nothing could be
+    /// reclaimed any more. Limits above it are not counted.
+    pub fn memory_limit_hits(&self) -> Result<u64, Error> {
+        Ok(self.event("memory.events", "oom")?.unwrap_or(0))
+    }
+
     /// Kills every process in the cgroup and below it, also frozen ones and any that they fork meanwhile
     /// (`cgroup.kill`, Linux 5.14). Returns before they are dead.
     pub fn kill(&self) -> Result<(), Error> {
@@ -193,7 +199,8 @@ mod tests {
 
     #[test]
     fn the_oom_kills_are_counted() {
-        let (_tree, cgroup) = fake(&[("memory.events", "low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\n")]);
+        let (_tree, cgroup) = fake(&[("memory.events", "low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\n")]);
         assert_eq!(cgroup.oom_kill_count().unwrap(), 2);
+        assert_eq!(cgroup.memory_limit_hits().unwrap(), 1);
     }
 }

@@ -50,6 +50,19 @@ impl CgroupPath {
         Ok(CgroupPath { names })
     }
 
+    /// The same path below a cgroup of this name at the root.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if `name` is no name of one directory.
+    pub fn below(&self, name: &str) -> Result<CgroupPath, Error> {
+        let mut path = CgroupPath::parse(name, "")?;
+        if path.names.len() != 1 {
+            return Err(Error::Path { text: name.to_owned(), problem: "not the name of one directory" });
+        }
+        path.names.extend(self.names.iter().cloned());
+        Ok(path)
+    }
+
     /// The directories above the cgroup, outermost first.
     pub(super) fn ancestors(&self) -> &[String] {
         &self.names[..self.names.len() - 1]
@@ -87,6 +100,15 @@ mod tests {
         assert_eq!(parsed("system.slice::c1").as_deref(), Some("/system.slice/c1"));
         assert_eq!(parsed("/a//b/").as_deref(), Some("/a/b"));
         assert_eq!(parsed("").as_deref(), Some("/c1"));
+    }
+
+    #[test]
+    fn a_path_can_be_put_below_another_cgroup() {
+        let path = CgroupPath::parse("/pod/c1", "").unwrap();
+        assert_eq!(path.below("pod").unwrap().to_string(), "/pod/pod/c1");
+        for name in ["", "..", "a/b", "/"] {
+            assert!(path.below(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

@@ -56,17 +56,22 @@ impl fmt::Display for Hold {
 
 /// There was too little memory for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shortage {
-    /// The cgroup's own limit in bytes; none where only one above it has one.
-    pub limit: Option<u64>,
+pub enum Shortage {
+    /// The limit of its own cgroup is too low: so many bytes, where that can be read.
+    Own(Option<u64>),
+    /// Its own cgroup has room: what is used up is a limit above it, as a pod's, or all memory.
+    Above,
 }
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the process was killed for want of memory before it started: ")?;
-        match self.limit {
-            Some(limit) => write!(f, "the limit of {limit} bytes is too low"),
-            None => f.write_str("a limit is too low"),
+        match self {
+            Shortage::Own(Some(limit)) => write!(f, "the limit of {limit} bytes is too low"),
+            Shortage::Own(None) => f.write_str("a limit is too low"),
+            Shortage::Above => f.write_str(
+                "not by a limit of its own cgroup, but since the pod's memory, or the guest's, is used up",
+            ),
         }
     }
 }
@@ -77,14 +82,18 @@ pub(crate) struct Birthplace {
     cgroup: Option<OwnedFd>,
     /// Processes that it had lost to want of memory before.
     killed_before: u64,
+    /// How often its own limit had been met before.
+    met_before: u64,
 }
 
 impl Birthplace {
     /// To be made before the process. Without a cgroup, or with one that cannot be read, less can be told.
     pub(crate) fn new(cgroup: Option<BorrowedFd<'_>>) -> Birthplace {
         let cgroup = cgroup.and_then(|cgroup| cgroup.try_clone_to_owned().ok());
-        let mut birthplace = Birthplace { cgroup, killed_before: 0 };
-        birthplace.killed_before = birthplace.killed();
+        let mut birthplace = Birthplace { cgroup, killed_before: 0, met_before: 0 };
+        let events = birthplace.read("memory.events");
+        (birthplace.killed_before, birthplace.met_before) =
+            (count(&events, "oom_kill"), count(&events, "oom"));
         birthplace
     }
 
@@ -115,8 +124,16 @@ impl Birthplace {
 
     /// Whether the process lacked memory. To be asked once it has ended.
     pub(crate) fn out_of_memory(&self) -> Option<Shortage> {
-        let limit = || self.read("memory.max").trim().parse().ok();
-        (self.killed() > self.killed_before).then(|| Shortage { limit: limit() })
+        let events = self.read("memory.events");
+        if count(&events, "oom_kill") <= self.killed_before {
+            return None;
+        }
+        let is_own = count(&events, "oom") > self.met_before;
+        Some(if is_own {
+            Shortage::Own(self.read("memory.max").trim().parse().ok())
+        } else {
+            Shortage::Above
+        })
     }
 
     fn hold(&self, pid: i32) -> Option<Hold> {
@@ -127,10 +144,6 @@ impl Birthplace {
         is_stopped(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).then_some(Hold::Stopped)
     }
 
-    fn killed(&self) -> u64 {
-        crate::cgroup::flat_keyed(&self.read("memory.events"), "oom_kill").unwrap_or(0)
-    }
-
     fn read(&self, file: &str) -> String {
         let Some(cgroup) = &self.cgroup else { return String::new() };
         let mut text = String::new();
@@ -139,6 +152,11 @@ impl Birthplace {
         drop(opened.map(|file| File::from(file).read_to_string(&mut text)));
         text
     }
+}
+
+/// A count of `memory.events`.
+fn count(events: &str, key: &str) -> u64 {
+    crate::cgroup::flat_keyed(events, key).unwrap_or(0)
 }
 
 /// Whether a line of `/proc/PID/stat` is of a process that is stopped or traced (`proc_pid_stat(5)`). The name before the
@@ -215,6 +233,10 @@ mod tests {
         let shortage = birthplace.out_of_memory().unwrap();
         assert!(shortage.to_string().ends_with("the limit of 4096 bytes is too low"), "{shortage}");
         assert_eq!(fake(&[]).1.out_of_memory(), None);
+        let (dir, birthplace) = fake(&[("memory.events", "oom 3\noom_kill 2\n"), ("memory.max", "max\n")]);
+        std::fs::write(dir.path().join("memory.events"), "oom 3\noom_kill 3\n").unwrap();
+        let shortage = birthplace.out_of_memory().unwrap();
+        assert!(shortage.to_string().contains("the pod's memory"), "{shortage}");
     }
 
     #[test]

@@ -203,6 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn what_has_too_many_entries_is_not_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..MOST_ENTRIES {
+            std::fs::write(dir.path().join(number.to_string()), "").unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(root.list().unwrap().files(), MOST_ENTRIES);
+        std::fs::write(dir.path().join("one-more"), "").unwrap();
+        assert_eq!(root.list().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
     fn a_config_map_that_was_swapped() {
         let dir = tempfile::tempdir().unwrap();
         config_map(dir.path(), "..1", "one");
