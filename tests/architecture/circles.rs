@@ -13,7 +13,7 @@ const ROOT: &str = "agent/src";
 
 /// The agent's modules, from what knows nobody to what knows all. Those of one row do not know each other.
 const LAYERS: [&[&str]; 12] = [
-    &["cancel", "error", "sys", "undo"],
+    &["cancel", "companion", "error", "sys", "undo"],
     &["config", "files", "heap", "policy"],
     &["listen"],
     &["device"],
