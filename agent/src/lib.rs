@@ -5,6 +5,7 @@
 
 mod boot;
 mod cancel;
+mod companion;
 pub mod config;
 mod console;
 mod container;
@@ -46,7 +47,10 @@ Otherwise only KATA_AGENT_SERVER_ADDR counts: vsock://-1:1024 (default) or unix:
 
 /// Runs what the arguments ask for.
 pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name == companion::PROGRAM) {
+        return companion::main(arguments);
+    }
     match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
         Some(rustjail::start::FORKER_ARGUMENT) => rustjail::child::forker(),
         #[cfg(feature = "policy")]

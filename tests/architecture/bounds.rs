@@ -56,6 +56,7 @@ fn exists(all: &[Source], name: &str) -> bool {
     let is_there = |source: &&Source| {
         source.path.file_stem().is_some_and(|stem| stem == module)
             || source.path.ends_with(format!("{module}/mod.rs"))
+            || source.path.ends_with(format!("{module}/tests.rs"))
     };
     all.iter().filter(is_there).any(|source| match test {
         "*" => source.text.contains("test]\n"),

@@ -23,7 +23,7 @@ struct Crate {
 const AGENT: Crate = Crate {
     root: "agent/src",
     layers: &[
-        &["cancel", "error", "sys", "undo"],
+        &["cancel", "companion", "error", "sys", "undo"],
         &["config", "files", "heap", "policy", "reserve"],
         &["listen"],
         &["device"],

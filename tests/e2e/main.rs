@@ -18,6 +18,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod log;
+mod manifests;
 mod memory;
 mod modules;
 mod netns;

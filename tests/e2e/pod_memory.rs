@@ -99,7 +99,8 @@ async fn containers_that_fill_all_memory_lose_processes_and_the_agent_goes_on() 
     // Ten kills: by then all is full, and processes eat the rest.
     let api = guest.api();
     for _ in 0..10 {
-        let event = api.get_oom_event(AgentClient::forever(), &GetOOMEventRequest::new());
+        let request = GetOOMEventRequest::new();
+        let event = api.get_oom_event(AgentClient::forever(), &request);
         let event = tokio::time::timeout(Duration::from_secs(180), event).await??;
         assert!(["one", "two", "three"].contains(&event.container_id.as_str()), "{event:?}");
         check(&guest).await?;

@@ -67,7 +67,8 @@ async fn others_go_on(guest: &Guest, other: &Container, kind: &str) -> Result<()
     guest.vm().client().await?.health.check(AgentClient::call(), &CheckRequest::new()).await?;
     let new = guest.container(&format!("beside-{kind}")).run().await?;
     assert_eq!(new.sh("echo new").await?, "new", "{kind}");
-    new.remove().await
+    new.remove().await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -116,7 +117,8 @@ async fn a_container_that_takes_all_processes_leaves_some_to_the_others() -> Res
     // A program's own limit is none: the kernel counts it for each user in all containers.
     let limits = other.sh("grep -E 'processes|signals|msgqueue' /proc/self/limits").await?;
     assert_eq!(limits.matches("unlimited").count(), 6, "{limits}");
-    hoarder.remove().await
+    hoarder.remove().await?;
+    Ok(())
 }
 
 #[tokio::test]

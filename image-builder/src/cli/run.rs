@@ -1,5 +1,6 @@
 //! Commands that boot a pod and talk to it: each variant is one command.
 
+mod attach;
 mod detach;
 mod exec;
 mod pods;
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use image_builder::image::Ceiling;
+use image_builder::run::exec::WRITE;
 use image_builder::run::network::{Network, NetworkMode, Publish};
 use image_builder::run::output::{JsonSink, Sink, TextSink};
 use image_builder::run::quantity;
 use image_builder::run::state::StateDir;
+use image_builder::run::terminal::{RawMode, read_stdin};
 use image_builder::run::timing::Timings;
-use image_builder::run::{Pod, RunOptions, StopRequest};
+use image_builder::run::{Input, Pod, RunOptions, StopRequest};
 use image_builder::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Root};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -32,8 +35,12 @@ const BENCH_EXEC: u32 = 20;
 pub(crate) enum Command {
     /// Boot a guest and run a pod in it; exits with the status of its containers.
     Run(RunArgs),
-    /// List running pods.
-    Ps,
+    /// Connect to the standard input of a container that a manifest gives one (`stdin: true`), and show what it writes from
+    /// now on. Ends with the container, and with its status; or by a signal, and on a terminal by Ctrl-P Ctrl-Q, while the
+    /// container goes on.
+    Attach(attach::AttachArgs),
+    /// List running pods, or the containers of one with their ids.
+    Ps(pods::PsArgs),
     /// Run one more command in a container. Signals are passed on to it; this program ends by SIGTERM or SIGHUP when the
     /// command has not ended 5 s later, and by any when the guest does not take it.
     Exec(exec::ExecArgs),
@@ -55,6 +62,9 @@ pub(crate) struct RunArgs {
     /// The pod's manifest; `-` is standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// The pod to run, if the file has several.
+    #[arg(long, value_name = "NAME")]
+    pod: Option<String>,
     /// Return as soon as all containers have started; the pod goes on in the background.
     #[arg(short, long)]
     detach: bool,
@@ -144,7 +154,8 @@ impl Command {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => args.execute(global).await,
-            Self::Ps => pods::ps(global),
+            Self::Attach(args) => args.execute().await,
+            Self::Ps(args) => args.execute(global),
             Self::Exec(args) => args.execute(global).await,
             Self::Logs(args) => args.execute().await,
             Self::Console(args) => args.execute().await,
@@ -170,13 +181,32 @@ impl RunArgs {
         let pod = self.pod()?;
         if self.detach && !detach::is_detached() {
             anyhow::ensure!(self.file != Path::new("-"), "--detach needs the manifest in a file");
-            return detach::run(&pod.name, &state()).await;
+            return detach::run(pod.name(), &state()).await;
         }
         let options = self.options(global)?;
-        let names = pod.containers.iter().map(|container| container.name.clone()).collect();
+        let names = pod.all().map(|container| container.name.clone()).collect();
         let sink = self.sink(global, names);
-        let outcome = image_builder::run::run(pod, options, sink, stop_requests()?).await?;
+        let (input, _raw) = self.input(&pod, global)?;
+        let outcome = image_builder::run::run(pod, options, sink, stop_requests()?, input).await?;
         Ok(exit_code(outcome.code))
+    }
+
+    /// The user's own standard input, for the first container that wants one; and the terminal's raw mode while it lasts, if
+    /// that container has a terminal.
+    fn input(&self, pod: &Pod, global: &Global) -> anyhow::Result<(Option<Input>, Option<RawMode>)> {
+        let Some(container) = pod.all().find(|container| container.stdin) else { return Ok((None, None)) };
+        // The manifest came from there.
+        if detach::is_detached() || self.file == Path::new("-") {
+            return Ok((None, None));
+        }
+        let raw = if container.tty && !global.json {
+            RawMode::enter().context("cannot set up the terminal")?
+        } else {
+            None
+        };
+        let resizes = if container.tty { Some(exec::resizes()?) } else { None };
+        let input = Input { bytes: read_stdin(WRITE), resizes, raw: raw.is_some() };
+        Ok((Some(input), raw))
     }
 
     fn pod(&self) -> anyhow::Result<Pod> {
@@ -187,7 +217,7 @@ impl RunArgs {
         } else {
             text = std::fs::read_to_string(&self.file).with_context(|| format!("cannot read {name}"))?;
         }
-        Pod::parse(&text).with_context(|| name.to_string())
+        Pod::parse_named(&text, self.pod.as_deref()).with_context(|| name.to_string())
     }
 
     fn options(&self, global: &Global) -> anyhow::Result<RunOptions> {

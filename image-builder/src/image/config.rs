@@ -74,8 +74,8 @@ const SIGTERM: u32 = 15;
 const SIGRTMIN: u32 = 34;
 const SIGRTMAX: u32 = 64;
 
-/// Reads `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3` or `RTMAX-1`, as docker and containerd do.
-fn signal_number(text: &str) -> Option<u32> {
+/// The number of a signal. Reads `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3` or `RTMAX-1`, as docker and containerd do.
+pub fn signal_number(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().filter(|number| (1..=SIGRTMAX).contains(number));
     }

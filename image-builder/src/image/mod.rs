@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use fs_image::{Tree, erofs};
 use serde::{Deserialize, Serialize};
 
-pub use config::{Account, ImageConfig, SignalError, UserError};
+pub use config::{Account, ImageConfig, SignalError, UserError, signal_number};
 pub use error::ImageError;
 pub use rootfs::contents;
 

@@ -1,11 +1,11 @@
 //! What is known of a run while it lasts: in memory, on disk for other processes, and on the user's screen.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::output::{Event, Stream};
 use super::pod::Pod;
 use super::screen::Screen;
-use super::state::{ContainerRecord, PodDir, PodRecord};
+use super::state::{ContainerRecord, ContainerRole, PodDir, PodRecord};
 use super::{Outcome, RunError};
 
 /// 128 and SIGKILL.
@@ -19,12 +19,15 @@ pub(super) struct Board {
     dir: Arc<PodDir>,
     record: Arc<Mutex<PodRecord>>,
     screen: Screen,
+    /// A status that counts more than those of containers.
+    forced: Arc<OnceLock<i32>>,
 }
 
 impl Board {
     /// Writes the first record.
     pub(super) fn new(dir: PodDir, record: PodRecord, screen: Screen) -> Result<Self, RunError> {
-        let board = Self { dir: Arc::new(dir), record: Arc::new(Mutex::new(record)), screen };
+        let record = Arc::new(Mutex::new(record));
+        let board = Self { dir: Arc::new(dir), record, screen, forced: Arc::default() };
         board.change(|_| {})?;
         Ok(board)
     }
@@ -43,6 +46,17 @@ impl Board {
     pub(super) async fn output(&self, container: &str, stream: Stream, text: String) {
         let len = text.len();
         self.screen.output(Event::Output { container: container.to_owned(), stream, text }, len).await;
+    }
+
+    /// Shows bytes of a container's output as they are, once there is room for them.
+    pub(super) async fn piece(&self, container: &str, bytes: Vec<u8>) {
+        let len = bytes.len();
+        self.screen.output(Event::Piece { container: container.to_owned(), bytes }, len).await;
+    }
+
+    /// Makes a status the run's, whatever containers end with.
+    pub(super) fn force(&self, code: i32) {
+        self.forced.get_or_init(|| code);
     }
 
     /// Changes the record and writes it for others to read.
@@ -73,12 +87,18 @@ impl Board {
         self.screen.show(Event::Note { text: text.into() });
     }
 
+    /// An init container that failed, else the first failure of a main container.
     pub(super) fn outcome(&self, pod: &Pod) -> Outcome {
         self.read(|record| {
-            let main = record.containers.iter().filter(|container| pod.main.contains(&container.name));
+            let failed = |code: &i32| *code != 0;
+            let containers = || record.containers.iter();
+            let init = containers().filter(|container| container.role == ContainerRole::Init);
+            let init = init.filter_map(|container| container.exit_code).find(failed);
+            let main = containers().filter(|container| pod.main.contains(&container.name));
             // What never ended by itself was killed with its machine.
-            let code = main.map(|container| container.exit_code.unwrap_or(KILLED)).find(|&code| code != 0);
-            Outcome { code: code.unwrap_or(0), timings: record.timings.clone() }
+            let main = main.map(|container| container.exit_code.unwrap_or(KILLED)).find(failed);
+            let code = self.forced.get().copied().or(init).or(main).unwrap_or(0);
+            Outcome { code, timings: record.timings.clone() }
         })
     }
 
@@ -96,15 +116,21 @@ mod tests {
     use crate::run::timing::Timings;
 
     fn code_of(exits: &[Option<i32>], main: &[&str]) -> i32 {
+        board_of(exits, main, None).1.code
+    }
+
+    fn board_of(exits: &[Option<i32>], main: &[&str], init: Option<i32>) -> (Board, Outcome) {
         let names = ["a", "b", "c"];
         let manifest: String =
             names[..exits.len()].iter().map(|name| format!("{{name: {name}, image: i}}, ")).collect();
         let mut pod = Pod::parse(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{containers: [{manifest}]}}\n"
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{initContainers: [{{name: i, image: i}}], \
+             containers: [{manifest}]}}\n"
         ))
         .unwrap();
         pod.main = main.iter().map(|&name| name.to_owned()).collect();
-        let containers = pod.containers.iter().zip(exits);
+        let exits: Vec<Option<i32>> = [init].into_iter().chain(exits.iter().copied()).collect();
+        let containers = pod.all().zip(&exits);
         let record = PodRecord {
             name: "web".into(),
             pid: 1,
@@ -125,7 +151,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("state"));
         let screen = Screen::new(Arc::new(JsonSink::new(std::io::sink())));
-        Board::new(state.reserve("web").unwrap(), record, screen).unwrap().outcome(&pod).code
+        let board = Board::new(state.reserve("web").unwrap(), record, screen).unwrap();
+        let outcome = board.outcome(&pod);
+        board.force(124);
+        assert_eq!(board.outcome(&pod).code, 124);
+        (board, outcome)
+    }
+
+    #[test]
+    fn an_init_container_that_failed_is_why_the_others_did_not_run() {
+        assert_eq!(board_of(&[None], &["a"], Some(3)).1.code, 3);
+        assert_eq!(board_of(&[Some(4)], &["a"], Some(0)).1.code, 4);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use protobuf::MessageField;
 use protocols::agent::{
-    CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, SignalProcessRequest, TtyWinResizeRequest,
-    WaitProcessRequest, WriteStreamRequest,
+    CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, SignalProcessRequest, StringUser,
+    TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
 };
 use protocols::oci;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -48,8 +48,8 @@ pub struct ExecCommand {
     pub env: Vec<String>,
     /// Working directory instead of the container's.
     pub cwd: Option<String>,
-    /// `uid` or `uid:gid` instead of the container's user.
-    pub user: Option<(u32, Option<u32>)>,
+    /// `user` or `user:group` instead of the container's, by name or number, as the container's own files have them.
+    pub user: Option<String>,
     /// Whether it gets a terminal.
     pub tty: bool,
     /// Rows and columns of the terminal from the start on.
@@ -108,6 +108,7 @@ pub async fn exec(
     request.container_id = process.container.clone();
     request.exec_id = process.exec.clone();
     request.process = MessageField::some(description(container, command));
+    request.string_user = command.user.as_deref().map(user).into();
     let program = command.args.first().cloned().unwrap_or_default();
     client
         .agent
@@ -136,6 +137,25 @@ pub async fn exec(
         tokio::try_join!(out, pump_out(client, &process, Stream::Stderr, &mut stderr))?;
     }
     wait(client, &process).await
+}
+
+/// Connects input to a container's first process, as [`exec`] does to a command's. Its output is in its log. Ends when the
+/// input has ended, or nobody takes it; the container's own input ends with it where the manifest says so.
+pub async fn attach(
+    client: &AgentClient,
+    container: &ContainerRecord,
+    mut stdin: mpsc::Receiver<Vec<u8>>,
+    resizes: Option<mpsc::Receiver<(u16, u16)>>,
+) {
+    let process = ProcessId::init(&container.id);
+    // Aborted with this scope.
+    let mut side = tokio::task::JoinSet::new();
+    if let Some(resizes) = resizes {
+        side.spawn(pump_resizes(client.clone(), process.clone(), resizes));
+    }
+    if copy_in(client, &process, &mut stdin).await && container.stdin_once {
+        close_stdin(client, &process).await;
+    }
 }
 
 /// Runs a command `count` times, one after the other, and answers how long each took in milliseconds: from sending
@@ -167,15 +187,24 @@ pub async fn bench(
     Ok(times)
 }
 
+/// A user and perhaps a group, for the agent to look up.
+fn user(text: &str) -> StringUser {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    StringUser { uid: user.to_owned(), gid: group.to_owned(), ..StringUser::default() }
+}
+
 fn description(container: &ContainerRecord, command: &ExecCommand) -> oci::Process {
     let defaults = &container.process;
+    // The agent puts in what it finds; a user that is only a number has no groups.
     let (uid, gid, groups) = match command.user {
-        Some((uid, gid)) => {
-            (uid, gid.unwrap_or(if uid == defaults.uid { defaults.gid } else { 0 }), Vec::new())
-        }
+        Some(_) => (0, 0, Vec::new()),
         None => (defaults.uid, defaults.gid, defaults.groups.clone()),
     };
     let mut env = defaults.env.clone();
+    if command.user.is_some() && defaults.home_is_default {
+        // Another user has another home, which the guest finds.
+        env.retain(|variable| !variable.starts_with("HOME="));
+    }
     if command.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
@@ -246,6 +275,17 @@ pub(super) async fn read(client: &AgentClient, process: &ProcessId, stream: Stre
 
 /// Sends input until it ends or nobody takes it any more.
 pub(super) async fn pump_in(client: AgentClient, process: ProcessId, mut stdin: mpsc::Receiver<Vec<u8>>) {
+    if copy_in(&client, &process, &mut stdin).await {
+        close_stdin(&client, &process).await;
+    }
+}
+
+/// Sends input until it ends, which is true, or nobody takes it any more.
+pub(super) async fn copy_in(
+    client: &AgentClient,
+    process: &ProcessId,
+    stdin: &mut mpsc::Receiver<Vec<u8>>,
+) -> bool {
     while let Some(data) = stdin.recv().await {
         let request = WriteStreamRequest {
             container_id: process.container.clone(),
@@ -254,10 +294,10 @@ pub(super) async fn pump_in(client: AgentClient, process: ProcessId, mut stdin: 
             ..WriteStreamRequest::default()
         };
         if client.agent.write_stdin(AgentClient::forever(), &request).await.is_err() {
-            return;
+            return false;
         }
     }
-    close_stdin(&client, &process).await;
+    true
 }
 
 /// Ends a process's input. It may have ended before; then there is nothing to close.
@@ -271,17 +311,22 @@ pub(super) async fn close_stdin(client: &AgentClient, process: &ProcessId) {
 }
 
 async fn pump_resizes(client: AgentClient, process: ProcessId, mut sizes: mpsc::Receiver<(u16, u16)>) {
-    while let Some((rows, columns)) = sizes.recv().await {
-        let request = TtyWinResizeRequest {
-            container_id: process.container.clone(),
-            exec_id: process.exec.clone(),
-            row: u32::from(rows),
-            column: u32::from(columns),
-            ..TtyWinResizeRequest::default()
-        };
-        // A process that has just ended has no terminal.
-        drop(client.agent.tty_win_resize(AgentClient::call(), &request).await);
+    while let Some(size) = sizes.recv().await {
+        resize(&client, &process, size).await;
     }
+}
+
+/// Tells a process the size of its terminal, as rows and columns.
+pub(super) async fn resize(client: &AgentClient, process: &ProcessId, (rows, columns): (u16, u16)) {
+    let request = TtyWinResizeRequest {
+        container_id: process.container.clone(),
+        exec_id: process.exec.clone(),
+        row: u32::from(rows),
+        column: u32::from(columns),
+        ..TtyWinResizeRequest::default()
+    };
+    // A process that has just ended has no terminal.
+    drop(client.agent.tty_win_resize(AgentClient::call(), &request).await);
 }
 
 async fn pump_signals(client: AgentClient, process: ProcessId, mut signals: mpsc::Receiver<PassedSignal>) {
@@ -330,15 +375,16 @@ mod tests {
             id: "web-a".into(),
             image: "./a".into(),
             phase: ContainerPhase::Running,
-            exit_code: None,
             process: ProcessRecord {
-                env: vec!["A=1".into(), "B=2".into()],
+                env: vec!["A=1".into(), "B=2".into(), "HOME=/".into()],
+                home_is_default: true,
                 cwd: "/srv".into(),
                 uid: 7,
                 gid: 8,
                 groups: vec![9],
                 no_new_privileges: true,
             },
+            ..ContainerRecord::default()
         }
     }
 
@@ -346,7 +392,8 @@ mod tests {
     fn a_command_inherits_from_its_container() {
         let command = ExecCommand { args: vec!["id".into()], ..ExecCommand::default() };
         let process = description(&container(), &command);
-        assert_eq!((process.Env, process.Cwd.as_str()), (vec!["A=1".to_owned(), "B=2".into()], "/srv"));
+        let env = vec!["A=1".to_owned(), "B=2".into(), "HOME=/".into()];
+        assert_eq!((process.Env, process.Cwd.as_str()), (env, "/srv"));
         let user = process.User.unwrap();
         assert_eq!((user.UID, user.GID, user.AdditionalGids), (7, 8, vec![9]));
         assert!(process.NoNewPrivileges && !process.Terminal);
@@ -358,7 +405,7 @@ mod tests {
             args: vec!["id".into()],
             env: vec!["A=x=y".into()],
             cwd: Some("/".into()),
-            user: Some((0, None)),
+            user: Some("app:7".into()),
             tty: true,
             size: Some((24, 80)),
         };
@@ -367,6 +414,16 @@ mod tests {
         assert_eq!((process.ConsoleSize.Height, process.ConsoleSize.Width), (24, 80));
         let user = process.User.unwrap();
         assert_eq!((user.UID, user.GID, user.AdditionalGids), (0, 0, vec![]));
+    }
+
+    #[test]
+    fn users_are_looked_up_in_the_container() {
+        for (text, uid, gid) in
+            [("app", "app", ""), ("0:wheel", "0", "wheel"), ("7:8", "7", "8"), ("7:", "7", "")]
+        {
+            let user = user(text);
+            assert_eq!((user.uid.as_str(), user.gid.as_str()), (uid, gid), "{text}");
+        }
     }
 
     #[test]

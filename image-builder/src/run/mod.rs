@@ -5,28 +5,35 @@
 //! ([`output::Sink`] does) nor how the agent works inside.
 //!
 //! ```text
-//! Pod::parse ─► images as disks ─► Vm::boot ─► Check ─► CreateSandbox ─► per container Create, Start
-//!     ─► ReadStdout/ReadStderr … WaitProcess ─► signals ─► RemoveContainer ─► DestroySandbox ─► power off
+//! Pod::parse (manifest) ─► prepare: images as disks, network, folders, a spec for each container
+//!     ─► Vm::boot ─► Check ─► CreateSandbox ─► CopyFile ─► life: a supervisor for each container
+//!     ─► the end: orders to stop ─► RemoveContainer ─► DestroySandbox ─► power off
 //! ```
 
 mod board;
-mod capabilities;
+mod companion;
 mod container;
 mod error;
 pub mod exec;
+mod facts;
+mod files;
 mod folder;
+mod life;
 mod manifest;
 pub mod network;
 pub mod output;
 pub mod pod;
+mod prepare;
 pub mod quantity;
 mod screen;
 mod session;
 pub mod spec;
 pub mod state;
+mod supervise;
 pub mod terminal;
 pub mod timing;
 
+pub use container::Input;
 pub use error::RunError;
 pub use pod::Pod;
 pub use session::{Outcome, RunOptions, StopRequest, run};

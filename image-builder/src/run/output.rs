@@ -67,6 +67,13 @@ pub enum Event {
         /// The line; bytes that are not UTF-8 are replaced.
         text: String,
     },
+    /// Bytes of a container's output as they came, for a terminal that shows them as they are.
+    Piece {
+        /// Which container.
+        container: String,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// A container ended.
     Exited {
         /// Which.
@@ -183,6 +190,10 @@ impl<O: Write + Send, E: Write + Send> Sink for TextSink<O, E> {
                 };
                 let text = if is_terminal { text::coloured(text) } else { text.into() };
                 writeln!(target, "{prefix}{text}").and_then(|()| target.flush())
+            }
+            Event::Piece { bytes, .. } => {
+                let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+                streams.0.write_all(bytes).and_then(|()| streams.0.flush())
             }
             Event::Note { text } => self.note(text),
             Event::Image { container, image, bytes, cached } => {

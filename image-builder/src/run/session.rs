@@ -4,44 +4,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, RemoveContainerRequest};
 use protocols::health::CheckRequest;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::RunError;
 use super::board::Board;
-use super::container::{Running, all_ended, start, waiting};
-use super::exec::{self, ProcessId};
-use super::folder;
-use super::network::{Connection, Network};
+use super::container::{Input, waiting};
+use super::exec;
+use super::life::{Beginning, Containers, end_within};
+use super::network::Network;
 use super::output::{Event, Sink};
 use super::pod::Pod;
+use super::prepare::{Prepared, prepare};
 use super::screen::Screen;
-use super::spec;
 use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use crate::cache::Cache;
-use crate::image::{self, Ceiling, Image};
-use crate::vm::{Accel, AgentClient, Disk, Machine, Root, Share, Vm, VmConfig, disk_node};
+use crate::image::Ceiling;
+use crate::vm::{Accel, AgentClient, Machine, Root, Vm};
 
-const SIGKILL: u32 = 9;
-/// How long the guest may take to deliver a signal. One that does not answer in this time is switched off.
-const ANSWER: Duration = Duration::from_secs(5);
-/// How long containers may take to end after SIGKILL.
-const KILL_GRACE: Duration = Duration::from_secs(5);
-/// How long the guest may take to remove the containers and the sandbox.
-const REMOVE_GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to power off before QEMU is ended.
 const OFF_GRACE: Duration = Duration::from_secs(3);
 /// How long all processes of the machine may take to obey SIGTERM, and what else there is to do on the host.
 const HOST_GRACE: Duration = Duration::from_secs(9);
 /// How long after a failed call the end of the guest may be noticed.
 const DEATH_RATTLE: Duration = Duration::from_millis(300);
-/// Memory for the guest itself and what containers write, beside their limits.
-const BASE_MEMORY_MIB: u64 = 512;
 /// The command that measures exec.
 const BENCH: &str = "/bin/true";
+/// The status of a run whose time was over, as timeout(1) has it.
+const TIME_OVER: i32 = 124;
 
 /// How urgently a run should end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -95,13 +86,14 @@ pub struct RunOptions {
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The first non-zero status of a main container, in the manifest's order; else 0.
+    /// 124 when the pod's time was over; else the status of an init container that failed; else the first non-zero status of
+    /// a main container, in the manifest's order; else 0.
     pub code: i32,
     /// What was measured.
     pub timings: Timings,
 }
 
-/// Runs a pod until its main containers end or `stop` says so.
+/// Runs a pod until its main containers end or `stop` says so. The first container that wants an input has `input`.
 ///
 /// # Errors
 /// Anything that keeps a container from being started, and a guest that dies. Everything is cleaned up then, too.
@@ -110,6 +102,7 @@ pub async fn run(
     options: RunOptions,
     sink: Arc<dyn Sink>,
     stop: watch::Receiver<StopRequest>,
+    input: Option<Input>,
 ) -> Result<Outcome, RunError> {
     let screen = Screen::new(sink);
     let (hurried, mut asked_to_stop) = (screen.clone(), stop.clone());
@@ -117,7 +110,7 @@ pub async fn run(
         asked(&mut asked_to_stop, StopRequest::Graceful).await;
         hurried.hurry();
     });
-    let outcome = run_shown(pod, &options, screen.clone(), stop).await;
+    let outcome = run_shown(pod, &options, screen.clone(), stop, input).await;
     if let (Ok(outcome), true) = (&outcome, options.table) {
         screen.show(Event::Timings(outcome.timings.clone()));
     }
@@ -128,43 +121,44 @@ pub async fn run(
 
 /// How long the end of a pod takes at the most.
 fn stop_within(pod: &Pod) -> Duration {
-    2 * ANSWER + pod.grace + KILL_GRACE + REMOVE_GRACE + OFF_GRACE + HOST_GRACE
+    pod.grace + end_within(pod) + OFF_GRACE + HOST_GRACE
 }
 
 async fn run_shown(
-    mut pod: Pod,
+    pod: Pod,
     options: &RunOptions,
     screen: Screen,
     mut stop: watch::Receiver<StopRequest>,
+    input: Option<Input>,
 ) -> Result<Outcome, RunError> {
-    let dir = options.state.reserve(&pod.name)?;
+    let dir = options.state.reserve(pod.name())?;
     let record = PodRecord {
-        name: pod.name.clone(),
+        name: pod.name().to_owned(),
         pid: std::process::id(),
         phase: Phase::Starting,
         stop_within: stop_within(&pod).as_secs(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         accel: None,
         endpoint: None,
-        containers: pod.containers.iter().map(|container| waiting(&pod, container)).collect(),
+        containers: pod.all().map(|container| waiting(&pod, container)).collect(),
         ports: options.network.published().to_vec(),
         timings: options.sizes.clone(),
     };
     let board = Board::new(dir, record, screen)?;
+    for note in &pod.notes {
+        board.note(note);
+    }
 
     let prepared = tokio::select! {
         prepared = prepare(&pod, options, &board) => prepared?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
-    if pod.dns.is_empty() {
-        pod.dns = prepared.connection.dns();
-    }
-    let config = machine(&pod, options, &prepared, &board);
+    let config = prepared.machine(options, &board);
     let vm = tokio::select! {
         vm = Vm::boot(config) => vm?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
-    let result = drive(&pod, options, &prepared, &board, &vm, stop).await;
+    let result = drive(&pod, options, &prepared, &board, &vm, stop, input).await;
     vm.stop().await?;
     drop(prepared);
     result.map(|()| board.outcome(&pod))
@@ -177,81 +171,6 @@ async fn asked(stop: &mut watch::Receiver<StopRequest>, at_least: StopRequest) {
     }
 }
 
-/// What a pod needs on the host.
-struct Prepared {
-    connection: Connection,
-    images: Vec<Image>,
-    disks: Vec<PathBuf>,
-    /// The directories of hostPath volumes.
-    shares: Vec<Share>,
-}
-
-impl Prepared {
-    /// The position of a disk, which is added when it is new: containers of one image share its disk.
-    fn disk(disks: &mut Vec<PathBuf>, path: &PathBuf) -> usize {
-        disks.iter().position(|known| known == path).unwrap_or_else(|| {
-            disks.push(path.clone());
-            disks.len() - 1
-        })
-    }
-
-    fn node_of(&self, image: &Image) -> String {
-        disk_node(self.disks.iter().position(|disk| *disk == image.disk).unwrap_or_default())
-    }
-}
-
-async fn prepare(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunError> {
-    let (pod, base, cache, board) = (pod.clone(), options.base.clone(), options.cache.clone(), board.clone());
-    let (network, ceiling) = (options.network.clone(), options.ceiling);
-    let work = move || {
-        let mut prepared = Prepared {
-            connection: Connection::open(&network)?,
-            images: Vec::new(),
-            disks: Vec::new(),
-            shares: folder::shares(&pod, &base)?,
-        };
-        for container in &pod.containers {
-            let reference = base.join(&container.image).display().to_string();
-            let image = image::prepare_within(&reference, &cache, ceiling).map_err(|source| {
-                RunError::Image { container: container.name.clone(), source: Box::new(source) }
-            })?;
-            Prepared::disk(&mut prepared.disks, &image.disk);
-            board.show(Event::Image {
-                container: container.name.clone(),
-                image: container.image.clone(),
-                bytes: image.size,
-                cached: image.cached,
-            });
-            prepared.images.push(image);
-        }
-        Ok(prepared)
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(RunError::io("prepare", "images", std::io::Error::other(error.to_string())))
-    })
-}
-
-fn machine(pod: &Pod, options: &RunOptions, prepared: &Prepared, board: &Board) -> VmConfig {
-    let mut config = VmConfig::new(&options.kernel, "", board.dir().vm());
-    config.root = options.root.clone();
-    let limits: u64 = pod.containers.iter().filter_map(|container| container.memory).sum();
-    let memory = BASE_MEMORY_MIB + limits.div_ceil(1 << 20);
-    config.memory_mib = options.memory_mib.unwrap_or_else(|| u32::try_from(memory).unwrap_or(u32::MAX));
-    config.cpus = options.cpus;
-    config.accel = options.accel;
-    config.cmdline = options.cmdline.clone();
-    config.network = prepared.connection.nic();
-    config.disks = prepared
-        .disks
-        .iter()
-        .enumerate()
-        .map(|(index, path)| Disk { path: path.clone(), readonly: true, serial: format!("pith-{index}") })
-        .collect();
-    config.shares = prepared.shares.clone();
-    config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(&config));
-    config
-}
-
 /// Everything between power-on and power-off.
 async fn drive(
     pod: &Pod,
@@ -260,6 +179,7 @@ async fn drive(
     board: &Board,
     vm: &Vm,
     mut stop: watch::Receiver<StopRequest>,
+    input: Option<Input>,
 ) -> Result<(), RunError> {
     for note in vm.notes() {
         board.note(note);
@@ -280,9 +200,10 @@ async fn drive(
         ms: first_check,
     });
 
-    let mut running = Vec::new();
+    let input = input.map(|input| Arc::new(tokio::sync::Mutex::new(input)));
+    let mut containers = Containers::new(pod, prepared, board, &client, input);
     let result = tokio::select! {
-        result = live(pod, options, prepared, board, &client, &mut running, stop.clone()) => result,
+        result = live(pod, options, board, &client, &mut containers, stop.clone()) => result,
         _ = vm.wait_off(Duration::MAX) => Ok(()),
         () = asked(&mut stop, StopRequest::Now) => Ok(()),
     };
@@ -291,63 +212,72 @@ async fn drive(
     if vm.wait_off(patience).await {
         return Err(RunError::GuestGone(tail(&vm.console_log())));
     }
-    let ended = tokio::select! {
-        ended = end(pod, board, &client, &running) => ended,
-        _ = vm.wait_off(Duration::MAX) => Ok(()),
-        () = asked(&mut stop, StopRequest::Now) => Ok(()),
-    };
+    board.change(|record| record.phase = Phase::Stopping)?;
+    tokio::select! {
+        () = containers.end() => {}
+        _ = vm.wait_off(Duration::MAX) => {}
+        () = asked(&mut stop, StopRequest::Now) => {}
+    }
     if *stop.borrow() < StopRequest::Now {
         vm.wait_off(OFF_GRACE).await;
     }
-    result.and(ended)
+    result
 }
 
-/// Starts everything, and waits for the end of the main containers or of the user's patience.
+/// Starts everything, and waits for the end of the main containers, of the pod's time, or of the user's patience.
 async fn live(
     pod: &Pod,
     options: &RunOptions,
-    prepared: &Prepared,
     board: &Board,
     client: &AgentClient,
-    running: &mut Vec<Running>,
+    containers: &mut Containers<'_>,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<(), RunError> {
-    let mut stop_starting = stop.clone();
-    let started = async {
-        prepared.connection.configure(client).await?;
-        create_sandbox(pod, client).await?;
-        for (container, image) in pod.containers.iter().zip(&prepared.images) {
-            running.push(start(pod, container, image, &prepared.node_of(image), board, client).await?);
+    let stopping = |reason: &str| board.show(Event::Stopping { reason: reason.to_owned() });
+    let mut time_over = std::pin::pin!(async {
+        match pod.deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
         }
-        Ok::<(), RunError>(())
-    };
-    tokio::select! {
-        started = started => started?,
-        // What was begun goes with the sandbox.
-        () = asked(&mut stop_starting, StopRequest::Graceful) => {
-            board.show(Event::Stopping { reason: "asked to".to_owned() });
+        board.force(TIME_OVER);
+    });
+    const TIME_IS_OVER: &str = "activeDeadlineSeconds are over";
+    let beginning = tokio::select! {
+        beginning = containers.begin() => beginning?,
+        () = &mut time_over => {
+            stopping(TIME_IS_OVER);
             return Ok(());
         }
+        // What was begun goes with the sandbox.
+        () = asked(&mut stop, StopRequest::Graceful) => {
+            stopping("asked to");
+            return Ok(());
+        }
+    };
+    if beginning == Beginning::Failed {
+        stopping("an init container has failed");
+        return Ok(());
     }
     board.change(|record| record.phase = Phase::Running)?;
-    board.show(Event::Running { pod: pod.name.clone() });
+    board.show(Event::Running { pod: pod.name().to_owned() });
 
-    let main = running.iter().filter(|container| pod.main.contains(&container.name));
     let reason = tokio::select! {
-        () = all_ended(main) => "the main containers have ended",
+        () = containers.all_ended() => "the main containers have ended",
+        () = &mut time_over => TIME_IS_OVER,
         () = asked(&mut stop, StopRequest::Graceful) => "asked to",
     };
+    let mut stop_measuring = stop.clone();
     tokio::select! {
-        measured = bench(options, board, client, running, &stop) => measured?,
-        () = asked(&mut stop_starting, StopRequest::Graceful) => {}
+        measured = bench(options, board, client, containers, &stop) => measured?,
+        () = asked(&mut stop_measuring, StopRequest::Graceful) => {}
     }
     if options.keep && *stop.borrow() == StopRequest::No {
         board.change(|record| record.phase = Phase::Finished)?;
         board.note(format!("{reason}; the pod stays up until it is stopped"));
         asked(&mut stop, StopRequest::Graceful).await;
-        board.show(Event::Stopping { reason: "asked to".to_owned() });
+        stopping("asked to");
     } else {
-        board.show(Event::Stopping { reason: reason.to_owned() });
+        stopping(reason);
     }
     Ok(())
 }
@@ -357,91 +287,19 @@ async fn bench(
     options: &RunOptions,
     board: &Board,
     client: &AgentClient,
-    running: &[Running],
+    containers: &Containers<'_>,
     stop: &watch::Receiver<StopRequest>,
 ) -> Result<(), RunError> {
     if options.bench_exec == 0 || *stop.borrow() != StopRequest::No {
         return Ok(());
     }
-    let Some(alive) = running.iter().find(|container| container.exit.borrow().is_none()) else {
+    let Some(alive) = containers.running() else {
         board.note("no container runs any more, so exec is not measured");
         return Ok(());
     };
-    let record = board.read(|record| record.container(Some(&alive.name)).cloned())?;
+    let record = board.read(|record| record.container(Some(alive)).cloned())?;
     let times = exec::bench(client, &record, &[BENCH.to_owned()], options.bench_exec).await?;
     board.change(|record| record.timings.exec_ms = times)
-}
-
-async fn create_sandbox(pod: &Pod, client: &AgentClient) -> Result<(), RunError> {
-    let mut request = CreateSandboxRequest::new();
-    request.sandbox_id = format!("sandbox-{}", pod.name);
-    request.hostname = pod.hostname.clone();
-    request.dns = pod.dns.clone();
-    request.storages = spec::volume_storages(pod);
-    client
-        .agent
-        .create_sandbox(AgentClient::call(), &request)
-        .await
-        .map(drop)
-        .map_err(RunError::call("CreateSandbox", &pod.name))
-}
-
-/// Ends what still runs, and the sandbox. Each step has a bound of its own, so that a guest that has stopped answering holds
-/// up nothing: it is switched off by the caller.
-async fn end(pod: &Pod, board: &Board, client: &AgentClient, running: &[Running]) -> Result<(), RunError> {
-    board.change(|record| record.phase = Phase::Stopping)?;
-    let alive = || running.iter().filter(|container| container.exit.borrow().is_none());
-    let answers = signal_all(client, alive(), |container| container.stop_signal, ANSWER).await;
-    if answers && tokio::time::timeout(pod.grace, all_ended(alive())).await.is_err() {
-        for container in alive() {
-            board.note(format!(
-                "{} did not end within {} s; killing it",
-                container.name,
-                pod.grace.as_secs()
-            ));
-        }
-        signal_all(client, alive(), |_| SIGKILL, ANSWER).await;
-        if tokio::time::timeout(KILL_GRACE, all_ended(alive())).await.is_err() {
-            for container in alive() {
-                board
-                    .note(format!("{} survived SIGKILL; the guest is switched off under it", container.name));
-            }
-        }
-    }
-    if !answers || tokio::time::timeout(REMOVE_GRACE, remove(board, client, running)).await.is_err() {
-        board.note("the guest does not answer; it is switched off");
-    }
-    Ok(())
-}
-
-/// Sends all of them a signal at once. Says whether the guest answers within a time.
-async fn signal_all<'a>(
-    client: &AgentClient,
-    containers: impl Iterator<Item = &'a Running>,
-    number: impl Fn(&Running) -> u32,
-    within: Duration,
-) -> bool {
-    let mut signals = JoinSet::new();
-    for container in containers {
-        let (client, process) = (client.clone(), ProcessId::init(&container.id));
-        let number = number(container);
-        // It may have ended this instant; the wait that follows tells.
-        signals.spawn(async move { drop(exec::signal(&client, &process, number).await) });
-    }
-    let all = async { while signals.join_next().await.is_some() {} };
-    tokio::time::timeout(within, all).await.is_ok()
-}
-
-async fn remove(board: &Board, client: &AgentClient, running: &[Running]) {
-    for container in running {
-        let mut request = RemoveContainerRequest::new();
-        request.container_id = container.id.clone();
-        if let Err(error) = client.agent.remove_container(AgentClient::call(), &request).await {
-            board.note(RunError::call("RemoveContainer", &container.name)(error).to_string());
-        }
-    }
-    // The agent powers the guest off; its answer may get lost in that.
-    drop(client.agent.destroy_sandbox(AgentClient::call(), &DestroySandboxRequest::new()).await);
 }
 
 fn tail(console: &str) -> String {
@@ -452,24 +310,6 @@ fn tail(console: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn equal_images_share_a_disk() {
-        let mut disks = Vec::new();
-        let paths = ["/a", "/b", "/a"].map(PathBuf::from);
-        assert_eq!(paths.each_ref().map(|path| Prepared::disk(&mut disks, path)), [0, 1, 0]);
-        assert_eq!(disks, [PathBuf::from("/a"), "/b".into()]);
-    }
-
-    #[tokio::test]
-    async fn a_guest_that_does_not_answer_is_noticed() {
-        // It takes connections and answers nothing.
-        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
-        let client = AgentClient::over(ours);
-        let (_exit, running) = Running::for_test("a");
-        assert!(!signal_all(&client, [&running].into_iter(), |_| 15, Duration::from_millis(100)).await);
-        assert!(signal_all(&client, [].into_iter(), |_| 15, Duration::from_secs(10)).await);
-    }
 
     #[test]
     fn urgency_is_ordered() {

@@ -107,15 +107,29 @@ pub enum Phase {
 }
 
 /// How far a container has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerPhase {
-    /// Not started yet.
+    /// Not started yet, or not yet again.
+    #[default]
     Waiting,
     /// Running.
     Running,
-    /// Ended.
+    /// Ended for good.
     Exited,
+}
+
+/// What part a container has in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerRole {
+    /// The pod is there for it.
+    #[default]
+    Main,
+    /// Ends before the next one starts.
+    Init,
+    /// Runs beside the others.
+    Sidecar,
 }
 
 /// What another process must know to run something in a container.
@@ -133,10 +147,13 @@ pub struct ProcessRecord {
     pub groups: Vec<u32>,
     /// Whether it may not gain privileges.
     pub no_new_privileges: bool,
+    /// Whether the home directory in its environment is the user's, and nobody's wish.
+    #[serde(default)]
+    pub home_is_default: bool,
 }
 
 /// A container of a running pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Name in the pod.
     pub name: String,
@@ -146,8 +163,29 @@ pub struct ContainerRecord {
     pub image: String,
     /// How far it has come.
     pub phase: ContainerPhase,
-    /// Exit status, once it has ended.
+    /// Its part in the pod.
+    #[serde(default)]
+    pub role: ContainerRole,
+    /// Exit status, once it has ended; of the last time, if it is started again.
     pub exit_code: Option<i32>,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Whether it is ready to serve, as its readiness probe says; without one whether it runs.
+    #[serde(default)]
+    pub ready: bool,
+    /// Its last words, if it left any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Whether it has a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// Whether its input stays open.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Whether its input ends with the first client's.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// The defaults for further processes.
     pub process: ProcessRecord,
 }
@@ -180,14 +218,18 @@ pub struct PodRecord {
 }
 
 impl PodRecord {
-    /// The container called `name`, or the only one.
+    /// The container called `name`, or the only one that is not there for others.
     ///
     /// # Errors
     /// Names the containers there are.
     pub fn container(&self, name: Option<&str>) -> Result<&ContainerRecord, StateError> {
         let found = match name {
             Some(name) => self.containers.iter().find(|container| container.name == name),
-            None => self.containers.first().filter(|_| self.containers.len() == 1),
+            None => {
+                let mut main =
+                    self.containers.iter().filter(|container| container.role == ContainerRole::Main);
+                main.next().filter(|_| main.next().is_none())
+            }
         };
         found.ok_or_else(|| StateError::NoContainer {
             pod: self.name.clone(),
@@ -397,7 +439,7 @@ mod tests {
                 image: "./a".into(),
                 phase: ContainerPhase::Exited,
                 exit_code: Some(7),
-                process: ProcessRecord::default(),
+                ..ContainerRecord::default()
             }],
             timings: Timings::default(),
         }
@@ -486,6 +528,11 @@ mod tests {
         let mut pod = record("web");
         assert_eq!(pod.container(None).unwrap().name, "a");
         assert_eq!(pod.container(Some("a")).unwrap().id, "web-a");
+        let init =
+            ContainerRecord { name: "i".into(), role: ContainerRole::Init, ..ContainerRecord::default() };
+        pod.containers.insert(0, init);
+        assert_eq!(pod.container(None).unwrap().name, "a", "an init container is not the only one");
+        pod.containers.remove(0);
         pod.containers.push(ContainerRecord { name: "b".into(), ..pod.containers[0].clone() });
         assert!(pod.container(None).unwrap_err().to_string().contains("it has a, b"));
     }

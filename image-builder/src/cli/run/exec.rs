@@ -37,9 +37,9 @@ pub(crate) struct ExecArgs {
     /// Working directory instead of the container's.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// User instead of the container's, by number.
-    #[arg(short, long, value_name = "UID[:GID]", value_parser = parse_user)]
-    user: Option<(u32, Option<u32>)>,
+    /// User instead of the container's, by name or number, as the container's own /etc/passwd and /etc/group have it.
+    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = parse_user)]
+    user: Option<String>,
     /// The pod.
     pod: String,
     /// The container.
@@ -49,10 +49,14 @@ pub(crate) struct ExecArgs {
     command: Vec<String>,
 }
 
-fn parse_user(text: &str) -> Result<(u32, Option<u32>), std::num::ParseIntError> {
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((uid.parse()?, Some(gid.parse()?))),
-        None => Ok((text.parse()?, None)),
+/// Whether a text names a user, and perhaps a group.
+fn parse_user(text: &str) -> Result<String, String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, "0"));
+    let is_name = |name: &str| !name.is_empty() && !name.contains(':');
+    if is_name(user) && is_name(group) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not USER or USER:GROUP"))
     }
 }
 
@@ -102,7 +106,7 @@ impl ExecArgs {
 }
 
 /// The size of the terminal, now and whenever it changes.
-fn resizes() -> anyhow::Result<mpsc::Receiver<(u16, u16)>> {
+pub(super) fn resizes() -> anyhow::Result<mpsc::Receiver<(u16, u16)>> {
     let mut changed = signal(SignalKind::window_change()).context("cannot listen for signals")?;
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -257,9 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn users_are_numbers() {
-        assert_eq!(parse_user("7"), Ok((7, None)));
-        assert_eq!(parse_user("7:8"), Ok((7, Some(8))));
-        assert!(parse_user("root").is_err());
+    fn users_have_a_name_or_a_number_and_perhaps_a_group() {
+        for text in ["7", "7:8", "app", "app:wheel"] {
+            assert_eq!(parse_user(text).as_deref(), Ok(text));
+        }
+        for text in ["", ":", ":7", "app:", "a:b:c"] {
+            assert!(parse_user(text).is_err(), "{text}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use image_builder::run::exec;
 use image_builder::run::output::Lines;
-use image_builder::run::state::{self, ContainerPhase, LOG_SEGMENTS, PodRecord, StateDir};
+use image_builder::run::state::{self, ContainerPhase, ContainerRecord, LOG_SEGMENTS, PodRecord, StateDir};
 use image_builder::run::timing::Timings;
 use image_builder::text;
 use image_builder::vm::AgentClient;
@@ -17,16 +17,56 @@ use nix::unistd::Pid;
 
 use super::{BENCH_EXEC, Global, state};
 
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// How long the pod's process may take to switch its machine off.
 const SWITCH_OFF: Duration = Duration::from_secs(10);
 
-/// Lists running pods.
-pub(super) fn ps(global: &Global) -> anyhow::Result<ExitCode> {
-    let pods = state().pods()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    global.print(&pods, || table(&pods, now))?;
-    Ok(ExitCode::SUCCESS)
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// The pod whose containers to list, with the ids that the agent's API knows them by.
+    pod: Option<String>,
+}
+
+impl PsArgs {
+    pub(super) fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        if let Some(name) = &self.pod {
+            let (_, pod) = state().find(name)?;
+            global.print(&pod, || containers(&pod))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let pods = state().pods()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        global.print(&pods, || table(&pods, now))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// How a container is, in a word or two.
+fn status(container: &ContainerRecord) -> String {
+    match (container.phase, container.exit_code) {
+        (ContainerPhase::Exited, Some(code)) => format!("ended ({code})"),
+        (ContainerPhase::Exited, None) => "ended".to_owned(),
+        (ContainerPhase::Waiting, Some(code)) => format!("waiting (ended with {code})"),
+        (ContainerPhase::Waiting, None) => "waiting".to_owned(),
+        (ContainerPhase::Running, _) if container.ready => "running".to_owned(),
+        (ContainerPhase::Running, _) => "running, not ready".to_owned(),
+    }
+}
+
+fn containers(pod: &PodRecord) -> String {
+    let mut rows = vec![["CONTAINER", "ID", "KIND", "STATUS", "RESTARTS", "IMAGE"].map(str::to_owned)];
+    for container in &pod.containers {
+        rows.push([
+            container.name.clone(),
+            container.id.clone(),
+            format!("{:?}", container.role).to_lowercase(),
+            status(container),
+            container.restarts.to_string(),
+            container.image.clone(),
+        ]);
+    }
+    columns(&rows)
 }
 
 fn table(pods: &[PodRecord], now: u64) -> String {
@@ -36,6 +76,7 @@ fn table(pods: &[PodRecord], now: u64) -> String {
             pod.containers.iter().map(|container| match (container.phase, container.exit_code) {
                 (ContainerPhase::Exited, Some(code)) => format!("{}({code})", container.name),
                 (ContainerPhase::Waiting, _) => format!("{}(waiting)", container.name),
+                (ContainerPhase::Running, _) if !container.ready => format!("{}(not ready)", container.name),
                 _ => container.name.clone(),
             });
         rows.push([
@@ -48,10 +89,14 @@ fn table(pods: &[PodRecord], now: u64) -> String {
             pod.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         ]);
     }
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
-        .collect();
-    let line = |row: &[String; 7]| {
+    columns(&rows)
+}
+
+/// Rows with their cells below each other.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -97,7 +142,11 @@ impl LogsArgs {
 }
 
 /// Copies what is new in a log, which may not exist yet, to standard output, and says what is gone.
-fn copy_new(container: &str, log: &mut state::Reader, mut lines: Option<&mut Lines>) -> anyhow::Result<()> {
+pub(super) fn copy_new(
+    container: &str,
+    log: &mut state::Reader,
+    mut lines: Option<&mut Lines>,
+) -> anyhow::Result<()> {
     loop {
         let piece = log.next_piece().with_context(|| format!("cannot read the log of {container}"))?;
         if piece.missing > 0 {
@@ -202,5 +251,33 @@ impl TimingsArgs {
         let timings = Timings { exec_ms, ..record.timings.clone() };
         global.print(&timings, || timings.table().trim_end().to_owned())?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_builder::run::state::ProcessRecord;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_listed_with_their_ids() {
+        let pod: PodRecord = serde_json::from_value(serde_json::json!({
+            "name": "web", "pid": 1, "phase": "running", "started": 0, "accel": null, "endpoint": null,
+            "timings": image_builder::run::timing::Timings::default(),
+            "containers": [
+                {"name": "init", "id": "web-init", "image": "./i", "phase": "exited", "exit_code": 0, "role": "init",
+                 "process": ProcessRecord::default()},
+                {"name": "a", "id": "web-a", "image": "./a", "phase": "running", "exit_code": null, "restarts": 2,
+                 "process": ProcessRecord::default()},
+            ],
+        }))
+        .unwrap();
+        assert_eq!(
+            containers(&pod),
+            "CONTAINER  ID        KIND  STATUS              RESTARTS  IMAGE\n\
+             init       web-init  init  ended (0)           0         ./i\n\
+             a          web-a     main  running, not ready  2         ./a"
+        );
     }
 }

@@ -25,18 +25,18 @@ const MAX_SPECIAL: u64 = 1 << 20;
 /// Type flags of members.
 pub(super) mod flag {
     /// A file, as old archives mark it.
-    pub(in super::super) const OLD_REGULAR: u8 = 0;
-    pub(in super::super) const REGULAR: u8 = b'0';
-    pub(in super::super) const HARD_LINK: u8 = b'1';
-    pub(in super::super) const SYMLINK: u8 = b'2';
-    pub(in super::super) const CHAR: u8 = b'3';
-    pub(in super::super) const BLOCK: u8 = b'4';
-    pub(in super::super) const DIRECTORY: u8 = b'5';
-    pub(in super::super) const FIFO: u8 = b'6';
+    pub(in crate::image) const OLD_REGULAR: u8 = 0;
+    pub(in crate::image) const REGULAR: u8 = b'0';
+    pub(in crate::image) const HARD_LINK: u8 = b'1';
+    pub(in crate::image) const SYMLINK: u8 = b'2';
+    pub(in crate::image) const CHAR: u8 = b'3';
+    pub(in crate::image) const BLOCK: u8 = b'4';
+    pub(in crate::image) const DIRECTORY: u8 = b'5';
+    pub(in crate::image) const FIFO: u8 = b'6';
     /// A file whose blocks were next to each other.
-    pub(in super::super) const CONTIGUOUS: u8 = b'7';
+    pub(in crate::image) const CONTIGUOUS: u8 = b'7';
     /// A file with holes, in GNU tar's old format.
-    pub(in super::super) const GNU_SPARSE: u8 = b'S';
+    pub(in crate::image) const GNU_SPARSE: u8 = b'S';
     pub(super) const GNU_LONG_NAME: u8 = b'L';
     pub(super) const GNU_LONG_LINK: u8 = b'K';
     pub(super) const PAX: u8 = b'x';

@@ -141,6 +141,20 @@ impl Connection {
         }
     }
 
+    /// The guest's addresses.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        match self {
+            Self::Absent => Vec::new(),
+            Self::User(_) => vec![user::ADDRESS.to_owned()],
+            Self::Netns(place) => place.addresses(),
+        }
+    }
+
+    /// The host's address, as the guest sees it.
+    pub(super) fn host(&self) -> Option<String> {
+        matches!(self, Self::User(_)).then(|| user::GATEWAY.to_owned())
+    }
+
     /// Gives the guest's card its addresses and routes.
     pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
         match self {

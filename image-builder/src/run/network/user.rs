@@ -9,8 +9,10 @@ use crate::vm::{AgentClient, MAC};
 
 /// A line of `resolv.conf`: QEMU's own forwarder.
 pub(super) const NAMESERVER: &str = "nameserver 10.0.2.3";
-const ADDRESS: &str = "10.0.2.15";
-const GATEWAY: &str = "10.0.2.2";
+/// The guest's address.
+pub(super) const ADDRESS: &str = "10.0.2.15";
+/// The host's.
+pub(super) const GATEWAY: &str = "10.0.2.2";
 const DEVICE: &str = "eth0";
 
 /// Gives the guest's interface its address and its default route.

@@ -75,6 +75,11 @@ impl Attachment {
         self.dns.clone()
     }
 
+    /// The addresses that the guest takes over.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.look.interface.IPAddresses.iter().map(|address| address.address.clone()).collect()
+    }
+
     /// Makes the guest's card what the link is.
     pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
         let Look { interface, routes, neighbours, .. } = &self.look;

@@ -1,7 +1,7 @@
 //! Which capabilities a container gets.
 
-use super::pod::Container;
-use super::spec::SpecError;
+use super::SpecError;
+use crate::run::pod::Container;
 
 /// What Docker gives a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -58,22 +58,23 @@ const OTHER_CAPABILITIES: [&str; 27] = [
 /// Names a capability that does not exist.
 pub(super) fn of(container: &Container) -> Result<Vec<String>, SpecError> {
     let known = |name: &str| DEFAULT_CAPABILITIES.contains(&name) || OTHER_CAPABILITIES.contains(&name);
-    for name in container.add_capabilities.iter().chain(&container.drop_capabilities) {
+    for name in container.security.add_capabilities.iter().chain(&container.security.drop_capabilities) {
         if name != "ALL" && !known(name) {
             return Err(SpecError::Capability { container: container.name.clone(), name: name.clone() });
         }
     }
-    let added = |name: &str| container.add_capabilities.iter().any(|other| other == name || other == "ALL");
+    let added =
+        |name: &str| container.security.add_capabilities.iter().any(|other| other == name || other == "ALL");
     let dropped =
-        |name: &str| container.drop_capabilities.iter().any(|other| other == name || other == "ALL");
-    let named = |name: &str| container.add_capabilities.iter().any(|other| other == name);
+        |name: &str| container.security.drop_capabilities.iter().any(|other| other == name || other == "ALL");
+    let named = |name: &str| container.security.add_capabilities.iter().any(|other| other == name);
     let mut names: Vec<String> = DEFAULT_CAPABILITIES
         .into_iter()
         .map(|name| (name, true))
         .chain(OTHER_CAPABILITIES.into_iter().map(|name| (name, false)))
         .filter(|&(name, default)| {
             // Dropping ALL still leaves what is added by name.
-            container.privileged || named(name) || ((default || added(name)) && !dropped(name))
+            container.security.privileged || named(name) || ((default || added(name)) && !dropped(name))
         })
         .map(|(name, _)| format!("CAP_{name}"))
         .collect();
@@ -84,6 +85,7 @@ pub(super) fn of(container: &Container) -> Result<Vec<String>, SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::pod::Security;
 
     fn words(text: &[&str]) -> Vec<String> {
         text.iter().map(|&word| word.to_owned()).collect()
@@ -92,12 +94,13 @@ mod tests {
     #[test]
     fn capabilities_follow_the_pod() {
         let of = |add: &[&str], drop: &[&str], privileged| {
-            super::of(&Container {
+            let security = Security {
                 add_capabilities: words(add),
                 drop_capabilities: words(drop),
                 privileged,
-                ..Container::default()
-            })
+                ..Security::default()
+            };
+            super::of(&Container { security, ..Container::default() })
         };
         assert_eq!(of(&[], &[], false).unwrap().len(), 14);
         assert_eq!(of(&["SYS_TIME"], &["ALL"], false).unwrap(), ["CAP_SYS_TIME"]);

@@ -1,0 +1,66 @@
+//! What a container may take of the machine.
+
+use super::fields::{At, Fields, Honoured, Ignored, Refused, Schema};
+use crate::run::quantity;
+
+static RESOURCES: Schema = Schema {
+    name: "ResourceRequirements",
+    keys: &[
+        ("limits", Honoured("what a container can take, see below; 0 is no limit")),
+        (
+            "requests",
+            Honoured("told to containers that ask (`resourceFieldRef`); nobody else wants the machine"),
+        ),
+        ("claims", Refused("devices are not claimed here")),
+    ],
+};
+
+static LIMITS: Schema = Schema {
+    name: "ResourceList of limits",
+    keys: &[
+        ("cpu", Honoured("time of processors")),
+        ("memory", Honoured("bytes; the guest's memory is 512 MiB and the sum of these")),
+        ("ephemeral-storage", Ignored("what containers write is in the guest's memory")),
+    ],
+};
+
+static REQUESTS: Schema = Schema {
+    name: "ResourceList of requests",
+    keys: &[
+        ("cpu", Honoured("as above")),
+        ("memory", Honoured("as above")),
+        ("ephemeral-storage", Ignored("as above")),
+    ],
+};
+
+#[cfg(test)]
+pub(super) static SCHEMAS: &[&Schema] = &[&RESOURCES, &LIMITS, &REQUESTS];
+
+/// CPU in thousandths and memory in bytes.
+pub(super) type Amounts = (Option<u64>, Option<u64>);
+
+/// Limits, and requests; a request that is not there is as large as the limit.
+pub(super) fn read(container: &Fields<'_>) -> (Amounts, Amounts) {
+    let Some(fields) = container.fields("resources", &RESOURCES) else { return Default::default() };
+    let amounts = |key, schema| {
+        let Some(fields) = fields.fields(key, schema) else { return Default::default() };
+        let amount = |key, cpu| quantity(&fields.at(key)?, cpu).filter(|&amount| amount > 0);
+        (amount("cpu", true), amount("memory", false))
+    };
+    let limits: Amounts = amounts("limits", &LIMITS);
+    let requests: Amounts = amounts("requests", &REQUESTS);
+    for (name, request, limit) in [("cpu", requests.0, limits.0), ("memory", requests.1, limits.1)] {
+        if let (Some(request), Some(limit)) = (request, limit)
+            && request > limit
+        {
+            fields.wrong(format!("more {name} is requested than the limit allows"));
+        }
+    }
+    (limits, (requests.0.or(limits.0), requests.1.or(limits.1)))
+}
+
+/// A quantity: thousandths of a CPU, or bytes.
+pub(super) fn quantity(at: &At<'_>, cpu: bool) -> Option<u64> {
+    let text = at.word()?;
+    at.checked(if cpu { quantity::millis(text) } else { quantity::memory(text) })
+}

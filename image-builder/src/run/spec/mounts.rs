@@ -1,0 +1,290 @@
+//! What a container sees mounted, and what the guest mounts for it.
+
+use protocols::agent::Storage;
+use protocols::oci;
+
+use super::{SpecError, Surroundings, environment};
+use crate::run::folder;
+use crate::run::pod::{Container, Pod, Propagation, Volume, VolumeKind, VolumeMount};
+
+/// Where the agent keeps what belongs to containers and to the pod.
+pub(in crate::run) const RUN: &str = "/run/kata-containers";
+/// Where the guest keeps what the host shares with it or copies to it.
+pub(in crate::run) const SHARED: &str = "/run/kata-containers/shared/containers";
+/// The pod's own files below it; no volume's name has a dot.
+const OWN: &str = ".pod";
+
+/// Destination, type, source, options.
+const MOUNTS: [(&str, &str, &str, &str); 7] = [
+    ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
+    ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+    ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+    ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
+    ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"),
+];
+
+/// Where the guest has a file of the pod's own.
+pub(in crate::run) fn own_file(name: &str) -> String {
+    format!("{SHARED}/{OWN}/{name}")
+}
+
+/// Where the guest has a file of a volume of files.
+pub(in crate::run) fn file_point(volume: &str, path: &str) -> String {
+    format!("{SHARED}/{volume}/{path}")
+}
+
+pub(super) fn mounts(
+    pod: &Pod,
+    container: &Container,
+    around: &Surroundings<'_>,
+) -> Result<Vec<oci::Mount>, SpecError> {
+    let mut mounts: Vec<oci::Mount> = MOUNTS
+        .into_iter()
+        .map(|(destination, kind, source, options)| {
+            let mut options = split(options);
+            if container.security.privileged {
+                options.retain(|option| option != "ro");
+            }
+            mount(destination, kind, source, options)
+        })
+        .collect();
+    let is_taken = |path: &str| container.mounts.iter().any(|mount| mount.path == path);
+    let mut own = vec![
+        ("/etc/hosts", own_file("hosts")),
+        ("/etc/hostname", own_file("hostname")),
+        (container.termination_path.as_str(), own_file(&termination(container))),
+    ];
+    if around.resolves {
+        own.push(("/etc/resolv.conf", format!("{RUN}/sandbox/resolv.conf")));
+    }
+    own.retain(|(destination, _)| !is_taken(destination));
+    let mut binds: Vec<oci::Mount> = own
+        .into_iter()
+        .map(|(destination, source)| mount(destination, "bind", &source, split("rbind,rw")))
+        .collect();
+    for wanted in &container.mounts {
+        if let Some(volume) = pod.volumes.iter().find(|volume| volume.name == wanted.volume) {
+            let source = source(pod, container, wanted, volume, around)?;
+            binds.push(mount(&wanted.path, "bind", &source, options(wanted, volume)));
+        }
+    }
+    // What lies deeper comes later, or it would be hidden.
+    binds.sort_by_key(|bind| bind.destination.matches('/').count());
+    mounts.extend(binds);
+    Ok(mounts)
+}
+
+/// The name of the file of a container's last words.
+pub(in crate::run) fn termination(container: &Container) -> String {
+    format!("termination-{}", container.name)
+}
+
+/// What the pod's own container sees.
+pub(super) fn companion() -> Vec<oci::Mount> {
+    let usual =
+        MOUNTS.into_iter().filter(|(destination, ..)| ["/proc", "/dev", "/sys"].contains(destination));
+    let mut mounts: Vec<oci::Mount> = usual
+        .map(|(destination, kind, source, options)| mount(destination, kind, source, split(options)))
+        .collect();
+    mounts.push(mount(super::COMPANION, "bind", "/init", split("bind,ro")));
+    mounts.push(mount("/etc/hosts", "bind", &own_file("hosts"), split("bind,ro")));
+    mounts
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> oci::Mount {
+    oci::Mount {
+        destination: destination.to_owned(),
+        type_: kind.to_owned(),
+        source: source.to_owned(),
+        options,
+        ..oci::Mount::default()
+    }
+}
+
+fn split(options: &str) -> Vec<String> {
+    options.split(',').map(str::to_owned).collect()
+}
+
+fn options(mount: &VolumeMount, volume: &Volume) -> Vec<String> {
+    let readonly = mount.readonly || matches!(volume.kind, VolumeKind::Files(_));
+    let mut options = split(if readonly { "rbind,ro" } else { "rbind,rw" });
+    if mount.readonly_below {
+        options.push("rro".to_owned());
+    }
+    options.extend(match mount.propagation {
+        Propagation::None => None,
+        Propagation::FromGuest => Some("rslave".to_owned()),
+        Propagation::Both => Some("rshared".to_owned()),
+    });
+    options
+}
+
+/// What a container is given of a volume.
+fn source(
+    pod: &Pod,
+    container: &Container,
+    wanted: &VolumeMount,
+    volume: &Volume,
+    around: &Surroundings<'_>,
+) -> Result<String, SpecError> {
+    let path = sub_path(pod, container, wanted, around)?;
+    if path.is_empty() {
+        return Ok(volume_path(volume));
+    }
+    Ok(match &volume.kind {
+        VolumeKind::EmptyDir { .. } => part_point(&volume.name, &path),
+        // Nobody writes to these, so nothing in them can lead elsewhere.
+        VolumeKind::Files(_) => file_point(&volume.name, &path),
+        VolumeKind::HostPath { .. } => folder::part_point(&volume.name, &path),
+    })
+}
+
+/// The part of a volume that is mounted, without what makes no difference; empty for all of it.
+pub(in crate::run) fn sub_path(
+    pod: &Pod,
+    container: &Container,
+    mount: &VolumeMount,
+    around: &Surroundings<'_>,
+) -> Result<String, SpecError> {
+    if mount.sub_path.is_empty() {
+        return Ok(String::new());
+    }
+    let path = if mount.sub_path_expands {
+        environment::expand(&mount.sub_path, &environment::own(pod, container, around.facts)?)
+    } else {
+        mount.sub_path.clone()
+    };
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if path.starts_with('/') || parts.contains(&"..") || path.contains('\0') {
+        return Err(SpecError::SubPath { container: container.name.clone(), path });
+    }
+    Ok(parts.join("/"))
+}
+
+/// Where the guest holds a part of an emptyDir. Pinned by a mount before any container runs: one that can write to the whole
+/// volume cannot put a link in its place.
+fn part_point(volume: &str, path: &str) -> String {
+    format!("{RUN}/sandbox/part/{}", flat(volume, path))
+}
+
+/// One file name for a part of a volume.
+pub(in crate::run) fn flat(volume: &str, path: &str) -> String {
+    // Escaped so that two parts never have one name; a volume's own name has neither of these.
+    format!("{volume}.{}", path.replace('%', "%25").replace('/', "%2f"))
+}
+
+/// Where a volume is in the guest.
+fn volume_path(volume: &Volume) -> String {
+    let kind = match &volume.kind {
+        VolumeKind::EmptyDir { memory: false, size: None } => "local",
+        VolumeKind::EmptyDir { .. } => "ephemeral",
+        VolumeKind::HostPath { .. } => return folder::point(&volume.name),
+        VolumeKind::Files(_) => return format!("{SHARED}/{}", volume.name),
+    };
+    format!("{RUN}/sandbox/{kind}/{}", volume.name)
+}
+
+/// What the agent mounts for a container's root: the image, and a tmpfs-backed overlay on top of it.
+pub(in crate::run) fn root_storages(id: &str, disk: &str) -> Vec<Storage> {
+    let base = format!("{RUN}/{id}");
+    let option = |name: &str, dir: &str| format!("{name}={base}/{dir}");
+    let create = |dir: &str| format!("io.katacontainers.volume.overlayfs.create_directory={base}/{dir}");
+    vec![
+        disk_storage(disk, format!("{base}/image")),
+        Storage {
+            driver: "overlayfs".to_owned(),
+            source: "overlay".to_owned(),
+            fstype: "overlay".to_owned(),
+            options: vec![
+                option("lowerdir", "image"),
+                option("upperdir", "upper"),
+                option("workdir", "work"),
+            ],
+            driver_options: vec![create("upper"), create("work")],
+            mount_point: format!("{base}/rootfs"),
+            ..Storage::default()
+        },
+    ]
+}
+
+/// What the agent mounts for the whole pod: emptyDirs and the parts of them that containers see. Those of the host are
+/// [`folder`]'s.
+pub(in crate::run) fn volume_storages(
+    pod: &Pod,
+    around: &Surroundings<'_>,
+) -> Result<Vec<Storage>, SpecError> {
+    let mut storages: Vec<Storage> =
+        pod.volumes.iter().filter_map(|volume| volume_storage(volume, pod.fs_group)).collect();
+    for container in pod.all() {
+        for mount in &container.mounts {
+            let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+            let Some(volume) = volume.filter(|volume| matches!(volume.kind, VolumeKind::EmptyDir { .. }))
+            else {
+                continue;
+            };
+            let path = sub_path(pod, container, mount, around)?;
+            let point = part_point(&volume.name, &path);
+            if path.is_empty() || storages.iter().any(|storage| storage.mount_point == point) {
+                continue;
+            }
+            let directory = format!("{}/{path}", volume_path(volume));
+            storages.push(local(&directory, pod.fs_group));
+            storages.push(Storage {
+                driver: "bind".to_owned(),
+                source: directory,
+                fstype: "bind".to_owned(),
+                options: vec!["rbind".to_owned()],
+                mount_point: point,
+                ..Storage::default()
+            });
+        }
+    }
+    Ok(storages)
+}
+
+fn volume_storage(volume: &Volume, fs_group: Option<u32>) -> Option<Storage> {
+    match &volume.kind {
+        VolumeKind::EmptyDir { memory: false, size: None } => Some(local(&volume_path(volume), fs_group)),
+        VolumeKind::EmptyDir { size, .. } => Some(Storage {
+            driver: "ephemeral".to_owned(),
+            source: "tmpfs".to_owned(),
+            fstype: "tmpfs".to_owned(),
+            options: size
+                .map(|bytes| format!("size={bytes}"))
+                .into_iter()
+                .chain(["mode=1777".to_owned()])
+                .chain(fs_group.map(|group| format!("fsgid={group}")))
+                .collect(),
+            mount_point: volume_path(volume),
+            ..Storage::default()
+        }),
+        _ => None,
+    }
+}
+
+fn local(directory: &str, fs_group: Option<u32>) -> Storage {
+    Storage {
+        driver: "local".to_owned(),
+        source: "local".to_owned(),
+        fstype: "local".to_owned(),
+        options: ["mode=0777".to_owned()]
+            .into_iter()
+            .chain(fs_group.map(|group| format!("fsgid={group}")))
+            .collect(),
+        mount_point: directory.to_owned(),
+        ..Storage::default()
+    }
+}
+
+fn disk_storage(disk: &str, mount_point: String) -> Storage {
+    Storage {
+        driver: "blk".to_owned(),
+        source: disk.to_owned(),
+        fstype: "erofs".to_owned(),
+        options: vec!["ro".to_owned()],
+        mount_point,
+        ..Storage::default()
+    }
+}
