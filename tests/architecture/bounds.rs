@@ -59,7 +59,7 @@ fn exists(all: &[Source], name: &str) -> bool {
             || source.path.ends_with(format!("{module}/tests.rs"))
     };
     all.iter().filter(is_there).any(|source| match test {
-        "*" => source.text.contains("test]\n"),
+        "*" => ["test]\n", "::test("].iter().any(|attribute| source.text.contains(attribute)),
         _ => is_test(&source.text, test),
     })
 }

@@ -3,7 +3,7 @@
 /// Decodes a text; line breaks and blanks are passed over, as Go's decoder and YAML's folding leave them.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let clean: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    if clean.len() % 4 != 0 {
+    if !clean.len().is_multiple_of(4) {
         return None;
     }
     let padding = clean.iter().rev().take_while(|&&byte| byte == b'=').count();

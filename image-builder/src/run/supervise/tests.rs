@@ -235,8 +235,7 @@ async fn the_other_probes_wait_for_startup_and_readiness_ends_nothing() {
     // Startup: bad, good; readiness: good, bad, good.
     let answers = Mutex::new(vec![true, false, true, true, false]);
     let (script, state) = run(Script { answers, ..Script::new(&[]) }, course.clone(), Some(100)).await;
-    let told = script.told.lock().unwrap();
-    let ready: Vec<bool> = told.iter().map(|state| state.ready).collect();
+    let ready: Vec<bool> = script.told.lock().unwrap().iter().map(|state| state.ready).collect();
     let changes: Vec<bool> = ready.windows(2).filter(|two| two[0] != two[1]).map(|two| two[1]).collect();
     assert_eq!(changes, [true, false, true, false]);
     assert_eq!(state.code, Some(143), "by order");
