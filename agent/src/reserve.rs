@@ -26,7 +26,7 @@ pub(crate) const POD: &str = "pod";
 /// The margin is this part of all memory, within the bounds below. It is for what comes after the pod began and is charged to
 /// no container: threads, buffers and helper programs of the agent, and what the kernel keeps of its own for containers.
 const MARGIN_PART: u64 = 16;
-/// Least margin in bytes: what an agent took that served sixteen execs at once.
+/// Least margin in bytes: half of what the agent has resident at rest.
 const MARGIN_LEAST: u64 = 2 << 20;
 /// Most margin in bytes: nothing that is charged to nobody grows with memory beyond this.
 const MARGIN_MOST: u64 = 64 << 20;

@@ -89,7 +89,9 @@ async fn records_have_the_shape_that_shims_parse_and_early_ones_are_kept() -> Re
     }
     // From before anybody could connect.
     let warning = records.iter().find(|record| record["level"] == "WARN").context("no warning")?;
-    assert!(warning["msg"].as_str().is_some_and(|text| text.contains("agent.hotplug_timeout=soon")));
+    let is_of_the_option =
+        warning["msg"].as_str().is_some_and(|text| text.contains("agent.hotplug_timeout=soon"));
+    assert!(is_of_the_option, "{warning}");
     // Live ones follow.
     guest.container("c2").run().await?;
     reader.until_created("c2").await?;

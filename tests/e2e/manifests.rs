@@ -56,7 +56,7 @@ kind: Pod
 metadata: {name: everything, creationTimestamp: null, labels: {app: demo}}
 spec:
   restartPolicy: OnFailure
-  activeDeadlineSeconds: 300
+  activeDeadlineSeconds: 120
   hostname: front
   subdomain: sub
   hostAliases: [{ip: 192.0.2.7, hostnames: [other.example]}]
@@ -123,7 +123,7 @@ spec:
       # Fails the first time; the volume remembers.
       test "$(wc -l < /work/count)" = 2 || exit 3
       same() { test "$1" = "$2" || { echo "$3: $1 is not $2"; exit 9; }; }
-      same "$SAYS" 'everything is purple, not $(COLOUR)' variables
+      same "$SAYS" 'everything is purple, not $$(COLOUR)' variables
       same "$KEY_token" s3cret secret
       same "$IP" 10.0.2.15 address
       same "$MEM" 64 limit
