@@ -234,7 +234,8 @@ async fn statistics_tell_what_was_used(world: &World) -> Result<()> {
     ensure!(stats.memory_stats.usage.usage > 0, "no memory");
     ensure!(stats.memory_stats.stats.contains_key("anon"), "memory.stat is not there");
     ensure!(stats.memory_stats.usage.limit == u64::MAX, "no limit is {}", stats.memory_stats.usage.limit);
-    ensure!(stats.pids_stats.current == 1 && stats.pids_stats.limit == 0, "{:?}", stats.pids_stats);
+    // Who asks for no limit has a half of the pod's, which is 1024 at least.
+    ensure!(stats.pids_stats.current == 1 && stats.pids_stats.limit >= 512, "{:?}", stats.pids_stats);
     Ok(())
 }
 

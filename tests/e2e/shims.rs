@@ -331,7 +331,10 @@ async fn a_share_that_is_not_there_is_named_and_leaves_nothing() -> Result<()> {
         .await?;
     // What files are copied to, which is the guest's own memory.
     assert_eq!(here.sh("ls /run-of-guest/shared").await?, "containers");
-    assert_eq!(here.sh("ls -A /run-of-guest/shared/containers; grep -c virtiofs /proc/mounts || true").await?, "0");
+    assert_eq!(
+        here.sh("ls -A /run-of-guest/shared/containers; grep -c virtiofs /proc/mounts || true").await?,
+        "0"
+    );
     Ok(())
 }
 
