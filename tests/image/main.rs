@@ -21,7 +21,7 @@ use image_builder::vm::{Machine, Vm, VmConfig};
 
 /// Bytes that the products may have (issue: vmlinuz, initrd).
 const VMLINUZ_MOST: u64 = 5_000_000;
-const INITRD_MOST: u64 = 1_900_000;
+const INITRD_MOST: u64 = 2_000_000;
 
 fn layout() -> Layout {
     Layout::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), None)

@@ -46,9 +46,12 @@ async fn limits_of_the_spec_are_those_of_the_cgroup() -> Result<()> {
         assert!(swap == "33554432" || swap == "no swap", "{swap}");
 
         guest.container("free").run().await?;
-        for (name, value) in [("cpu.max", "max 100000"), ("memory.max", "max"), ("pids.max", "max")] {
+        for (name, value) in [("cpu.max", "max 100000"), ("memory.max", "max")] {
             assert_eq!(file(&inspector, &format!("test/free/{name}")).await?, value, "{name}");
         }
+        // Who asks for no limit of processes has a half of the pod's.
+        let pods: u64 = file(&inspector, "pids.max").await?.parse()?;
+        assert_eq!(file(&inspector, "test/free/pids.max").await?, (pods / 2).to_string());
         Ok(())
     })
     .await
