@@ -7,7 +7,7 @@ use image_builder::run::Pod;
 libfuzzer_sys::fuzz_target!(|text: &str| match Pod::parse(text) {
     Ok(pod) => {
         let is_label = |name: &str| (1..64).contains(&name.len()) && !name.contains(['/', '.', ' ', '\0']);
-        assert!(is_label(&pod.name) && !pod.containers.is_empty());
+        assert!(is_label(&pod.name()) && !pod.containers.is_empty());
         assert!(pod.containers.iter().all(|container| is_label(&container.name)));
         let has = |name: &String| pod.volumes.iter().any(|volume| volume.name == *name);
         assert!(
