@@ -81,7 +81,7 @@ conformance: flavours samples ## Every method of the API in guests, with a table
 	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
 oracle: flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
-	$(CARGO) nextest run $(WORKSPACE) -P oracle
+	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
 
 soak: build samples ## Ten thousand lives in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
 	SOAK=$${SOAK:-1} $(CARGO) nextest run $(WORKSPACE) -P soak

@@ -76,6 +76,10 @@ async fn bundles_are_seen_alike_by_whoever_runs_them() -> Result<()> {
 
 #[tokio::test]
 async fn bundles_of_real_engines_are_seen_alike_by_whoever_runs_them() -> Result<()> {
+    if std::env::var_os("ORACLE_ENGINES").is_none() {
+        println!("skipped: ORACLE_ENGINES=1 runs the specs of real engines; `make oracle` sets it");
+        return Ok(());
+    }
     compare(engine::all(), &[OF_ENGINES, KNOWN]).await
 }
 
