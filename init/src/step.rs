@@ -238,9 +238,6 @@ pub const TABLE: &[BootStep] = &[
     limit("/proc/sys/kernel/pty/max", "1536"),
     limit("/proc/sys/kernel/keys/root_maxkeys", "4000"),
     limit("/proc/sys/kernel/keys/root_maxbytes", "1000000"),
-    // By user, of which a container can be as many as it likes. One is the least that the kernel takes.
-    limit("/proc/sys/kernel/keys/maxkeys", "1"),
-    limit("/proc/sys/kernel/keys/maxbytes", "1"),
     should(Step::Session),
     should(Step::Hostname { file: "/etc/hostname", default: "localhost" }),
 ];

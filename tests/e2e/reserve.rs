@@ -28,14 +28,8 @@ const CHARGED: [(&str, usize); 12] = [
 ];
 
 /// What no container pays for, and the most that all of them get together.
-const BOUNDED: [(&str, usize); 6] = [
-    ("keys", 62),
-    ("users-keys", 0),
-    ("nets", 64),
-    ("ipc", 1_024),
-    ("terminals", 512),
-    ("made-cgroups", 4_096),
-];
+const BOUNDED: [(&str, usize); 5] =
+    [("keys", 62), ("nets", 64), ("ipc", 1_024), ("terminals", 512), ("made-cgroups", 4_096)];
 
 /// What the process says once it has taken all, or was refused.
 async fn taken(container: &Container) -> Result<String> {
