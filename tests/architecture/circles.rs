@@ -58,7 +58,14 @@ const BUILDER: Crate = Crate {
 
 const FILE_SYSTEMS: Crate = Crate {
     root: "image-builder/fs/src",
-    layers: &[&["content"], &["tree"], &["error", "sample"], &["cpio", "erofs"], &["ext4"], &["lib"]],
+    layers: &[
+        &["content", "counted"],
+        &["tree"],
+        &["error", "sample"],
+        &["cpio", "erofs"],
+        &["ext4"],
+        &["lib"],
+    ],
     tied: &[],
 };
 

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use crate::counted::Counted;
 use crate::error::{WriteError, beyond_linux};
 use crate::tree::{Inode, InodeId, Kind, Tree};
 
@@ -42,7 +43,7 @@ pub fn write(tree: &Tree, out: impl Write) -> Result<(), WriteError> {
         inodes.entry(*id).or_default().0 += 1;
     }
     let names = inodes.clone();
-    let mut out = Counted { out, at: 0 };
+    let mut out = Counted::new(out);
     let mut last = 0;
     for (path, id) in &entries {
         let links = names.get(id).map_or(1, |(names, _)| *names);
@@ -55,7 +56,7 @@ pub fn write(tree: &Tree, out: impl Write) -> Result<(), WriteError> {
         entry(&mut out, path, tree.inode(*id), *number, links, *left == 0)?;
     }
     header(&mut out, TRAILER, [0, 0, 0, 0, 1, 0, 0, 0, 0])?;
-    out.pad(512)?;
+    out.align(512)?;
     Ok(out.flush()?)
 }
 
@@ -102,7 +103,7 @@ fn entry(
         Kind::Symlink(target) => out.write_all(target)?,
         _ => {}
     }
-    Ok(out.pad(4)?)
+    Ok(out.align(4)?)
 }
 
 /// Writes a header and the name behind it: inode, mode, owner, group, links, time, size, device's major and minor.
@@ -113,32 +114,7 @@ fn header(out: &mut Counted<impl Write>, name: &[u8], fields: [u32; 9]) -> io::R
     write!(out, "{:08x}{:08x}{major:08x}{minor:08x}{:08x}{:08x}", 0, 0, name.len() + 1, 0)?;
     out.write_all(name)?;
     out.write_all(&[0])?;
-    out.pad(4)
-}
-
-/// Counts what is written, for the padding.
-struct Counted<W> {
-    out: W,
-    at: u64,
-}
-
-impl<W: Write> Counted<W> {
-    fn pad(&mut self, to: u64) -> io::Result<()> {
-        let gap = self.at.next_multiple_of(to) - self.at;
-        self.write_all(&[0; 512][..gap as usize])
-    }
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.at += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+    out.align(4)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
 
+use crate::counted::Counted;
 use crate::error::{WriteError, beyond_linux};
 use crate::tree::{Inode, InodeId, Kind, Tree};
 
@@ -91,12 +92,12 @@ pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteEr
     let blocks = u32::try_from(next).map_err(|_| TOO_LARGE)?;
     let places = &layout.places;
 
-    let mut writer = Writer { out: BufWriter::with_capacity(1 << 20, out), at: 0 };
-    writer.put(&superblock(places, blocks, uuid))?;
+    let mut writer = Counted::new(BufWriter::with_capacity(1 << 20, out));
+    writer.write_all(&superblock(places, blocks, uuid))?;
     for place in places {
         writer.pad_to(BLOCK + place.offset)?;
-        writer.put(&inode_bytes(tree.inode(place.source), place))?;
-        writer.put(&place.attributes)?;
+        writer.write_all(&inode_bytes(tree.inode(place.source), place))?;
+        writer.write_all(&place.attributes)?;
         if place.inline {
             let whole = place.size / BLOCK * BLOCK;
             layout.content(place, whole, place.size, &mut writer)?;
@@ -108,7 +109,7 @@ pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteEr
         layout.content(place, 0, end, &mut writer)?;
     }
     writer.pad_to(u64::from(blocks) * BLOCK)?;
-    Ok(writer.out.flush()?)
+    Ok(writer.flush()?)
 }
 
 impl<'a> Layout<'a> {
@@ -370,36 +371,6 @@ fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
     })
-}
-
-/// Counts what is written, so that gaps can be filled with zeros.
-struct Writer<W> {
-    out: W,
-    at: u64,
-}
-
-impl<W: Write> Writer<W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
-    }
-
-    fn pad_to(&mut self, offset: u64) -> io::Result<()> {
-        let gap = offset.checked_sub(self.at).ok_or_else(|| io::Error::other("the layout overlaps"))?;
-        io::copy(&mut io::Read::take(io::repeat(0), gap), self)?;
-        Ok(())
-    }
-}
-
-impl<W: Write> Write for Writer<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.at += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@
 //! A new format is one file with a function `write`, and its column above.
 
 mod content;
+mod counted;
 pub mod cpio;
 pub mod erofs;
 mod error;

@@ -1,6 +1,7 @@
 //! Directories that are made because something goes through them.
 
-use super::{Inode, InodeId, Kind, Link, MAX_LINKS, Meta, Tree, TreeError, display, reversed};
+use super::steps::Steps;
+use super::{Inode, InodeId, Kind, Link, Meta, Tree, TreeError, display};
 
 impl Tree {
     /// The directory at `path`, symbolic links followed. What is missing is made, also where a link leads to nothing, as
@@ -9,40 +10,28 @@ impl Tree {
     /// # Errors
     /// When a file is on the way, or the links are a loop.
     pub fn make_directories(&mut self, path: &[u8]) -> Result<InodeId, TreeError> {
-        // As in `follow`, `..` goes back up the chain. Of what is missing it takes the last part away, so that a link to
-        // `x/../y` makes no `x`.
-        let (mut chain, mut missing, mut links) = (vec![InodeId::ROOT], Vec::new(), 0);
-        let mut pending = reversed(path);
-        while let Some(part) = pending.pop() {
-            let at = chain.last().copied().unwrap_or(InodeId::ROOT);
+        // Of what is missing `..` takes the last part away, so that a link to `x/../y` makes no `x`.
+        let (mut steps, mut missing) = (Steps::new(InodeId::ROOT, path), Vec::new());
+        while let Some(part) = steps.next() {
             if part == b".." {
                 if missing.pop().is_none() {
-                    chain.truncate(chain.len().max(2) - 1);
+                    steps.leave();
                 }
                 continue;
             }
-            let known = if missing.is_empty() { self.child(at, &part) } else { None };
+            let known = if missing.is_empty() { self.child(steps.at(), &part) } else { None };
             let Some(id) = known else {
                 missing.push(part);
                 continue;
             };
             match &self.inodes[id.0].kind {
-                Kind::Directory(_) => chain.push(id),
-                Kind::Symlink(target) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(TreeError::Loop(display(path)));
-                    }
-                    if target.starts_with(b"/") {
-                        chain.truncate(1);
-                    }
-                    pending.extend(reversed(target));
-                }
+                Kind::Directory(_) => steps.enter(id),
+                Kind::Symlink(target) if steps.follow(target) => {}
+                Kind::Symlink(_) => return Err(TreeError::Loop(display(path))),
                 _ => return Err(TreeError::NotDirectory(display(path))),
             }
         }
-        let last = chain.last().copied().unwrap_or(InodeId::ROOT);
-        Ok(missing.into_iter().fold(last, |at, name| self.imply_directory(at, name)))
+        Ok(missing.into_iter().fold(steps.at(), |at, name| self.imply_directory(at, name)))
     }
 
     /// Makes a directory that nobody described.

@@ -12,6 +12,7 @@ mod error;
 mod make;
 mod overlay;
 mod plain;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod whiteout;
@@ -20,9 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::content::Content;
 pub use error::TreeError;
-
-/// Symbolic links followed in one path before it counts as a loop; the kernel's limit.
-const MAX_LINKS: u32 = 40;
+use steps::{Steps, components};
 
 /// Names an inode of one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -370,9 +369,6 @@ impl Tree {
                     _ => return Err(TreeError::NotDirectory(display(&prefix))),
                 },
             };
-            if !matches!(self.inodes[at.0].kind, Kind::Directory(_)) {
-                return Err(TreeError::NotDirectory(display(&prefix)));
-            }
         }
         Ok(Some((at, name.to_vec())))
     }
@@ -387,38 +383,21 @@ impl Tree {
 
     /// Follows a path with all its symbolic links, as a process chrooted into the tree would.
     fn follow(&self, path: &[u8]) -> Result<Option<InodeId>, TreeError> {
-        let mut links = 0;
-        // The chain of directories down to here, so that `..` in a link's target can go back up.
-        let mut chain = vec![InodeId::ROOT];
-        let mut pending: Vec<Vec<u8>> = reversed(path);
-        while let Some(part) = pending.pop() {
+        let mut steps = Steps::new(InodeId::ROOT, path);
+        while let Some(part) = steps.next() {
             if part == b".." {
-                if chain.len() > 1 {
-                    chain.pop();
-                }
+                steps.leave();
                 continue;
             }
-            let at = chain.last().copied().unwrap_or(InodeId::ROOT);
-            let Some(id) = self.child(at, &part) else { return Ok(None) };
-            if let Kind::Symlink(target) = &self.inodes[id.0].kind {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(TreeError::Loop(display(path)));
-                }
-                if target.starts_with(b"/") {
-                    chain.truncate(1);
-                }
-                pending.extend(reversed(target));
-            } else {
-                chain.push(id);
+            let Some(id) = self.child(steps.at(), &part) else { return Ok(None) };
+            match &self.inodes[id.0].kind {
+                Kind::Symlink(target) if steps.follow(target) => {}
+                Kind::Symlink(_) => return Err(TreeError::Loop(display(path))),
+                _ => steps.enter(id),
             }
         }
-        Ok(chain.last().copied())
+        Ok(Some(steps.at()))
     }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
 /// The components of a path that an archive names. `..` has no business there.
@@ -428,12 +407,6 @@ fn checked_components(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
         return Err(TreeError::Escape(display(path)));
     }
     Ok(parts)
-}
-
-fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut parts: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
-    parts.reverse();
-    parts
 }
 
 fn display(path: &[u8]) -> String {
