@@ -227,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = layout(dir.path(), 2_600_000);
         let error = pack(&layout, &options(Compression::Zstd)).unwrap_err().to_string();
-        assert!(error.contains("over its budget of 1.90 MB") && error.contains("2.60 MB  /init"), "{error}");
+        assert!(error.contains("over its budget of 2.00 MB") && error.contains("2.60 MB  /init"), "{error}");
         assert!(!layout.initrd().exists());
         assert!(pack(&layout, &options(Compression::None)).is_ok(), "uncompressed images are for tests");
     }
