@@ -45,7 +45,6 @@ pub(crate) fn hoard(kind: &str, count: &str, file: &str) -> io::Result<()> {
         "requests" => Held::requests,
         "groups" => Held::group,
         "keys" => Held::key,
-        "users-keys" => Held::key_of_another,
         "terminals" => Held::terminal,
         "made-cgroups" => Held::cgroup,
         _ => return Err(io::Error::other(format!("{kind} is no kind"))),
@@ -189,14 +188,7 @@ impl Held {
 
     fn key(&mut self) -> io::Result<()> {
         self.taken += 1;
-        crate::sys::add_key(0, self.taken, 16_000)
-    }
-
-    /// Users have quotas of their own, and a container may be any user.
-    fn key_of_another(&mut self) -> io::Result<()> {
-        self.taken += 1;
-        let user = u32::try_from(1 + self.taken).unwrap_or(u32::MAX);
-        crate::sys::add_key(user, self.taken, 16_000)
+        crate::sys::add_key(self.taken, 16_000)
     }
 
     fn terminal(&mut self) -> io::Result<()> {

@@ -179,22 +179,17 @@ fn checked(result: c_long) -> io::Result<c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Adds a key that counts for a user to the user keyring of the process, as `add_key(2)` does. The process may be any user's.
-pub(crate) fn add_key(user: u32, number: usize, size: usize) -> io::Result<()> {
+/// Adds a key to the user keyring of the process, as `add_key(2)` does.
+pub(crate) fn add_key(number: usize, size: usize) -> io::Result<()> {
     const USER_KEYRING: c_long = -4;
-    let name = CString::new(format!("hoarded-{user}-{number}"))?;
+    let name = CString::new(format!("hoarded-{number}"))?;
     let payload = vec![b'x'; size];
-    // SAFETY: takes an integer only; a user that is refused stays what it was.
-    unsafe { libc::setfsuid(user) };
     // SAFETY: names with a NUL, and as many bytes as the length says.
     let result = unsafe {
         let (kind, data) = (c"user".as_ptr(), payload.as_ptr());
         libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), data, payload.len(), USER_KEYRING)
     };
-    let added = checked(result).map(drop);
-    // SAFETY: as above.
-    unsafe { libc::setfsuid(0) };
-    added
+    checked(result).map(drop)
 }
 
 /// Makes a timer that is never set, which the process keeps.
