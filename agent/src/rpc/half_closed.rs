@@ -29,6 +29,8 @@ use crate::heap::Trimmer;
 
 /// How often a client is looked for from which nothing is read.
 const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that are read at once where less is wanted: more than most requests have.
+const AHEAD: usize = 2048;
 /// Bytes of a frame's header: length 4, stream id 4, type 1, flags 1; big-endian.
 const HEADER: usize = 10;
 /// Type of a frame with a request.
@@ -42,6 +44,10 @@ pub(crate) struct Answered<S> {
     asked: Frames,
     answered: Frames,
     admission: Admission,
+    /// What was read from the stream and not asked for yet: small requests come with one read in place of two or three.
+    ahead: Vec<u8>,
+    /// How much of it the server has.
+    taken: usize,
     /// For the end: calls and what they carried leave holes.
     trimmer: Trimmer,
     /// Set from the end of file on.
@@ -58,6 +64,8 @@ impl<S> Answered<S> {
             asked: Frames::default(),
             answered: Frames::default(),
             admission: Admission::default(),
+            ahead: Vec::new(),
+            taken: 0,
             trimmer,
             has_ended: false,
             looks: None,
@@ -121,6 +129,31 @@ impl<S: AsFd> Answered<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Answered<S> {
+    /// Reads what is wanted, by way of a buffer if it is little.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.taken == self.ahead.len() {
+            // One that is idle costs no buffer.
+            (self.ahead, self.taken) = (Vec::new(), 0);
+            if buf.remaining() >= AHEAD {
+                return Pin::new(&mut self.stream).poll_read(cx, buf);
+            }
+            let mut piece = [std::mem::MaybeUninit::uninit(); AHEAD];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+            let (now, later) = piece.filled().split_at(piece.filled().len().min(buf.remaining()));
+            buf.put_slice(now);
+            self.ahead.extend_from_slice(later);
+            return Poll::Ready(Ok(()));
+        }
+        let rest = &self.ahead[self.taken..];
+        let count = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..count]);
+        self.taken += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Answered<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -134,7 +167,7 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Answered<S> {
             }
             let before = buf.filled().len();
             let room = buf.remaining();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(this.poll_ahead(cx, buf))?;
             let count = buf.filled().len() - before;
             if count > 0 || room == 0 {
                 this.was_asked(&buf.filled()[before..]);
