@@ -30,10 +30,22 @@ enum Work {
     Start,
     Wait,
     Remove,
+    ReadSmall,
+    ReadLarge,
+    Write,
 }
 
+/// Bytes that go through a standard stream.
+const BULK: usize = 64 << 20;
+/// Bytes of a call of a shim's.
+const SMALL: usize = 32 << 10;
+/// Bytes of a call of who wants it fast.
+const LARGE: usize = 1 << 20;
+/// Streams are measured in one round of this many: each takes as long as all the rest.
+const BULK_ROUNDS: usize = 8;
+
 impl Work {
-    const ALL: [Work; 9] = [
+    const ALL: [Work; 12] = [
         Work::Check,
         Work::Stats,
         Work::Exec,
@@ -43,6 +55,9 @@ impl Work {
         Work::Start,
         Work::Wait,
         Work::Remove,
+        Work::ReadSmall,
+        Work::ReadLarge,
+        Work::Write,
     ];
 
     fn name(self) -> &'static str {
@@ -56,6 +71,9 @@ impl Work {
             Work::Start => "start",
             Work::Wait => "output and end",
             Work::Remove => "remove",
+            Work::ReadSmall => "64 MiB of output, 32 KiB a call",
+            Work::ReadLarge => "64 MiB of output, 1 MiB a call",
+            Work::Write => "64 MiB of input, 32 KiB a call",
         }
     }
 }
@@ -112,8 +130,39 @@ impl Contender {
             .linux(|linux| linux.Seccomp = Some(profile).into());
         let container = self.timed(Work::CreateUnderProfile, second.create()).await?;
         container.remove().await?;
+        if round.is_multiple_of(BULK_ROUNDS) {
+            self.timed(Work::ReadSmall, read(&free, SMALL)).await?;
+            self.timed(Work::ReadLarge, read(&free, LARGE)).await?;
+            self.timed(Work::Write, write(&free)).await?;
+        }
         Ok(())
     }
+}
+
+/// Reads what a process writes as fast as it can, by calls of so many bytes, one after the other as shims make them.
+async fn read(container: &Container, call: usize) -> Result<()> {
+    let script = format!("exec head -c {BULK} /dev/zero");
+    let running = container.exec(["sh", "-c", &script]).start().await?;
+    let mut total = 0;
+    while total < BULK {
+        let bytes = running.read(call).await?;
+        ensure!(!bytes.is_empty(), "the output ended after {total} bytes");
+        total += bytes.len();
+    }
+    ensure!(running.wait().await? == 0, "head failed");
+    Ok(())
+}
+
+/// Writes to a process that reads as fast as it can.
+async fn write(container: &Container) -> Result<()> {
+    let running = container.exec(["sh", "-c", "exec cat >/dev/null"]).start().await?;
+    let piece = vec![0; SMALL];
+    for _ in 0..BULK / SMALL {
+        running.write_all(&piece).await?;
+    }
+    running.close_stdin().await?;
+    ensure!(running.wait().await? == 0, "cat failed");
+    Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -177,9 +226,9 @@ fn print(medians: &[[Duration; Work::ALL.len()]], rounds: usize, as_json: bool) 
         let ours = ms(medians[0][work as usize]);
         match (medians.get(1), ratio(work as usize)) {
             (Some(other), Some(ratio)) => {
-                println!("{:<30} {ours:>9.2} {:>9.2} {ratio:>6.2}", work.name(), ms(other[work as usize]));
+                println!("{:<34} {ours:>9.2} {:>9.2} {ratio:>6.2}", work.name(), ms(other[work as usize]));
             }
-            _ => println!("{:<30} {ours:>9.2}", work.name()),
+            _ => println!("{:<34} {ours:>9.2}", work.name()),
         }
     }
     for (name, medians) in ["ours", "the other's"].iter().zip(medians) {
