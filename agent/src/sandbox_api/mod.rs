@@ -23,9 +23,13 @@ mod init;
 mod metrics;
 mod ports;
 mod process;
+mod relay;
 mod sandbox;
 mod server;
+mod splice;
 mod target;
+mod time;
+mod volume;
 
 pub(crate) use sandbox::{Parts, Sandbox};
 pub(crate) use server::{Listen, start};

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox_api::connect::{self, Code, Incoming};
 use sandbox_api::http::{Head, Response};
+use tokio::sync::Semaphore;
 
 use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
+use super::metrics::Last;
+use super::process::Commands;
 use super::target::{self, NoContainer, Target};
 use crate::container::Tools;
 use crate::guest::clock::Clock;
@@ -35,9 +38,18 @@ pub(crate) struct Sandbox {
     pub(super) auth: Auth,
     /// Room for large messages.
     pub(super) incoming: Incoming,
+    /// Commands that were started.
+    pub(super) commands: Arc<Commands>,
+    /// Room for large inputs of commands.
+    pub(super) inputs: Semaphore,
+    /// What the processors had done at the last look.
+    pub(super) last: Last,
     /// What /init has set.
     settings: Mutex<Settings>,
 }
+
+/// Large inputs that are written at once.
+const LARGE_INPUTS: usize = 4;
 
 /// What /init sets.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +60,10 @@ pub(super) struct Settings {
     pub(super) user: Option<String>,
     /// Where commands begin and what empty paths mean.
     pub(super) workdir: Option<String>,
+    /// How often /init was called: changes with every restore.
+    pub(super) generation: u64,
+    /// The latest time that /init has brought, in nanoseconds since 1970.
+    pub(super) stamp: Option<i128>,
 }
 
 /// Somebody who asks for something in a container.
@@ -113,6 +129,9 @@ impl Sandbox {
             parts,
             auth: Auth::default(),
             incoming: Incoming::default(),
+            commands: Arc::default(),
+            last: Last::default(),
+            inputs: Semaphore::new(LARGE_INPUTS),
             settings: Mutex::default(),
         })
     }
