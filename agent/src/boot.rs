@@ -249,6 +249,8 @@ async fn serve(
     {
         tracing::error!(%error, port, "streams cannot be passed");
     }
+    #[cfg(feature = "sandbox-api")]
+    serve_sandbox(&config, &api);
     api.mem_agent.start({
         let pod = Arc::clone(&api.pod);
         move || pod.containers().iter().filter_map(ContainerHandle::memory).collect()
@@ -278,6 +280,29 @@ async fn serve(
     tokio::time::sleep(Duration::from_millis(50)).await;
     tracing::info!("shutdown complete");
     Ok(())
+}
+
+/// Serves the sandbox API, if that is asked for. The guest is of use without it.
+#[cfg(feature = "sandbox-api")]
+fn serve_sandbox(config: &Config, api: &Api) {
+    use crate::config::SandboxApi;
+    use crate::sandbox_api::{self, Listen, Parts, Sandbox};
+    let listen = match config.sandbox_api {
+        SandboxApi::Off => return,
+        SandboxApi::Vsock => Listen::Vsock,
+        SandboxApi::Tcp => Listen::Tcp,
+    };
+    let sandbox = Sandbox::new(Parts {
+        pod: Arc::clone(&api.pod),
+        tools: Arc::clone(&api.tools),
+        clock: api.clock.clone(),
+        #[cfg(feature = "policy")]
+        policy: api.policy.clone(),
+        container: Some(config.sandbox_api_container.clone()).filter(|id| !id.is_empty()),
+    });
+    if let Err(error) = sandbox_api::start(&sandbox, listen) {
+        tracing::error!(%error, "the sandbox API is not served");
+    }
 }
 
 /// Tells the console that calls are accepted, in one line that `image-builder` and the tests wait for.

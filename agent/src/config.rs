@@ -20,13 +20,16 @@ use std::time::Duration;
 
 use ports::{Late, Taken};
 use value::Setting;
-pub use value::{BadServerAddr, Cid, GuestComponents, LogLevel, RestApi, ServerAddr};
+pub use value::{BadServerAddr, Cid, GuestComponents, LogLevel, RestApi, SandboxApi, ServerAddr};
 
 /// The port on which shims expect the API.
 pub const API_PORT: u32 = 1024;
 
 /// The port on which shims expect the debug console.
 pub const CONSOLE_PORT: u32 = 1026;
+
+/// The port of the sandbox API, on vsock and TCP.
+pub const SANDBOX_PORT: u16 = 49983;
 
 const PREFIX: &str = "agent.";
 
@@ -59,6 +62,10 @@ pub struct Config {
     pub cdi_timeout: Duration,
     /// Whether containers choose CDI devices by the variable `VISIBLE_CDI_DEVICES`.
     pub visible_cdi_devices: bool,
+    /// Whether and where the sandbox API is served, in builds that have it.
+    pub sandbox_api: SandboxApi,
+    /// The container that requests of the sandbox API are for if they name none; empty is the pod's only workload.
+    pub sandbox_api_container: String,
     /// Settings of confidential guests.
     pub confidential: Confidential,
     /// Settings of memory reclaim and compaction.
@@ -128,6 +135,8 @@ impl Default for Config {
             config_file: None,
             cdi_timeout: Duration::from_secs(100),
             visible_cdi_devices: false,
+            sandbox_api: SandboxApi::Off,
+            sandbox_api_container: String::new(),
             confidential: Confidential::default(),
             mem_agent: MemAgent::default(),
             console_port: Some(CONSOLE_PORT),
@@ -190,6 +199,11 @@ const fn unused(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -
     KnownOption { name, used: false, slot }
 }
 
+/// An option of the sandbox API, without which there is nothing to act on it.
+const fn sandbox(name: &'static str, slot: fn(&mut Config) -> &mut dyn Setting) -> KnownOption {
+    KnownOption { name, used: cfg!(feature = "sandbox-api"), slot }
+}
+
 /// All options. A test holds it against the defaults and names that shims rely on.
 const OPTIONS: &[KnownOption] = &[
     used("log", |c| &mut c.log),
@@ -205,6 +219,8 @@ const OPTIONS: &[KnownOption] = &[
     unused("config_file", |c| &mut c.config_file),
     used("cdi_timeout", |c| &mut c.cdi_timeout),
     used("visible_cdi_devices", |c| &mut c.visible_cdi_devices),
+    sandbox("sandbox_api", |c| &mut c.sandbox_api),
+    sandbox("sandbox_api_container", |c| &mut c.sandbox_api_container),
     unused("cdh_api_timeout", |c| &mut c.confidential.cdh_api_timeout),
     unused("image_pull_timeout", |c| &mut c.confidential.image_pull_timeout),
     unused("launch_process_timeout", |c| &mut c.confidential.launch_process_timeout),
@@ -329,6 +345,13 @@ impl Config {
         }
         taken.keep("log_vport", &mut self.log_vport);
         taken.keep("passfd_listener_port", &mut self.passfd_listener_port);
+        if cfg!(feature = "sandbox-api") && self.sandbox_api != SandboxApi::Off {
+            let mut port = NonZeroU32::new(SANDBOX_PORT.into());
+            taken.keep("sandbox_api", &mut port);
+            if port.is_none() {
+                self.sandbox_api = SandboxApi::Off;
+            }
+        }
         // A console that is off has a port as well, to say so.
         let refusing = self.debug_console_vport.map_or(CONSOLE_PORT, NonZeroU32::get);
         self.console_port = match self.debug_console {

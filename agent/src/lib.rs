@@ -23,6 +23,8 @@ mod policy;
 mod process;
 mod reserve;
 mod rpc;
+#[cfg(feature = "sandbox-api")]
+mod sandbox_api;
 mod storage;
 mod sys;
 mod undo;

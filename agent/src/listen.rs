@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(feature = "sandbox-api")]
+use tokio::net::{TcpListener, TcpStream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
@@ -64,6 +66,23 @@ pub(crate) fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<Unix
         std::fs::remove_file(path)?;
     }
     Ok(local(UnixListener::bind(path)?))
+}
+
+/// Connections to a TCP port.
+#[cfg(feature = "sandbox-api")]
+pub(crate) fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    // Answers are written as a whole, so there is nothing to wait for.
+                    drop(stream.set_nodelay(true));
+                    return Some((Ok(stream), listener));
+                }
+                Err(error) => back_off(&error).await,
+            }
+        }
+    })
 }
 
 fn from_the_host(

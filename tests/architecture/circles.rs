@@ -31,7 +31,7 @@ const AGENT: Crate = Crate {
         &["guest", "network", "storage"],
         &["observe", "container"],
         &["pod"],
-        &["console", "rpc"],
+        &["console", "rpc", "sandbox_api"],
         &["boot"],
         &["lib"],
         &["main"],

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
-const OURS: [(&str, &[&str]); 9] = [
-    ("agent", &["init", "protocols", "rustjail"]),
+const OURS: [(&str, &[&str]); 10] = [
+    ("agent", &["init", "protocols", "rustjail", "sandbox-api"]),
     ("jail", &["rustjail"]),
     ("fs-image", &[]),
     ("image-builder", &["fs-image", "protocols"]),
@@ -17,6 +17,7 @@ const OURS: [(&str, &[&str]); 9] = [
     ("probe", &[]),
     ("protocols", &[]),
     ("rustjail", &[]),
+    ("sandbox-api", &[]),
     ("tests", &["image-builder", "protocols"]),
 ];
 

@@ -23,6 +23,8 @@ const ALL: &[(&str, &str)] = &[
     ("container_pipe_size", "2097152"),
     ("config_file", "/etc/agent.toml"),
     ("cdi_timeout", "5"),
+    ("sandbox_api", "vsock"),
+    ("sandbox_api_container", "c1"),
     ("visible_cdi_devices", "true"),
     ("cdh_api_timeout", "60"),
     ("image_pull_timeout", "60"),

@@ -70,6 +70,17 @@ pub enum GuestComponents {
     ApiServerRest,
 }
 
+/// Whether and where the sandbox API is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxApi {
+    /// Nowhere.
+    Off,
+    /// On vsock, for the host only.
+    Vsock,
+    /// On vsock, and in the pod's network once the host has set a token.
+    Tcp,
+}
+
 /// A place for a value that can be set from text.
 pub(super) trait Setting {
     /// Takes the value of an option, none when it is a bare word; refuses without changing anything.
@@ -226,6 +237,16 @@ impl Value for RestApi {
             RestApi::Resource => "resource",
         }
         .to_owned()
+    }
+}
+
+impl Value for SandboxApi {
+    const EXPECTED: &'static str = "off, vsock or tcp";
+    fn read(text: &str) -> Option<Self> {
+        [SandboxApi::Off, SandboxApi::Vsock, SandboxApi::Tcp].into_iter().find(|api| api.show() == text)
+    }
+    fn show(&self) -> String {
+        format!("{self:?}").to_ascii_lowercase()
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use oci_spec::runtime::LinuxResources;
+#[cfg(feature = "sandbox-api")]
+use oci_spec::runtime::Spec;
 use rustjail::cgroup::{self, Cgroup};
 use tokio::sync::{mpsc, oneshot};
 
@@ -161,6 +163,35 @@ impl ContainerHandle {
             return Ok(());
         }
         self.shared.on_cgroup("kill it", Cgroup::kill).await
+    }
+
+    /// The spec it was created by, once it is.
+    #[cfg(feature = "sandbox-api")]
+    pub(crate) fn spec(&self) -> Option<Arc<Spec>> {
+        self.shared.spec.get().map(Arc::clone)
+    }
+
+    /// When its creation began: tells the older of two.
+    #[cfg(feature = "sandbox-api")]
+    pub(crate) fn began(&self) -> std::time::Instant {
+        self.shared.began
+    }
+
+    /// Its root as its first process sees it, with all that is mounted there. Blocks.
+    ///
+    /// # Errors
+    /// Where its first process has ended.
+    #[cfg(feature = "sandbox-api")]
+    pub(crate) fn root(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        use rustix::fs::{CWD, Mode, OFlags};
+        let gone = || std::io::Error::new(std::io::ErrorKind::NotFound, "its first process has ended");
+        let init = self.process("").map_err(|_| gone())?;
+        let path = format!("/proc/{}/root", init.pid());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|_| gone())?;
+        // Alive now, so the number was its own when the root was opened.
+        init.signal(0).map_err(|_| gone())?;
+        Ok(root)
     }
 
     /// Its name within the pod, where Kubernetes gave it one.

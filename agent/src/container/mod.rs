@@ -16,7 +16,7 @@ mod error;
 mod exec;
 #[cfg(test)]
 pub(crate) mod fake;
-mod file;
+pub(crate) mod file;
 mod freeze;
 mod handle;
 mod hook;
@@ -42,6 +42,10 @@ pub(crate) use id::{BadId, ContainerId};
 pub(crate) use launch::Jails;
 pub(crate) use oom::OomWatch;
 pub(crate) use shared_mount::SharedMount;
+#[cfg(feature = "sandbox-api")]
+pub(crate) use state::State;
 pub(crate) use tools::{Facts, Paths, Settings, Tools, follow_memory};
 pub(crate) use user::UserNames;
+#[cfg(feature = "sandbox-api")]
+pub(crate) use user::{entries, number};
 pub(crate) use view::{Neighbours, PodView, SharedNamespaces};

@@ -26,6 +26,9 @@ pub(super) struct Shared {
     pub(super) spec: OnceLock<Arc<Spec>>,
     /// What its processes write and nobody reads.
     pub(super) unread: Arc<Unread>,
+    /// When its creation began.
+    #[cfg(feature = "sandbox-api")]
+    pub(super) began: std::time::Instant,
 }
 
 impl Shared {
@@ -38,6 +41,8 @@ impl Shared {
             cgroup: OnceLock::new(),
             spec: OnceLock::new(),
             unread,
+            #[cfg(feature = "sandbox-api")]
+            began: std::time::Instant::now(),
         }
     }
 

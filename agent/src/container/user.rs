@@ -129,11 +129,13 @@ fn unknown(what: &'static str, name: &str, table: &'static str) -> UserError {
     UserError::Unknown { what, name: name.to_owned(), table }
 }
 
-fn entries(table: &str) -> impl Iterator<Item = Vec<&str>> {
+/// The entries of a table of users or groups, each by its fields.
+pub(crate) fn entries(table: &str) -> impl Iterator<Item = Vec<&str>> {
     table.lines().filter(|line| !line.starts_with('#')).map(|line| line.trim_end().split(':').collect())
 }
 
-fn number(field: Option<&&str>) -> Option<u32> {
+/// A field that is a number.
+pub(crate) fn number(field: Option<&&str>) -> Option<u32> {
     field?.parse().ok()
 }
 

@@ -180,6 +180,12 @@ impl Pod {
         self.registry.all()
     }
 
+    /// Its id, once it is created.
+    #[cfg(feature = "sandbox-api")]
+    pub(crate) fn id(&self) -> Option<String> {
+        self.life().running().ok().map(|running| running.id.clone())
+    }
+
     /// Gives up all that waits, removes all containers at once and the storages, and asks the agent to end. The answer leaves
     /// before the guest does.
     ///

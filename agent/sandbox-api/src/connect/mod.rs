@@ -1,0 +1,15 @@
+//! The Connect protocol in JSON: unary calls and streams (<https://connectrpc.com/docs/protocol>).
+//!
+//! There is no protobuf: the SDKs speak JSON only. A [`Message`] is read leniently, as the JSON mapping of protobuf asks for.
+
+mod code;
+mod envelope;
+mod exchange;
+mod json;
+
+pub use code::{Code, Error};
+pub use envelope::{END, EnvelopeError, Frame, Frames, encode};
+pub use exchange::{
+    ClientStream, Incoming, STREAM, UNARY, client_stream, deadline, read_unary, stream, unary,
+};
+pub use json::{MOST_MESSAGE, Message, decode_base64};
