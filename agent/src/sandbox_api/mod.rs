@@ -23,6 +23,7 @@ mod init;
 mod metrics;
 mod ports;
 mod process;
+mod rooted;
 mod sandbox;
 mod server;
 mod target;

@@ -8,6 +8,7 @@ use sandbox_api::http::{Head, Response};
 
 use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
+use super::filesystem::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::container::Tools;
 use crate::guest::clock::Clock;
@@ -35,6 +36,8 @@ pub(crate) struct Sandbox {
     pub(super) auth: Auth,
     /// Room for large messages.
     pub(super) incoming: Incoming,
+    /// Work on files, and watches.
+    pub(super) storage: Storage,
     /// What /init has set.
     settings: Mutex<Settings>,
 }
@@ -113,6 +116,7 @@ impl Sandbox {
             parts,
             auth: Auth::default(),
             incoming: Incoming::default(),
+            storage: Storage::default(),
             settings: Mutex::default(),
         })
     }
