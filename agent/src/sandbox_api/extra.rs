@@ -1,5 +1,7 @@
 //! What the wire of envd lacks, below `/pith/`.
 
+mod tree;
+
 use std::sync::Arc;
 
 use sandbox_api::http::{Request, Response};
@@ -8,6 +10,9 @@ use super::answer::not_found;
 use super::sandbox::Sandbox;
 
 /// Answers a request for `/pith/NAME`.
-pub(super) async fn call(_sandbox: &Arc<Sandbox>, _name: &str, _request: Request) -> Response {
-    not_found()
+pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, request: Request) -> Response {
+    match name {
+        "tree" => tree::call(sandbox, request).await,
+        _ => not_found(),
+    }
 }

@@ -21,11 +21,13 @@ mod filesystem;
 mod freeze;
 mod init;
 mod metrics;
+mod place;
 mod ports;
 mod process;
 mod rooted;
 mod sandbox;
 mod server;
+mod storage;
 mod target;
 
 pub(crate) use sandbox::{Parts, Sandbox};

@@ -8,7 +8,7 @@ use sandbox_api::http::{Head, Response};
 
 use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
-use super::filesystem::Storage;
+use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::container::Tools;
 use crate::guest::clock::Clock;

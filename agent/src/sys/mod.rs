@@ -8,5 +8,7 @@ pub(crate) mod ext4;
 pub(crate) mod heap;
 pub(crate) mod link;
 pub(crate) mod random;
+#[cfg(feature = "sandbox-api")]
+pub(crate) mod readable;
 pub(crate) mod reset;
 pub(crate) mod swap;

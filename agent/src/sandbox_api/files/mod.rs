@@ -20,6 +20,7 @@ use self::compose::Composition;
 use self::download::Download;
 use self::upload::{Destination, Encoding, Upload, Written};
 use super::answer::not_found;
+use super::place::place;
 use super::rooted::{FileError, Owner, Root, Workers};
 use super::sandbox::{CallerError, Sandbox};
 
@@ -97,9 +98,8 @@ fn check(sandbox: &Sandbox, head: &Head, operation: Operation) -> Result<(), Fai
 }
 
 /// The container's root, and who asks.
-async fn place(sandbox: &Sandbox, head: &Head, username: Option<&str>) -> Result<(Root, Owner), Failure> {
-    let caller = sandbox.caller(head, username).await?;
-    Ok((Root::new(Arc::clone(&caller.root)), Owner::of(&caller)))
+async fn asked(sandbox: &Sandbox, head: &Head, username: Option<&str>) -> Result<(Root, Owner), Failure> {
+    Ok(place(&sandbox.caller(head, username).await?))
 }
 
 async fn download(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
@@ -107,7 +107,7 @@ async fn download(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     if !accepts_identity(&head.headers) {
         return Err(Failure::NotAcceptable);
     }
-    let (root, owner) = place(sandbox, head, head.query.get("username")).await?;
+    let (root, owner) = asked(sandbox, head, head.query.get("username")).await?;
     let path = owner.expand(head.query.get("path").unwrap_or_default())?;
     let permit = sandbox.storage.transfer().await?;
     let opened = sandbox.storage.workers.run(move |_| Download::open(&root, &path)).await?;
@@ -135,7 +135,7 @@ async fn upload(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
     check(sandbox, &request.head, Operation::Write)?;
     let Request { head, body } = &mut request;
     let metadata = metadata::read(&head.headers)?;
-    let (root, owner) = place(sandbox, head, head.query.get("username")).await?;
+    let (root, owner) = asked(sandbox, head, head.query.get("username")).await?;
     let to = Destination { root, owner, path: head.query.get("path").map(str::to_owned), metadata };
     let field = |name: &str| head.headers.get(name).unwrap_or_default().to_owned();
     let _permit = sandbox.storage.transfer().await?;
@@ -164,7 +164,7 @@ async fn receive(
         };
         upload = workers.run(feed).await?;
     }
-    Ok(workers.run(move |_| upload.finish()).await?)
+    Ok(workers.run(move |stop| upload.finish(stop)).await?)
 }
 
 /// Envd sends this JSON as a text, and clients take it so.
@@ -176,7 +176,7 @@ fn text(written: &[Written]) -> Response {
 async fn compose(sandbox: &Sandbox, mut request: Request) -> Result<Response, Failure> {
     let composition = Composition::parse(&request.body.collect(MOST_COMPOSITION).await?)?;
     let named = composition.username.clone();
-    let (root, owner) = place(sandbox, &request.head, named.as_deref()).await?;
+    let (root, owner) = asked(sandbox, &request.head, named.as_deref()).await?;
     let _permit = sandbox.storage.transfer().await?;
     let written = sandbox.storage.workers.run(move |stop| composition.compose(&root, &owner, stop)).await?;
     Ok(Response::full(200, "application/json", serde_json::to_vec(&written).unwrap_or_default()))

@@ -122,10 +122,13 @@ impl Upload {
     }
 
     /// The body is complete: what was written. Blocks.
-    pub(super) fn finish(self) -> Result<Vec<Written>, FileError> {
+    pub(super) fn finish(self, stop: &Stop) -> Result<Vec<Written>, FileError> {
         match *self.0 {
             Decoder::Plain(content) => content.finish(),
-            Decoder::Gzip(decoder) => decoder.finish().map_err(unpacked)?.finish(),
+            Decoder::Gzip(mut decoder) => {
+                decoder.get_mut().files().stop = stop.clone();
+                decoder.finish().map_err(unpacked)?.finish()
+            }
         }
     }
 }

@@ -4,6 +4,8 @@ mod change;
 mod list;
 mod watch;
 
+pub(super) use watch::Watches;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,50 +14,16 @@ use futures_util::stream::{self, Stream};
 use sandbox_api::connect::{self, Code, Error, Message, UNARY, client_stream, read_unary};
 use sandbox_api::http::{Head, Request, Response};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use self::watch::{Event, Options, Watch, Watches};
+use self::watch::{Event, Options, Watch};
 use super::answer::not_found;
-use super::rooted::{Entry, FileError, FileErrorKind, Owner, Root, Workers};
+use super::place::place;
+use super::rooted::{Entry, FileError, FileErrorKind, Owner};
 use super::sandbox::{Caller, Sandbox};
 
 /// Silence after which a stream says that it is alive, unless the client wants another time.
 const KEEPALIVE: Duration = Duration::from_secs(90);
-/// Files that are under way at the same time. More wait until one has passed.
-pub(crate) const MOST_TRANSFERS: usize = 64;
-
-/// Lists of directories that are made at the same time.
-pub(crate) const MOST_LISTS: usize = 2;
-
-/// What all work on files shares.
-pub(super) struct Storage {
-    /// Its threads.
-    pub(super) workers: Workers,
-    /// Room for files and trees that are under way.
-    pub(super) transfers: Arc<Semaphore>,
-    watches: Watches,
-    /// Room for lists, for their memory.
-    lists: Semaphore,
-}
-
-impl Default for Storage {
-    fn default() -> Storage {
-        let workers = Workers::default();
-        let watches = Watches::new(workers.clone());
-        let transfers = Arc::new(Semaphore::new(MOST_TRANSFERS));
-        Storage { workers, transfers, watches, lists: Semaphore::new(MOST_LISTS) }
-    }
-}
-
-impl Storage {
-    /// Waits until a file may pass.
-    pub(super) async fn transfer(&self) -> Result<OwnedSemaphorePermit, FileError> {
-        // It is never closed.
-        Arc::clone(&self.transfers).acquire_owned().await.map_err(|_| FileError::Abandoned)
-    }
-}
-
 /// Answers a call of `/filesystem.Filesystem/NAME`.
 pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Request) -> Response {
     const UNARY_CALLS: [&str; 8] = [
@@ -129,10 +97,6 @@ async fn caller(sandbox: &Sandbox, head: &Head) -> Result<Caller, Error> {
     sandbox.caller(head, None).await.map_err(|error| error.to_connect())
 }
 
-fn place(caller: &Caller) -> (Root, Owner) {
-    (Root::new(Arc::clone(&caller.root)), Owner::of(caller))
-}
-
 fn path(owner: &Owner, message: &Message, field: &str) -> Result<String, Error> {
     owner.expand(message.string(field)?).map_err(told)
 }
@@ -155,7 +119,7 @@ fn told(error: FileError) -> Error {
 async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Vec<u8>, Error> {
     let (root, owner) = place(&caller(sandbox, head).await?);
     let (path, depth) = (path(&owner, message, "path")?, message.uint32("depth")?);
-    let _room = sandbox.storage.lists.acquire().await.map_err(|_| Error::internal("the agent ends"))?;
+    let _room = sandbox.storage.list().await.map_err(told)?;
     sandbox.storage.workers.run(move |stop| list::list(&root, &path, depth, stop)).await.map_err(told)
 }
 

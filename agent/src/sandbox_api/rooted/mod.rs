@@ -14,8 +14,8 @@ mod tests;
 
 pub(crate) use entry::{Entry, PREFIX};
 pub(crate) use error::{FileError, FileErrorKind, errno};
-pub(crate) use path::{Owner, base, join, split};
+pub(crate) use path::{Owner, base, join};
 pub(crate) use root::{
     FILE_MODE, Found, Location, Root, below, give, is_gone, magic, make_directory, reopen,
 };
-pub(crate) use stop::{Stop, StopOnDrop, Workers};
+pub(crate) use stop::{Stop, Workers};

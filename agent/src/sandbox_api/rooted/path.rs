@@ -2,7 +2,6 @@
 
 use super::FileError;
 use crate::sandbox_api::account::expand;
-use crate::sandbox_api::sandbox::Caller;
 
 /// Whose request it is: what decides where relative paths begin, and who owns what is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +17,6 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// Who asks.
-    pub(crate) fn of(caller: &Caller) -> Owner {
-        let Caller { account, workdir, .. } = caller;
-        Owner { uid: account.uid, gid: account.gid, home: account.home.clone(), workdir: workdir.clone() }
-    }
-
     /// The absolute path that a request's text stands for. An absolute path stays as it is, and is not cleaned.
     pub(crate) fn expand(&self, path: &str) -> Result<String, FileError> {
         let refuse = |reason| FileError::Path { path: path.to_owned(), reason };

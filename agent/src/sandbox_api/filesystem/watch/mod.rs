@@ -18,9 +18,6 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -28,6 +25,7 @@ use tokio::time::Instant;
 use self::event::Kept;
 use self::tree::{Budget, Tree};
 use crate::sandbox_api::rooted::{FileError, Root, Stop, Workers};
+use crate::sys::readable::readable;
 
 /// Watches at the same time.
 pub(crate) const MOST_WATCHES: usize = 32;
@@ -41,6 +39,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Watch {
     inner: Arc<Inner>,
     reader: JoinHandle<()>,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -49,7 +48,6 @@ struct Inner {
     state: Mutex<State>,
     /// Something happened, or the watch is over.
     news: Notify,
-    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl Inner {
     async fn read(self: Arc<Inner>, gone: impl Future<Output = ()> + Send + 'static) {
         let mut gone = std::pin::pin!(gone);
         let Some(descriptor) = self.state().tree.as_ref().map(Tree::descriptor) else { return };
-        let Ok(descriptor) = AsyncFd::with_interest(descriptor, Interest::READABLE) else {
+        let Ok(descriptor) = readable(descriptor) else {
             return self.end();
         };
         let mut more = false;
@@ -239,14 +237,10 @@ impl Watches {
             Tree::new(root, top, options, budget, stop)
         });
         let state = State { tree: Some(tree.await?), kept: Kept::default(), owes_loss: false, error: None };
-        let inner = Arc::new(Inner {
-            workers: self.workers.clone(),
-            state: Mutex::new(state),
-            news: Notify::new(),
-            _permit: permit,
-        });
+        let inner =
+            Arc::new(Inner { workers: self.workers.clone(), state: Mutex::new(state), news: Notify::new() });
         let reader = tokio::spawn(Arc::clone(&inner).read(gone));
-        Ok(Watch { inner, reader })
+        Ok(Watch { inner, reader, _permit: permit })
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, FileError> {

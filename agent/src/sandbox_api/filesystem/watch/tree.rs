@@ -315,7 +315,7 @@ impl Tree {
             self.watched.remove(&watch);
             self.budget.give_back(1);
             // It may be gone by itself.
-            drop(inotify::remove_watch(&*self.inotify, watch));
+            inotify::remove_watch(&*self.inotify, watch).unwrap_or_default();
         }
     }
 }
