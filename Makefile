@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle abuse soak bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ soak: build samples ## Ten thousand lives in a row, with a table at each thousan
 
 abuse: images programs samples ## Hostile containers and clients, and what they leave, with a table
 	$(CARGO) nextest run $(WORKSPACE) -P abuse
+
+sandbox: images programs samples ## Unmodified E2B SDKs drive guests by the sandbox API
+	$(CARGO) nextest run $(WORKSPACE) -P sandbox
 
 bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
 	@tests/samples/demo.sh --bench

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the sample images (busybox, curl, nginx) as OCI layouts out of Debian packages.
+# Builds the sample images (busybox, curl, debian, nginx) as OCI layouts out of Debian packages.
 #
 #   build-images.sh [DIRECTORY]     DIRECTORY defaults to out/images of the source tree and becomes a link
 #
@@ -29,6 +29,21 @@ setup_curl() {
     setup_busybox "$1"
     mkdir -p "$1/etc/ssl/certs"
     find "$1/usr/share/ca-certificates" -name '*.crt' | sort | xargs cat >"$1/etc/ssl/certs/ca-certificates.crt"
+}
+
+# A Debian with the usual tools and an account beside root: what programs of sandboxes expect.
+setup_debian() {
+    for dir in etc tmp var/tmp run proc sys dev root home/user; do mkdir -p "$1/$dir"; done
+    chmod 1777 "$1/tmp" "$1/var/tmp"
+    chmod 700 "$1/root"
+    test -e "$1/bin/sh" || ln -s dash "$1/bin/sh"
+    printf '%s\n' root:x:0:0:root:/root:/bin/bash user:x:1000:1000::/home/user:/bin/bash \
+        nobody:x:65534:65534:nobody:/nonexistent:/bin/false >"$1/etc/passwd"
+    printf '%s\n' root:x:0: tty:x:5: staff:x:50:user user:x:1000: nogroup:x:65534: >"$1/etc/group"
+    # bash brings a whole perl with it, which is most of the image.
+    rm -rf "$1"/usr/bin/perl* "$1"/usr/bin/*perl* "$1"/usr/share/perl* "$1"/usr/lib/*/perl* "$1"/usr/lib/*/libperl*
+    for dir in doc man locale lintian info bug; do rm -rf "$1/usr/share/$dir"; done
+    rm -rf "$1/var/cache" "$1/var/lib/apt" "$1/var/lib/dpkg" "$1"/usr/lib/*/gconv
 }
 
 setup_nginx() {
@@ -72,6 +87,7 @@ build() {
     case $1 in
     busybox) image busybox busybox-static --config.cmd /bin/sh ;;
     curl) image curl busybox-static,curl,ca-certificates --config.entrypoint curl --config.cmd --help ;;
+    debian) image debian bash,coreutils,dash,findutils,grep,procps,sed,tar,gzip --config.cmd /bin/bash ;;
     nginx)
         image nginx busybox-static,nginx-light \
             --config.entrypoint nginx --config.cmd -g --config.cmd 'daemon off;' \
@@ -120,7 +136,7 @@ if [ ! -d "$store" ]; then
     architecture=$(dpkg --print-architecture)
     export work architecture
     # Side by side: each is fetched and unpacked by one thread.
-    printf '%s\n' busybox curl nginx | xargs -P 3 -n 1 "$script" --image
+    printf '%s\n' busybox curl debian nginx | xargs -P 4 -n 1 "$script" --image
     # The rename is what makes them appear; a faster builder's images are as good as ours.
     mv -T "$work/images" "$store" 2>/dev/null || test -d "$store"
 fi

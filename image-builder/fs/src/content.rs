@@ -1,4 +1,4 @@
-//! What is in a regular file: bytes in memory, or a piece of a file on disk.
+//! What is in a regular file: bytes in memory, a piece of a file on disk, or a file that is opened when it is needed.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// How much is copied at once, in bytes.
-const PIECE: usize = 1 << 17;
+/// How much is copied at once, in bytes. No less than what writers of file systems collect: they pass it on without another copy.
+pub(crate) const PIECE: usize = 1 << 17;
 
 /// A piece of a file that is kept open. Copies share the file; its own position is neither used nor changed.
 #[derive(Debug, Clone)]
@@ -34,13 +34,47 @@ impl PartialEq for Extent {
 
 impl Eq for Extent {}
 
+/// Opens a file each time it is read, for trees of more files than a process may have open.
+pub trait Open: std::fmt::Debug + Send + Sync {
+    /// Opens it. The answer has the same bytes each time, as many as the [`Later`] says.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is another file than it was.
+    fn open(&self) -> io::Result<File>;
+}
+
+/// A whole file that is opened when it is read.
+#[derive(Debug, Clone)]
+pub struct Later {
+    file: Arc<dyn Open>,
+    /// How many bytes.
+    pub len: u64,
+}
+
+impl Later {
+    /// The first `len` bytes of what `file` opens.
+    pub fn new(file: Arc<dyn Open>, len: u64) -> Self {
+        Self { file, len }
+    }
+}
+
+impl PartialEq for Later {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file) && self.len == other.len
+    }
+}
+
+impl Eq for Later {}
+
 /// The content of a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// In memory: for what is small, or made up.
     Bytes(Vec<u8>),
-    /// On disk.
+    /// On disk, in a file that is open.
     Extent(Extent),
+    /// On disk, in a file that is not.
+    Later(Later),
 }
 
 impl Content {
@@ -49,6 +83,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Extent(extent) => extent.len,
+            Self::Later(later) => later.len,
         }
     }
 
@@ -64,11 +99,8 @@ impl Content {
     pub fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.into()),
-            Self::Extent(extent) => {
-                let mut bytes = vec![0; usize::try_from(extent.len).map_err(io::Error::other)?];
-                extent.file.read_exact_at(&mut bytes, extent.offset)?;
-                Ok(bytes.into())
-            }
+            Self::Extent(extent) => read(&extent.file, extent.offset, extent.len),
+            Self::Later(later) => read(&later.file.open()?, 0, later.len),
         }
     }
 
@@ -80,26 +112,42 @@ impl Content {
         if start.checked_add(len).is_none_or(|end| end > self.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let extent = match self {
+        match self {
             // Both fit: they are within the bytes' length.
-            Self::Bytes(bytes) => return out.write_all(&bytes[start as usize..(start + len) as usize]),
-            Self::Extent(extent) => extent,
-        };
-        let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
-        let mut done = 0;
-        while done < len {
-            let piece = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
-            extent.file.read_exact_at(&mut buffer[..piece], extent.offset + start + done)?;
-            out.write_all(&buffer[..piece])?;
-            done += piece as u64;
+            Self::Bytes(bytes) => out.write_all(&bytes[start as usize..(start + len) as usize]),
+            Self::Extent(extent) => copy(&extent.file, extent.offset + start, len, out),
+            Self::Later(later) => copy(&later.file.open()?, start, len, out),
         }
-        Ok(())
     }
+}
+
+fn read(file: &File, offset: u64, len: u64) -> io::Result<Cow<'static, [u8]>> {
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes.into())
+}
+
+fn copy(file: &File, mut offset: u64, mut len: u64, out: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
+    while len > 0 {
+        let piece = usize::try_from(len).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..piece], offset)?;
+        out.write_all(&buffer[..piece])?;
+        offset += piece as u64;
+        len -= piece as u64;
+    }
+    Ok(())
 }
 
 impl From<Extent> for Content {
     fn from(extent: Extent) -> Self {
         Self::Extent(extent)
+    }
+}
+
+impl From<Later> for Content {
+    fn from(later: Later) -> Self {
+        Self::Later(later)
     }
 }
 
@@ -119,12 +167,24 @@ impl From<&str> for Content {
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct Named(std::path::PathBuf);
+
+    impl Open for Named {
+        fn open(&self) -> io::Result<File> {
+            File::open(&self.0)
+        }
+    }
+
     #[test]
-    fn a_piece_of_either_is_the_same() {
+    fn a_piece_of_each_is_the_same() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"before0123456789after").unwrap();
         let extent = Content::from(Extent::new(Arc::new(file), 6, 10));
-        for content in [extent.clone(), Content::from("0123456789")] {
+        let mut named = tempfile::NamedTempFile::new().unwrap();
+        named.write_all(b"0123456789").unwrap();
+        let later = Content::from(Later::new(Arc::new(Named(named.path().to_path_buf())), 10));
+        for content in [extent.clone(), Content::from("0123456789"), later.clone()] {
             assert_eq!((content.len(), &*content.bytes().unwrap()), (10, &b"0123456789"[..]));
             let mut piece = Vec::new();
             content.copy(3, 4, &mut piece).unwrap();
@@ -134,5 +194,8 @@ mod tests {
             }
         }
         assert_eq!(extent, extent.clone());
+        assert_eq!(later, later.clone());
+        named.close().unwrap();
+        assert!(later.copy(0, 1, &mut io::sink()).is_err());
     }
 }

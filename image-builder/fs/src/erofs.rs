@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
 
+use crate::content::PIECE;
 use crate::counted::Counted;
 use crate::error::{WriteError, beyond_linux};
 use crate::tree::{Inode, InodeId, Kind, Tree};
@@ -92,7 +93,7 @@ pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteEr
     let blocks = u32::try_from(next).map_err(|_| TOO_LARGE)?;
     let places = &layout.places;
 
-    let mut writer = Counted::new(BufWriter::with_capacity(1 << 20, out));
+    let mut writer = Counted::new(BufWriter::with_capacity(PIECE, out));
     writer.write_all(&superblock(places, blocks, uuid))?;
     for place in places {
         writer.pad_to(BLOCK + place.offset)?;

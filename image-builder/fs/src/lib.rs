@@ -49,6 +49,6 @@ pub mod ext4;
 pub mod sample;
 pub mod tree;
 
-pub use content::{Content, Extent};
+pub use content::{Content, Extent, Later, Open};
 pub use error::WriteError;
 pub use tree::{Inode, InodeId, Kind, Meta, Tree, TreeError};

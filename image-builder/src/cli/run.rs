@@ -6,6 +6,7 @@ mod exec;
 mod pods;
 
 use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use image_builder::run::exec::WRITE;
 use image_builder::run::network::{Network, NetworkMode, Publish};
 use image_builder::run::output::{JsonSink, Sink, TextSink};
 use image_builder::run::quantity;
+use image_builder::run::sandbox_api::SandboxApi;
 use image_builder::run::state::StateDir;
 use image_builder::run::terminal::{RawMode, read_stdin};
 use image_builder::run::timing::Timings;
@@ -27,6 +29,8 @@ use tokio::sync::watch;
 
 use super::Global;
 
+/// The flavour whose agent has the sandbox API.
+const SANDBOX: &str = "sandbox";
 /// How many execs are measured when the table is asked for and nothing else is said.
 const BENCH_EXEC: u32 = 20;
 
@@ -99,6 +103,14 @@ pub(crate) struct RunArgs {
     /// Let a port of the host lead into the pod.
     #[arg(short, long, value_name = "[HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]")]
     publish: Vec<Publish>,
+    /// Switch on the sandbox API, which speaks E2B's envd protocol, and serve it at this address of the host; port 0 takes a
+    /// free one. Whoever reaches the address is root in the container, unless there is a token. Boots the initrd of the
+    /// flavour `sandbox`.
+    #[arg(long, value_name = "HOSTIP:PORT", conflicts_with = "uki")]
+    sandbox_api: Option<SocketAddr>,
+    /// A file whose first line is the access token for the sandbox API; `-` is standard input.
+    #[arg(long, value_name = "FILE", requires = "sandbox_api")]
+    sandbox_api_token: Option<PathBuf>,
     /// Switch on the debug console that `console` connects to.
     #[arg(long)]
     debug_console: bool,
@@ -241,6 +253,9 @@ impl RunArgs {
                 Root::Unified { firmware: self.firmware.clone() }
             }
             (Some(disk), None) => Root::disk(disk, self.disk_as)?,
+            (None, None) if self.sandbox_api.is_some() => {
+                Root::Initrd(product(&self.initrd, |layout| layout.flavour_initrd(SANDBOX))?)
+            }
             (None, None) => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
         };
         for path in [kernel.as_path(), root.path()] {
@@ -269,6 +284,7 @@ impl RunArgs {
             cpus: self.cpus,
             cmdline,
             network: Network::new(&self.network, &self.publish)?,
+            sandbox_api: self.sandbox_api()?,
             base: parent.to_path_buf(),
             cache: global.cache()?,
             state: state(),
@@ -278,6 +294,12 @@ impl RunArgs {
             table: self.timings && !detach::is_detached(),
             ceiling: self.unpacking.ceiling(),
         })
+    }
+
+    fn sandbox_api(&self) -> anyhow::Result<Option<SandboxApi>> {
+        let Some(address) = self.sandbox_api else { return Ok(None) };
+        let token = self.sandbox_api_token.as_deref().map(read_token).transpose()?;
+        Ok(Some(SandboxApi { address, token }))
     }
 
     fn sink(&self, global: &Global, names: Vec<String>) -> Arc<dyn Sink> {
@@ -297,6 +319,23 @@ impl RunArgs {
         let terminals = (out.is_terminal(), err.is_terminal());
         Arc::new(TextSink::new(names, colour, out, err).on_terminals(terminals.0, terminals.1))
     }
+}
+
+/// The first line of a file, which a token is kept in so that no list of processes shows it.
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let name = file.display();
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?
+    };
+    let token = text.lines().next().unwrap_or_default().trim();
+    anyhow::ensure!(!token.is_empty(), "{name} has no token in its first line");
+    anyhow::ensure!(
+        token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "the token in {name} has blanks or letters that no HTTP header holds; use printable ASCII"
+    );
+    Ok(token.to_owned())
 }
 
 /// Turns signals into requests to stop: the first one politely, the second one at once.

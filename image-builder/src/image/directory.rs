@@ -16,9 +16,11 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use fs_image::{Inode, Kind, Meta, Tree};
-use nix::fcntl::{OFlag, openat, readlinkat};
+use fs_image::{Inode, Kind, Later, Meta, Open, Tree};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::ImageError;
@@ -30,36 +32,107 @@ const MAX_DEPTH: usize = 1000;
 
 /// A digest that changes whenever anything in the directory does, without reading file content.
 pub(super) fn key(dir: &Path) -> Result<Digest, ImageError> {
-    let mut text = Vec::new();
+    let mut listing = Listing::default();
     visit(dir, &mut |found| {
-        let metadata = &found.metadata;
-        text.extend(found.relative.as_os_str().as_bytes());
-        text.push(0);
-        let numbers = [
-            u64::from(metadata.mode()),
-            u64::from(metadata.uid()),
-            u64::from(metadata.gid()),
-            metadata.size(),
-            metadata.ino(),
-            metadata.rdev(),
-            metadata.mtime().cast_unsigned(),
-            metadata.mtime_nsec().cast_unsigned(),
-            metadata.ctime().cast_unsigned(),
-            metadata.ctime_nsec().cast_unsigned(),
-        ];
-        text.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+        listing.add(found);
         Ok(())
     })?;
-    Ok(Digest::of_parts([("directory", dir.as_os_str().as_bytes()), ("entries", &text)]))
+    Ok(listing.key(dir))
 }
 
-/// Puts everything below `dir` into the tree.
+/// What tells a file from another one, and from itself before a change (stat(2)).
+fn stamp(metadata: &Metadata) -> [u64; 10] {
+    [
+        u64::from(metadata.mode()),
+        u64::from(metadata.uid()),
+        u64::from(metadata.gid()),
+        metadata.size(),
+        metadata.ino(),
+        metadata.rdev(),
+        metadata.mtime().cast_unsigned(),
+        metadata.mtime_nsec().cast_unsigned(),
+        metadata.ctime().cast_unsigned(),
+        metadata.ctime_nsec().cast_unsigned(),
+    ]
+}
+
+/// Everything in a directory, as it goes into its key.
+#[derive(Default)]
+struct Listing(Vec<u8>);
+
+impl Listing {
+    fn add(&mut self, found: &Found<'_>) {
+        self.0.extend(found.relative.as_os_str().as_bytes());
+        self.0.push(0);
+        self.0.extend(stamp(&found.metadata).into_iter().flat_map(u64::to_le_bytes));
+    }
+
+    fn key(&self, dir: &Path) -> Digest {
+        Digest::of_parts([("directory", dir.as_os_str().as_bytes()), ("entries", &self.0)])
+    }
+}
+
+/// A regular file of a directory, which is opened when it is packed.
+#[derive(Debug)]
+struct Member {
+    root: Arc<File>,
+    relative: PathBuf,
+    stamp: [u64; 10],
+}
+
+impl Open for Member {
+    fn open(&self) -> io::Result<File> {
+        let file = open_below(&self.root, &self.relative)?;
+        let metadata = file.metadata()?;
+        if stamp(&metadata) == self.stamp {
+            return Ok(file);
+        }
+        Err(io::Error::other(format!("{} {CHANGED}", self.relative.display())))
+    }
+}
+
+/// Opens what has a path of no links below `root`.
+fn open_below(root: &File, relative: &Path) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(root, relative, how) {
+        Ok(file) => Ok(file.into()),
+        // A path longer than the kernel takes, and kernels and sandboxes that do not know the call.
+        Err(Errno::ENAMETOOLONG | Errno::ENOSYS | Errno::EPERM) => {
+            let (parent, name) = (relative.parent(), relative.file_name());
+            let parent = enter(root, parent.unwrap_or(Path::new("")))?;
+            open_name(&parent, name.unwrap_or_default(), OFlag::O_RDONLY | OFlag::O_NONBLOCK)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Looks whether the directories that content still lies in are as they were when they were read.
+pub(super) fn settle(spool: &mut Spool) -> Result<(), ImageError> {
+    for (dir, before) in spool.elsewhere().into_iter().flat_map(std::mem::take) {
+        unchanged(&dir, before)?;
+    }
+    Ok(())
+}
+
+fn unchanged(dir: &Path, before: Digest) -> Result<(), ImageError> {
+    if key(dir)? == before { Ok(()) } else { Err(ImageError::source(dir, format!("it {CHANGED}"))) }
+}
+
+const CHANGED: &str = "was changed while it was packed; try again";
+
+/// Puts everything below `dir` into the tree. Where the spool may refer to content, files stay where they are: whoever has written
+/// the tree has to [`settle`] the spool.
 pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(), ImageError> {
-    let before = key(dir)?;
+    let mut listing = Listing::default();
+    let refers = spool.elsewhere().is_some();
+    let root = Arc::new(open_top(dir)?);
     let mut top = None;
     let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
     tree.begin_layer();
     visit(dir, &mut |found| {
+        listing.add(found);
         let metadata = &found.metadata;
         let owner = *top.get_or_insert((metadata.uid(), metadata.gid()));
         let name = found.relative.as_os_str().as_bytes();
@@ -75,7 +148,7 @@ pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(),
             }
             first_names.insert(inode, found.relative.to_path_buf());
         }
-        let kind = kind(found, spool)?;
+        let kind = kind(found, spool, refers.then_some(&root))?;
         let meta = meta(found, owner)?;
         tree.put(name, Inode { meta, kind }).map_err(misfit)?;
         match tree.len() > spool.ceiling().entries {
@@ -86,8 +159,10 @@ pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(),
             false => Ok(()),
         }
     })?;
-    if key(dir)? != before {
-        return Err(ImageError::source(dir, "it was changed while it was packed; try again"));
+    let key = listing.key(dir);
+    match spool.elsewhere() {
+        Some(elsewhere) => elsewhere.push((dir.to_path_buf(), key)),
+        None => unchanged(dir, key)?,
     }
     Ok(())
 }
@@ -114,7 +189,8 @@ fn itself(handle: &File) -> PathBuf {
     format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
 }
 
-fn kind(found: &Found<'_>, spool: &mut Spool) -> Result<Kind, ImageError> {
+/// What it is. Content stays where it is if `root`, the directory, is given; else it is copied to the spool.
+fn kind(found: &Found<'_>, spool: &mut Spool, root: Option<&Arc<File>>) -> Result<Kind, ImageError> {
     let (metadata, path) = (&found.metadata, &found.path);
     let file_type = metadata.file_type();
     let major = u32::try_from(nix::sys::stat::major(metadata.rdev())).unwrap_or_default();
@@ -133,6 +209,11 @@ fn kind(found: &Found<'_>, spool: &mut Spool) -> Result<Kind, ImageError> {
         Kind::Fifo
     } else if file_type.is_socket() {
         Kind::Socket
+    } else if let Some(root) = root {
+        spool.count(metadata.size()).map_err(|error| ImageError::io("pack", path, error))?;
+        let (root, relative) = (Arc::clone(root), found.relative.to_path_buf());
+        let member = Member { root, relative, stamp: stamp(metadata) };
+        Kind::File(Later::new(Arc::new(member), metadata.size()).into())
     } else {
         let mut file = File::open(found.itself()).map_err(|error| ImageError::io("open", path, error))?;
         Kind::File(spool.append(&mut file).map_err(|error| ImageError::io("copy", path, error))?.into())
@@ -174,9 +255,7 @@ fn visit(top: &Path, each: &mut impl FnMut(&Found<'_>) -> Result<(), ImageError>
         let path = path.to_path_buf();
         move |error| ImageError::io(operation, path, error)
     };
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_PATH;
-    let root = nix::fcntl::open(top, flags, Mode::empty()).map(File::from);
-    let root = root.map_err(|errno| failed("open", top)(errno.into()))?;
+    let root = open_top(top)?;
     let metadata = root.metadata().map_err(failed("read", top))?;
     let handle = root.try_clone().map_err(failed("open", top))?;
     each(&Found { relative: Path::new(""), path: top.to_path_buf(), metadata, handle })?;
@@ -204,6 +283,12 @@ fn visit(top: &Path, each: &mut impl FnMut(&Found<'_>) -> Result<(), ImageError>
     Ok(())
 }
 
+fn open_top(top: &Path) -> Result<File, ImageError> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_PATH;
+    let root = nix::fcntl::open(top, flags, Mode::empty()).map(File::from);
+    root.map_err(|errno| ImageError::io("open", top, errno.into()))
+}
+
 /// Opens a directory below `root`, name by name, none of which may be a link.
 fn enter(root: &File, below: &Path) -> io::Result<File> {
     let mut at = root.try_clone()?;
@@ -227,12 +312,20 @@ mod tests {
     use crate::image::Ceiling;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    fn filled(dir: &Path) -> Result<Vec<Vec<u8>>, ImageError> {
-        let (mut tree, mut spool) =
-            (Tree::new(), Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap());
+    fn spool() -> Spool {
+        Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap()
+    }
+
+    fn filled(dir: &Path, mut spool: Spool) -> Result<Vec<Vec<u8>>, ImageError> {
+        let mut tree = Tree::new();
         fill(dir, &mut tree, &mut spool)?;
-        let file = |name: &[u8]| tree.file(name).unwrap().bytes().unwrap().into_owned();
-        Ok(vec![file(b"swapped"), file(b"sub/file")])
+        let file = |name: &[u8]| {
+            let bytes = tree.file(name).unwrap().bytes().map(std::borrow::Cow::into_owned);
+            bytes.map_err(|error| ImageError::io("read", dir, error))
+        };
+        let content = vec![file(b"swapped")?, file(b"sub/file")?];
+        settle(&mut spool)?;
+        Ok(content)
     }
 
     /// A directory in which a file and a directory change places with links to a secret, all the time.
@@ -259,11 +352,18 @@ mod tests {
                 }
             });
             for _ in 0..300 {
-                let mut spool = Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap();
-                drop(fill(dir.path(), &mut Tree::new(), &mut spool));
+                let mut copies = spool();
+                drop(fill(dir.path(), &mut Tree::new(), &mut copies));
                 // "secret" is in none of the content that was taken, whether the packing succeeded or not.
-                let taken = spool.content();
+                let taken = copies.content();
                 assert!(!taken.bytes().unwrap().windows(6).any(|window| window == b"secret"));
+                let mut tree = Tree::new();
+                drop(fill(dir.path(), &mut tree, &mut spool().referring()));
+                for name in [&b"swapped"[..], b"sub/file"] {
+                    if let Some(Ok(bytes)) = tree.file(name).map(|content| content.bytes()) {
+                        assert_eq!(&*bytes, b"plain");
+                    }
+                }
             }
             stop.store(true, Ordering::Relaxed);
         });
@@ -276,7 +376,9 @@ mod tests {
         for name in ["swapped", "sub/file"] {
             fs::write(dir.path().join(name), "plain").unwrap();
         }
-        assert_eq!(filled(dir.path()).unwrap(), [b"plain", b"plain"]);
+        for spool in [spool(), spool().referring()] {
+            assert_eq!(filled(dir.path(), spool).unwrap(), [b"plain", b"plain"]);
+        }
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -284,14 +386,49 @@ mod tests {
                     fs::write(dir.path().join("swapped"), "plain").unwrap();
                 }
             });
-            let changed = |_| match filled(dir.path()) {
-                Err(error) => error.to_string().contains("was changed while it was packed"),
+            let changed = |spool| match filled(dir.path(), spool) {
+                Err(error) => format!("{:?}", anyhow::Error::from(error)).contains(CHANGED),
                 Ok(_) => false,
             };
-            let is_noticed = (0..200).any(changed);
+            let is_noticed = (0..200).any(|_| changed(spool()));
+            let is_noticed_later = (0..200).any(|_| changed(spool().referring()));
             stop.store(true, Ordering::Relaxed);
-            assert!(is_noticed);
+            assert!(is_noticed && is_noticed_later);
         });
+    }
+
+    #[test]
+    fn content_that_stays_where_it_is_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), [b'a'; 6]).unwrap();
+        fs::write(dir.path().join("b"), [b'b'; 6]).unwrap();
+        for (bytes, is_fine) in [(12, true), (11, false)] {
+            let ceiling = Ceiling { bytes, ..Ceiling::default() };
+            let mut spool = Spool::new(&std::env::temp_dir(), ceiling).unwrap().referring();
+            let filled = fill(dir.path(), &mut Tree::new(), &mut spool);
+            assert_eq!(filled.is_ok(), is_fine, "{bytes}: {filled:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_is_found_where_paths_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "n".repeat(250);
+        let mut at = PathBuf::new();
+        let root = open_top(dir.path()).unwrap();
+        for _ in 0..20 {
+            let parent = enter(&root, &at).unwrap();
+            nix::sys::stat::mkdirat(&parent, long.as_str(), Mode::S_IRWXU).unwrap();
+            at.push(&long);
+        }
+        let parent = enter(&root, &at).unwrap();
+        fs::write(itself(&parent).join("file"), "deep").unwrap();
+        let file = open_below(&root, &at.join("file")).unwrap();
+        assert_eq!(std::io::read_to_string(file).unwrap(), "deep");
+        std::os::unix::fs::symlink("file", itself(&parent).join("link")).unwrap();
+        assert!(open_below(&root, &at.join("link")).is_err());
+        let rm = std::process::Command::new("rm").arg("-rf").arg(dir.path().join(&long)).status().unwrap();
+        assert!(rm.success());
     }
 
     #[test]
@@ -309,8 +446,7 @@ mod tests {
                 chain.drain(1..450);
             }
         }
-        let mut spool = Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap();
-        let error = fill(dir.path(), &mut Tree::new(), &mut spool).unwrap_err();
+        let error = fill(dir.path(), &mut Tree::new(), &mut spool()).unwrap_err();
         let text = format!("{:?}", anyhow::Error::from(error));
         assert!(text.contains("directories deep"), "{text}");
         // As no path leads to the end, not everything can remove it.

@@ -126,7 +126,8 @@ fn make(
     }
     let work = cache.workspace()?;
     let mut spool = Spool::new(work.path(), ceiling)
-        .map_err(|error| ImageError::io("create a file in", work.path(), error))?;
+        .map_err(|error| ImageError::io("create a file in", work.path(), error))?
+        .referring();
     let mut tree = Tree::new();
     let mut config = content.fill(&mut tree, &mut spool)?;
     config.take_accounts(&tree);
@@ -141,6 +142,7 @@ fn make(
         place: entry.clone(),
         source: Box::new(source),
     })?;
+    directory::settle(&mut spool)?;
     let record = Record { source: reference.to_owned(), config };
     let text =
         serde_json::to_vec_pretty(&record).map_err(|error| ImageError::io("write", &disk, error.into()))?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fs_image::Extent;
 
 use super::Ceiling;
+use crate::digest::Digest;
 
 /// How much is copied at once, in bytes.
 const PIECE: usize = 1 << 17;
@@ -25,6 +26,8 @@ pub(crate) struct Spool {
     /// Bytes of extended attributes.
     attributes: u64,
     ceiling: Ceiling,
+    /// Directories that content still lies in, and what they are known by; none where all content is copied.
+    elsewhere: Option<Vec<(PathBuf, Digest)>>,
     /// Where the file is, for those who must make room.
     place: PathBuf,
 }
@@ -34,7 +37,27 @@ impl Spool {
     pub(crate) fn new(dir: &Path, ceiling: Ceiling) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
         let shared = Arc::new(file.try_clone()?);
-        Ok(Self { file, shared, len: 0, attributes: 0, ceiling, place: dir.to_path_buf() })
+        Ok(Self { file, shared, len: 0, attributes: 0, ceiling, elsewhere: None, place: dir.to_path_buf() })
+    }
+
+    /// Content that lies in files of a directory already may stay there. Whoever reads it in the end has to look whether those
+    /// directories are as they were.
+    pub(crate) fn referring(mut self) -> Self {
+        self.elsewhere = Some(Vec::new());
+        self
+    }
+
+    /// Directories that content still lies in.
+    pub(crate) fn elsewhere(&mut self) -> Option<&mut Vec<(PathBuf, Digest)>> {
+        self.elsewhere.as_mut()
+    }
+
+    /// Counts content that stays where it is.
+    pub(crate) fn count(&mut self, len: u64) -> io::Result<()> {
+        self.expect(len)?;
+        self.len += len;
+        self.file.seek(SeekFrom::Start(self.len))?;
+        Ok(())
     }
 
     /// All that it took.

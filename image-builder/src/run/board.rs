@@ -140,6 +140,7 @@ mod tests {
             accel: None,
             endpoint: None,
             ports: Vec::new(),
+            sandbox_api: None,
             containers: containers
                 .map(|(container, exit_code)| ContainerRecord {
                     exit_code: *exit_code,

@@ -34,6 +34,12 @@ pub enum RunError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The guest's agent was built without the sandbox API.
+    #[error(
+        "the guest has no sandbox API: its agent was built without it; boot the initrd of flavour sandbox \
+         (`image-builder initrd --flavour sandbox` makes it)"
+    )]
+    NoSandboxApi,
     /// The agent refused a call.
     #[error("{call} {subject}: {message}")]
     Call {

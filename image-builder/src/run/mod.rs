@@ -25,6 +25,7 @@ pub mod output;
 pub mod pod;
 mod prepare;
 pub mod quantity;
+pub mod sandbox_api;
 mod screen;
 mod session;
 pub mod spec;

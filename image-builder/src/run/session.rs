@@ -16,6 +16,7 @@ use super::network::Network;
 use super::output::{Event, Sink};
 use super::pod::Pod;
 use super::prepare::{Prepared, prepare};
+use super::sandbox_api::{self, SandboxApi, Serving, Taken};
 use super::screen::Screen;
 use super::state::{Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
@@ -65,6 +66,8 @@ pub struct RunOptions {
     pub cmdline: Vec<String>,
     /// How the guest is connected.
     pub network: Network,
+    /// Where the guest's sandbox API is reached, if it is wanted.
+    pub sandbox_api: Option<SandboxApi>,
     /// What relative paths in the manifest are relative to.
     pub base: PathBuf,
     /// Where disks of images are kept.
@@ -132,6 +135,7 @@ async fn run_shown(
     input: Option<Input>,
 ) -> Result<Outcome, RunError> {
     let dir = options.state.reserve(pod.name())?;
+    let sandbox_api = options.sandbox_api.as_ref().map(Taken::take).transpose()?;
     let record = PodRecord {
         name: pod.name().to_owned(),
         pid: std::process::id(),
@@ -142,6 +146,7 @@ async fn run_shown(
         endpoint: None,
         containers: pod.all().map(|container| waiting(&pod, container)).collect(),
         ports: options.network.published().to_vec(),
+        sandbox_api: sandbox_api.as_ref().map(Taken::address),
         timings: options.sizes.clone(),
     };
     let board = Board::new(dir, record, screen)?;
@@ -153,12 +158,18 @@ async fn run_shown(
         prepared = prepare(&pod, options, &board) => prepared?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
-    let config = prepared.machine(options, &board);
+    let mut config = prepared.machine(options, &board);
+    if sandbox_api.is_some() {
+        config.cmdline.push(sandbox_api::SWITCH.to_owned());
+    }
     let vm = tokio::select! {
         vm = Vm::boot(config) => vm?,
         () = asked(&mut stop, StopRequest::Graceful) => return Ok(board.interrupted()),
     };
-    let result = drive(&pod, options, &prepared, &board, &vm, stop, input).await;
+    let result = match serve(sandbox_api, &board, &vm).await {
+        Ok(_serving) => drive(&pod, options, &prepared, &board, &vm, stop, input).await,
+        Err(error) => Err(error),
+    };
     vm.stop().await?;
     drop(prepared);
     result.map(|()| board.outcome(&pod))
@@ -169,6 +180,15 @@ async fn asked(stop: &mut watch::Receiver<StopRequest>, at_least: StopRequest) {
     if stop.wait_for(|request| *request >= at_least).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Opens the sandbox API to the host, if it is wanted.
+async fn serve(api: Option<Taken>, board: &Board, vm: &Vm) -> Result<Option<Serving>, RunError> {
+    let Some(api) = api else { return Ok(None) };
+    let address = api.address();
+    let serving = api.serve(vm.endpoint().clone()).await?;
+    board.note(format!("the sandbox API is at http://{address}"));
+    Ok(Some(serving))
 }
 
 /// Everything between power-on and power-off.

@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -211,6 +212,9 @@ pub struct PodRecord {
     /// Ports of the host that lead into it.
     #[serde(default)]
     pub ports: Vec<Forward>,
+    /// Where its sandbox API is reached.
+    #[serde(default)]
+    pub sandbox_api: Option<SocketAddr>,
     /// Its containers.
     pub containers: Vec<ContainerRecord>,
     /// What was measured so far.
@@ -433,6 +437,7 @@ mod tests {
             accel: None,
             endpoint: None,
             ports: Vec::new(),
+            sandbox_api: None,
             containers: vec![ContainerRecord {
                 name: "a".into(),
                 id: "web-a".into(),

