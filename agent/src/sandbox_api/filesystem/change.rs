@@ -29,7 +29,7 @@ pub(super) fn make_directory(root: &Root, owner: &Owner, path: &str) -> Result<E
 pub(super) fn rename(root: &Root, owner: &Owner, from: &str, to: &str) -> Result<Entry, FileError> {
     let source = root.locate(from)?;
     // Nothing is made for an entry that is not there.
-    root.find(from.trim_end_matches('/'), false).map_err(FileError::during("move", from))?;
+    root.find(from.trim_end_matches('/'), false).map_err(FileError::lookup("move", from))?;
     let destination = root.locate_or_make(to, owner)?;
     let moved = rustix::fs::renameat(&source.parent, source.name, &destination.parent, destination.name);
     moved.map_err(|errno| match errno {

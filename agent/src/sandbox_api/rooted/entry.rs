@@ -53,7 +53,7 @@ fn is_none(mode: &u32) -> bool {
 impl Entry {
     /// Describes what has a path, a link itself. Blocks.
     pub(crate) fn of(root: &Root, names: &Names, path: &str) -> Result<Entry, FileError> {
-        let found = root.find(path, false).map_err(FileError::during("stat", path))?;
+        let found = root.find(path, false).map_err(FileError::lookup("stat", path))?;
         Ok(Entry::found(root, names, path, &found))
     }
 

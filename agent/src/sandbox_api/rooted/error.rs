@@ -112,6 +112,14 @@ impl FileError {
         move |source| FileError::io(operation, path, source)
     }
 
+    /// As [`FileError::during`], for what is only looked at: what would be below a file is not there.
+    pub(crate) fn lookup(operation: &'static str, path: &str) -> impl FnOnce(Errno) -> FileError {
+        move |errno| match errno {
+            Errno::NOTDIR => FileError::Missing(path.to_owned()),
+            errno => FileError::io(operation, path, errno),
+        }
+    }
+
     /// See [`FileErrorKind`].
     pub(crate) fn kind(&self) -> FileErrorKind {
         match self {

@@ -117,7 +117,7 @@ impl Root {
 
     /// Opens a regular file for reading.
     pub(crate) fn read(&self, path: &str) -> Result<(File, Stat), FileError> {
-        let found = self.find(path, true).map_err(FileError::during("open", path))?;
+        let found = self.find(path, true).map_err(FileError::lookup("open", path))?;
         match found.kind() {
             FileType::RegularFile => {}
             FileType::Directory => return Err(FileError::Directory(format!("path '{path}' is a directory"))),

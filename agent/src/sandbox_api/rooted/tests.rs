@@ -89,7 +89,7 @@ fn loops_and_files_on_the_way_are_told() {
     assert!(matches!(case.read("/loop"), Err(FileError::Loop(_))));
     assert!(matches!(case.write("/loop", ""), Err(FileError::Loop(_))));
     assert!(matches!(case.write("/loop/x", ""), Err(FileError::Loop(_))));
-    assert!(matches!(case.read("/f/x"), Err(FileError::NoDirectory(_))));
+    assert!(matches!(case.read("/f/x"), Err(FileError::Missing(_))));
     assert!(matches!(case.write("/f/x", ""), Err(FileError::NoDirectory(_))));
     assert!(matches!(case.write("/f/x/y", ""), Err(FileError::NoDirectory(_))));
     for directory in ["/", "/f/", "/..", "/a/."] {

@@ -69,8 +69,7 @@ async fn asked(sandbox: &Sandbox, head: &Head) -> Result<(Root, Owner, String), 
 async fn pack(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     let (root, _, path) = asked(sandbox, head).await?;
     // It is never closed.
-    let permit =
-        Arc::clone(&sandbox.storage.trees.0).acquire_owned().await.map_err(|_| FileError::Abandoned)?;
+    let permit = sandbox.storage.tree().await?;
     let shown = path.clone();
     let top = sandbox.storage.workers.run(move |_| pack::Top::find(&root, &path)).await?;
     let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
@@ -104,8 +103,7 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
             return Err(FileError::Invalid(text).into());
         }
     };
-    let permit =
-        Arc::clone(&sandbox.storage.trees.0).acquire_owned().await.map_err(|_| FileError::Abandoned)?;
+    let permit = sandbox.storage.tree().await?;
     let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
     let stop = Stop::default();
     let _guard = stop.on_drop();

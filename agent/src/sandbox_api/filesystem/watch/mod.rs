@@ -83,8 +83,9 @@ impl Inner {
     fn end(&self) {
         // To close it takes the kernel a moment.
         let tree = self.state().tree.take();
-        if let Some(tree) = tree {
-            drop(tokio::task::spawn_blocking(move || drop(tree)));
+        // Without a runtime the agent ends, and has time.
+        if let (Some(tree), Ok(runtime)) = (tree, tokio::runtime::Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || drop(tree)));
         }
         self.news.notify_one();
     }
