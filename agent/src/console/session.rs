@@ -231,6 +231,7 @@ async fn enter(
         process,
         user: UserNames::default(),
         ports: Ports::default(),
+        apart: None,
     };
     handle.exec(request).await.map_err(|error: ContainerError| text(&error))?;
     let process = handle.process(&exec_id).map_err(|error| text(&error))?;

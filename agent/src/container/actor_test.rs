@@ -50,7 +50,13 @@ fn world(courses: &[Course]) -> World {
 
 fn exec(id: &str) -> ExecRequest {
     let process = ProcessBuilder::default().args(["true".to_owned()]).cwd("/").build().unwrap();
-    ExecRequest { exec_id: id.into(), process, user: UserNames::default(), ports: Ports::default() }
+    ExecRequest {
+        exec_id: id.into(),
+        process,
+        user: UserNames::default(),
+        ports: Ports::default(),
+        apart: None,
+    }
 }
 
 fn view() -> PodView {

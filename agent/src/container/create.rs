@@ -114,7 +114,7 @@ pub(super) async fn create(
     for mount in shared_mounts {
         share_mount(shared, &pod, mount, pid).await?;
     }
-    let (init, handshake) = process("", shared, newborn, pipes, claimed)?;
+    let (init, handshake) = process("", shared, newborn, pipes, claimed, None)?;
     shared.processes().insert("", Arc::new(init));
     body.starting = Some(Waiting { pid, handshake, listener, has_hooks });
     let spec = Arc::new(spec);

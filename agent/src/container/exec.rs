@@ -4,7 +4,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use oci_spec::runtime;
+use rustjail::cgroup::{Cgroup, Nested};
 use rustjail::plan::{self, ExecOptions};
+use rustjail::start::StartError;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::body::{Body, Created};
 use super::error::ContainerError;
@@ -16,9 +20,11 @@ use super::state::State;
 use super::tools::Tools;
 use super::user::UserNames;
 use crate::device::container::rewrite_environment;
-use crate::process::ProcessError;
 use crate::process::launch::{Launch, Listening};
 use crate::process::passfd::{Claimed, Ports};
+use crate::process::reaper::Cause;
+use crate::process::stdio;
+use crate::process::{Process, ProcessError};
 
 /// What ExecProcess asks for.
 #[derive(Debug)]
@@ -31,6 +37,37 @@ pub(crate) struct ExecRequest {
     pub(crate) user: UserNames,
     /// Connections that the host made for its streams.
     pub(crate) ports: Ports,
+    /// How it differs from one of a shim.
+    pub(crate) apart: Option<Apart>,
+}
+
+/// A process in a cgroup of its own, whose caller wants to know more of it.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "sandbox-api"), allow(dead_code, reason = "only the sandbox API makes such"))]
+pub(crate) struct Apart {
+    /// Whether it has no input.
+    pub(crate) no_input: bool,
+    /// What its streams are given up after, in place of its own end.
+    pub(crate) streams_end: watch::Receiver<Option<i32>>,
+    /// Told when it is there.
+    pub(crate) born: oneshot::Sender<Born>,
+}
+
+/// A process that was asked for with [`Apart`].
+#[cfg_attr(not(feature = "sandbox-api"), allow(dead_code, reason = "only the sandbox API reads them"))]
+pub(crate) struct Born {
+    /// The process.
+    pub(crate) process: Arc<Process>,
+    /// Its process id in its own namespace.
+    pub(crate) pid: i32,
+    /// Why it ended, once it has.
+    pub(crate) cause: Cause,
+    /// It, and all that it starts.
+    pub(crate) cgroup: Arc<Nested>,
+    /// The container's cgroup.
+    pub(crate) container: Arc<Cgroup>,
+    /// Ends when the program executes, or cannot.
+    pub(crate) executed: JoinHandle<Result<(), StartError>>,
 }
 
 /// Starts the process; it runs when this returns. A failure leaves its id free.
@@ -38,8 +75,9 @@ pub(super) async fn exec(
     shared: &Arc<Shared>,
     tools: &Arc<Tools>,
     body: &Body,
-    request: ExecRequest,
+    mut request: ExecRequest,
 ) -> Result<(), ContainerError> {
+    let apart = request.apart.take();
     // First, so that any failure closes them and the host knows.
     let claimed = tools.streams.claim(request.ports).await?;
     shared.expect(&[State::Created, State::Running], "execute in it")?;
@@ -55,7 +93,7 @@ pub(super) async fn exec(
     shared.processes().reserve(key)?;
     // A failure, a panic and a removal free the id.
     let reserved = Reserved { shared, key };
-    start(shared, tools, created, &body.hooks, &request, claimed).await?;
+    start(shared, tools, created, &body.hooks, &request, claimed, apart).await?;
     std::mem::forget(reserved);
     Ok(())
 }
@@ -79,6 +117,7 @@ async fn start(
     hooks: &Hooks,
     request: &ExecRequest,
     claimed: Claimed,
+    apart: Option<Apart>,
 ) -> Result<(), ContainerError> {
     let mut described = request.process.clone();
     label::drop_unknown(&shared.id, &mut described, tools.facts.modules);
@@ -88,23 +127,86 @@ async fn start(
     }
     let plan = plan::exec_with(&described, &ExecOptions { spec: &created.spec }, created.seccomp.as_ref())
         .map_err(|error| ContainerError::Plan(shared.id.clone(), error))?;
-    let (pipes, streams) = streams(&plan, tools.settings.pipe_size)?;
+    let no_input = plan.terminal.is_none() && apart.as_ref().is_some_and(|apart| apart.no_input);
+    let (pipes, streams) = match no_input {
+        true => stdio::pipes_without_input(tools.settings.pipe_size)?,
+        false => streams(&plan, tools.settings.pipe_size)?,
+    };
     let listener = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
-    let launch =
-        Launch { plan, cgroup: birthplace(shared)?, namespaces: created.namespaces.clone(), streams };
+    let exec_id = &request.exec_id;
+    let own = apart.as_ref().map(|_| OwnCgroup::make(shared, exec_id)).transpose()?;
+    let cgroup = match &own {
+        Some(own) => own.directory(shared)?,
+        None => birthplace(shared)?,
+    };
+    let launch = Launch { plan, cgroup, namespaces: created.namespaces.clone(), streams };
     let newborn = tools
         .jailer
         .launch(launch)
         .await
         .map_err(|error| ContainerError::Launch(shared.id.clone(), error))?;
-    let exec_id = &request.exec_id;
-    let (process, handshake) = process(exec_id, shared, newborn, pipes, claimed)?;
-    shared.processes().insert(exec_id, Arc::new(process));
+    let (inner, cause) = (newborn.inner_pid.unwrap_or(newborn.pid), newborn.cause.clone());
+    let streams_end = apart.as_ref().map(|apart| &apart.streams_end);
+    let (process, handshake) = process(exec_id, shared, newborn, pipes, claimed, streams_end)?;
+    let process = Arc::new(process);
+    shared.processes().insert(exec_id, Arc::clone(&process));
     let init = shared.processes().get("").map(|init| init.pid()).unwrap_or_default();
     let state = hooks.state(&shared.state().to_string(), init);
     let listening = listener.map(|listener| Listening { listener, state });
-    drop(handshake.watch(shared.id.to_string(), listening));
+    let executed = handshake.watch(shared.id.to_string(), listening);
+    if let (Some(apart), Some(own)) = (apart, own) {
+        let container = shared.cgroup("execute in it")?;
+        let born = Born { process, pid: inner, cause, cgroup: own.keep(), container, executed };
+        // Who asked may be gone; nobody is left then who would remove the cgroup, which goes with the container.
+        drop(apart.born.send(born));
+    }
     Ok(())
+}
+
+/// A cgroup for one process, taken away again unless it is kept.
+struct OwnCgroup(Option<Arc<Nested>>);
+
+impl OwnCgroup {
+    fn make(shared: &Shared, exec_id: &str) -> Result<OwnCgroup, ContainerError> {
+        let container = shared.cgroup("execute in it")?;
+        let nested = container.nest(&format!("pith-{exec_id}"));
+        nested
+            .map(|nested| OwnCgroup(Some(Arc::new(nested))))
+            .map_err(|error| ContainerError::Cgroup(shared.id.clone(), error))
+    }
+
+    fn directory(&self, shared: &Shared) -> Result<OwnedFd, ContainerError> {
+        let failed = |source| ContainerError::Io {
+            operation: "open a cgroup in that of",
+            path: shared.id.to_string(),
+            source,
+        };
+        let nested = self.0.as_ref().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        nested.dir().try_clone_to_owned().map_err(failed)
+    }
+
+    fn keep(mut self) -> Arc<Nested> {
+        // Taken once only: it is consumed.
+        self.0.take().expect("is there until it is kept")
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        if let Some(nested) = self.0.take() {
+            let removed = nested.kill().and_then(|()| nested.remove_if_empty());
+            if !matches!(removed, Ok(true)) {
+                // What is left in it goes with the container's own.
+                tracing::warn!(?removed, "the cgroup of a command that did not start is not removed");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Born {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Born").field("pid", &self.pid).finish_non_exhaustive()
+    }
 }
 
 /// The cgroup of the first process, which may sit in one that the container made itself (as systemd does); the

@@ -96,7 +96,9 @@ fn born(cgroup: &OwnedFd, is_heard: bool) -> Newborn {
     Newborn {
         pid,
         pidfd,
+        inner_pid: Some(pid),
         exit,
+        cause: Default::default(),
         terminal: None,
         handshake: Box::new(Hand { is_given_up, is_released: false.into() }),
     }

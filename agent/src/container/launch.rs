@@ -24,6 +24,7 @@ use crate::error::chain;
 use crate::process::Process;
 use crate::process::launch::{self, Launch, LaunchError, Launched, Launcher, Listening};
 use crate::process::passfd::Claimed;
+use crate::process::reaper::Cause;
 use crate::process::stdio::{self, ChildStreams, Ends, Pipes, Stdio};
 use crate::reserve::{self, Reserve};
 
@@ -78,8 +79,12 @@ pub(crate) struct Newborn {
     pub(crate) pid: i32,
     /// A descriptor of the process.
     pub(crate) pidfd: OwnedFd,
+    /// Its process id in its own namespace.
+    pub(crate) inner_pid: Option<i32>,
     /// Its end.
     pub(crate) exit: watch::Receiver<Option<i32>>,
+    /// Why it ended.
+    pub(crate) cause: Cause,
     /// The terminal's master end, where the plan has a terminal.
     pub(crate) terminal: Option<OwnedFd>,
     /// See [`Handshake`].
@@ -143,8 +148,9 @@ impl Jailer for Jails {
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Newborn, LaunchError>> {
         let launcher = Arc::clone(&self.launcher);
         let launched = async move {
-            let Launched { pid, pidfd, exit, terminal, starting } = launcher.launch(launch).await?;
-            Ok(Newborn { pid, pidfd, exit, terminal, handshake: Box::new(starting) })
+            let Launched { pid, pidfd, inner_pid, exit, cause, terminal, starting } =
+                launcher.launch(launch).await?;
+            Ok(Newborn { pid, pidfd, inner_pid, exit, cause, terminal, handshake: Box::new(starting) })
         };
         launched.boxed()
     }
@@ -204,18 +210,20 @@ pub(super) fn streams(plan: &JailPlan, size: usize) -> Result<(Pipes, ChildStrea
     }
 }
 
-/// Starts to move the bytes of a process that was born; gives it, and its handshake.
+/// Starts to move the bytes of a process that was born; gives it, and its handshake. Its streams are given up after its own end,
+/// or after another one.
 pub(super) fn process(
     exec_id: &str,
     shared: &Shared,
     newborn: Newborn,
     pipes: Pipes,
     mut claimed: Claimed,
+    streams_end: Option<&watch::Receiver<Option<i32>>>,
 ) -> Result<(Process, Box<dyn Handshake>), ContainerError> {
-    let Newborn { pid, pidfd, exit, terminal, handshake } = newborn;
+    let Newborn { pid, pidfd, exit, terminal, handshake, .. } = newborn;
     claimed.is_init = exec_id.is_empty();
     let ends = terminal.map_or(Ends::Pipes(pipes), Ends::Terminal);
-    let stdio = Stdio::start(ends, claimed, &exit, &shared.unread).inspect_err(|_| {
+    let stdio = Stdio::start(ends, claimed, streams_end.unwrap_or(&exit), &shared.unread).inspect_err(|_| {
         // Nobody could ever read it, or learn of its end: it must not run on.
         if let Err(error) = rustjail::pidfd_signal(pidfd.as_fd(), nix::libc::SIGKILL) {
             tracing::error!(container_id = %shared.id, pid, %error, "a process without streams is not killed");

@@ -37,6 +37,8 @@ mod view;
 pub(crate) use create::CreateRequest;
 pub(crate) use error::ContainerError;
 pub(crate) use exec::ExecRequest;
+#[cfg(feature = "sandbox-api")]
+pub(crate) use exec::{Apart, Born};
 pub(crate) use handle::ContainerHandle;
 pub(crate) use id::{BadId, ContainerId};
 pub(crate) use launch::Jails;

@@ -12,7 +12,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::reaper::Reaper;
+use super::reaper::{Cause, Reaper};
 use super::stdio::ChildStreams;
 use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
 
@@ -58,8 +58,12 @@ pub(crate) struct Launched {
     pub(crate) pid: i32,
     /// A descriptor of the process.
     pub(crate) pidfd: OwnedFd,
+    /// Its process id in its own namespace, where the guest's can be read.
+    pub(crate) inner_pid: Option<i32>,
     /// Its end.
     pub(crate) exit: watch::Receiver<Option<i32>>,
+    /// Why it ended.
+    pub(crate) cause: Cause,
     /// The terminal's master end, where the plan has a terminal.
     pub(crate) terminal: Option<OwnedFd>,
     /// The handshake: release it to let a first process execute.
@@ -110,14 +114,17 @@ impl Launcher {
             .pidfd()
             .try_clone_to_owned()
             .map_err(|source| StartError::Io { operation: "keep a pidfd".into(), source })?;
-        let exit = self.reaper.register(starting.pid(), pidfd.as_fd());
+        let cause = Cause::default();
+        let exit = self.reaper.register_with(starting.pid(), pidfd.as_fd(), cause.clone());
+        // While it waits for its jail it cannot end by itself.
+        let inner_pid = inner_pid(starting.pid());
         let terminal = if launch.plan.stop_for_hooks {
             starting.build()?;
             None
         } else {
             starting.prepare()?
         };
-        Ok(Launched { pid: starting.pid(), pidfd, exit, terminal, starting })
+        Ok(Launched { pid: starting.pid(), pidfd, inner_pid, exit, cause, terminal, starting })
     }
 
     fn clone_process(&self, plan: &JailPlan, descriptors: &Descriptors<'_>) -> Result<Starting, StartError> {
@@ -135,6 +142,13 @@ impl Launcher {
         let forker = Forker::spawn(&self.program)?;
         slot.insert(forker).start(plan, descriptors)
     }
+}
+
+/// A process's id in the innermost namespace that it is in (proc_pid_status(5)).
+fn inner_pid(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().next_back()?.parse().ok()
 }
 
 /// Watches a released process until it executes, and logs the reason if it cannot. Its result is that reason. No thread

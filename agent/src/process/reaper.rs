@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
@@ -20,9 +20,33 @@ pub(crate) struct Reaper {
 
 #[derive(Debug, Default)]
 struct Table {
-    watched: HashMap<i32, watch::Sender<Option<i32>>>,
+    watched: HashMap<i32, Watched>,
     /// Ends of children nobody had registered yet, newest last.
-    unclaimed: VecDeque<(i32, i32)>,
+    unclaimed: VecDeque<(i32, WaitStatus)>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    told: watch::Sender<Option<i32>>,
+    cause: Cause,
+}
+
+/// Why a child ended, once it has: set before its status is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cause(Arc<OnceLock<WaitStatus>>);
+
+impl Cause {
+    /// The signal that killed it, and whether it left a core; none if it ended by itself, or lives.
+    #[cfg_attr(
+        not(feature = "sandbox-api"),
+        allow(dead_code, reason = "only the sandbox API tells them apart")
+    )]
+    pub(crate) fn signal(&self) -> Option<(i32, bool)> {
+        /// `WCOREDUMP` of `wait(2)`.
+        const CORE: u32 = 0x80;
+        let status = self.0.get()?;
+        Some((status.terminating_signal()?, status.as_raw() as u32 & CORE != 0))
+    }
 }
 
 /// Also children whose end is told by another signal than SIGCHLD, or by none (`waitpid(2)`).
@@ -32,16 +56,29 @@ const WALL: WaitOptions = WaitOptions::from_bits_retain(0x4000_0000);
 const UNCLAIMED: usize = 32;
 
 impl Reaper {
+    /// Starts to watch a child, whatever it ends of.
+    #[cfg(test)]
+    fn register(&self, pid: i32, pidfd: BorrowedFd<'_>) -> watch::Receiver<Option<i32>> {
+        self.register_with(pid, pidfd, Cause::default())
+    }
+
     /// Starts to watch a child. Its end is published even if it came before this call: `pidfd` tells a child that has
-    /// been reaped from an older one that had the same pid.
-    pub(crate) fn register(&self, pid: i32, pidfd: BorrowedFd<'_>) -> watch::Receiver<Option<i32>> {
+    /// been reaped from an older one that had the same pid. Why it ended is put into `cause`.
+    pub(crate) fn register_with(
+        &self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        cause: Cause,
+    ) -> watch::Receiver<Option<i32>> {
         let mut table = self.table();
         let is_reaped = rustjail::pidfd_signal(pidfd, 0).is_err();
         let early = table.unclaimed.iter().rposition(|(other, _)| *other == pid);
         let early = early.and_then(|at| table.unclaimed.remove(at)).filter(|_| is_reaped);
-        let (sender, receiver) = watch::channel(early.map(|(_, status)| status));
-        if early.is_none() {
-            table.watched.insert(pid, sender);
+        let (told, receiver) = watch::channel(early.and_then(|(_, status)| exit_status(status)));
+        match early {
+            // Nobody else has it yet.
+            Some((_, status)) => drop(cause.0.set(status)),
+            None => drop(table.watched.insert(pid, Watched { told, cause })),
         }
         receiver
     }
@@ -72,18 +109,20 @@ impl Reaper {
                 }
             };
             // Somebody who traces it is told of stops; no end has come.
-            let Some(status) = exit_status(status) else { continue };
+            let Some(told) = exit_status(status) else { continue };
             match table.watched.remove(&pid) {
                 Some(watcher) => {
+                    // It ends once.
+                    drop(watcher.cause.0.set(status));
                     // Nobody may be left who wants to know.
-                    watcher.send_replace(Some(status));
+                    watcher.told.send_replace(Some(told));
                 }
                 None => {
                     table.unclaimed.push_back((pid, status));
                     if table.unclaimed.len() > UNCLAIMED {
                         table.unclaimed.pop_front();
                     }
-                    tracing::debug!(pid, status, "reaped an orphan");
+                    tracing::debug!(pid, status = told, "reaped an orphan");
                 }
             }
         }

@@ -79,6 +79,19 @@ pub(crate) fn pipes(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
     Ok((ours, ChildStreams([Some(stdin_child), Some(stdout_child), Some(stderr_child)])))
 }
 
+/// Makes the pipes of a process that has no input: its stdin is `/dev/null`, as a terminal that is not there would be.
+#[cfg_attr(
+    not(feature = "sandbox-api"),
+    allow(dead_code, reason = "only commands of the sandbox API have none")
+)]
+pub(crate) fn pipes_without_input(size: usize) -> Result<(Pipes, ChildStreams), StreamError> {
+    let (mut ours, mut childs) = pipes(size)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    childs.0[0] = Some(null.map_err(|errno| StreamError::io("open /dev/null", errno))?);
+    ours.stdin = None;
+    Ok((ours, childs))
+}
+
 /// The agent's ends of a process's streams.
 pub(crate) enum Ends {
     /// Pipes.

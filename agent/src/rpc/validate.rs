@@ -73,7 +73,7 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<(String, ExecRequest),
         tracing::warn!(container_id = %request.container_id, exec_id = %request.exec_id, %warning, "in an exec");
     }
     let user = user(request.string_user.into_option());
-    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user, ports }))
+    Ok((request.container_id, ExecRequest { exec_id: request.exec_id, process, user, ports, apart: None }))
 }
 
 fn user(wire: Option<StringUser>) -> UserNames {

@@ -24,11 +24,15 @@ mod metrics;
 mod place;
 mod ports;
 mod process;
+mod relay;
 mod rooted;
 mod sandbox;
 mod server;
+mod splice;
 mod storage;
 mod target;
+mod time;
+mod volume;
 
 pub(crate) use sandbox::{Parts, Sandbox};
 pub(crate) use server::{Listen, start};

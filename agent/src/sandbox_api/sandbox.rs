@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox_api::connect::{self, Code, Incoming};
 use sandbox_api::http::{Head, Response};
+use tokio::sync::Semaphore;
 
 use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
+use super::metrics::Last;
+use super::process::Commands;
 use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::container::Tools;
@@ -38,9 +41,18 @@ pub(crate) struct Sandbox {
     pub(super) incoming: Incoming,
     /// Work on files, and watches.
     pub(super) storage: Storage,
+    /// Commands that were started.
+    pub(super) commands: Arc<Commands>,
+    /// Room for large inputs of commands.
+    pub(super) inputs: Semaphore,
+    /// What the processors had done at the last look.
+    pub(super) last: Last,
     /// What /init has set.
     settings: Mutex<Settings>,
 }
+
+/// Large inputs that are written at once.
+const LARGE_INPUTS: usize = 4;
 
 /// What /init sets.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +63,10 @@ pub(super) struct Settings {
     pub(super) user: Option<String>,
     /// Where commands begin and what empty paths mean.
     pub(super) workdir: Option<String>,
+    /// How often /init was called: changes with every restore.
+    pub(super) generation: u64,
+    /// The latest time that /init has brought, in nanoseconds since 1970.
+    pub(super) stamp: Option<i128>,
 }
 
 /// Somebody who asks for something in a container.
@@ -117,6 +133,9 @@ impl Sandbox {
             auth: Auth::default(),
             incoming: Incoming::default(),
             storage: Storage::default(),
+            commands: Arc::default(),
+            last: Last::default(),
+            inputs: Semaphore::new(LARGE_INPUTS),
             settings: Mutex::default(),
         })
     }

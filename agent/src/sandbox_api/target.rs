@@ -49,7 +49,7 @@ fn is_there(container: &ContainerHandle) -> bool {
 }
 
 /// The pod's containers that are not its own, oldest first.
-fn workloads(pod: &Pod) -> Vec<ContainerHandle> {
+pub(super) fn workloads(pod: &Pod) -> Vec<ContainerHandle> {
     let own = pod.id();
     let mut all = pod.containers();
     all.retain(|container| {

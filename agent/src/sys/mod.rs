@@ -5,6 +5,8 @@ pub(crate) mod clock;
 pub(crate) mod crash;
 pub(crate) mod device_mapper;
 pub(crate) mod ext4;
+#[cfg(feature = "sandbox-api")]
+pub(crate) mod fs;
 pub(crate) mod heap;
 pub(crate) mod link;
 pub(crate) mod random;

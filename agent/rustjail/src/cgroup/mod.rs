@@ -24,6 +24,7 @@ mod limits;
 #[cfg(test)]
 mod live;
 mod memory;
+mod nested;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod outcome;
 mod path;
@@ -39,6 +40,7 @@ pub use error::{Error, ErrorClass};
 pub use events::EventsFile;
 pub(crate) use events::flat_keyed;
 pub use limits::Warning;
+pub use nested::Nested;
 pub use path::CgroupPath;
 pub use reclaim::{Inactive, Reclaimed, Stalls};
 pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, MemoryUsage, PidsStats, Stats};

@@ -110,7 +110,10 @@ pub async fn read_unary(request: &mut Request, incoming: &Incoming) -> Result<Me
         }
         Message::parse(&all)
     };
-    read.await.map_err(|error| Box::new(unary(Err(error))))
+    let read = read.await;
+    // Gives the connection back, which then notices when the client hangs up.
+    request.body = Body::of(Bytes::new());
+    read.map_err(|error| Box::new(unary(Err(error))))
 }
 
 /// The answer to a unary call.

@@ -61,6 +61,16 @@ impl Message {
         self.field(name).is_some()
     }
 
+    /// Whether a field is there and is an empty text, list or object.
+    pub fn is_empty_field(&self, name: &str) -> bool {
+        match self.field(name) {
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(Value::Object(fields)) => fields.is_empty(),
+            _ => false,
+        }
+    }
+
     /// A text.
     ///
     /// # Errors
@@ -170,6 +180,11 @@ fn integer(value: &Value) -> Option<i64> {
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     }
+}
+
+/// Base64 with padding, as the JSON mapping of protobuf writes it.
+pub fn encode_base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// Base64 of both alphabets, with padding or without.

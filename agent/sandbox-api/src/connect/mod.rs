@@ -12,4 +12,4 @@ pub use envelope::{END, EnvelopeError, Frame, Frames, encode};
 pub use exchange::{
     ClientStream, Incoming, STREAM, UNARY, client_stream, deadline, read_unary, stream, unary,
 };
-pub use json::{MOST_MESSAGE, Message, decode_base64};
+pub use json::{MOST_MESSAGE, Message, decode_base64, encode_base64};

@@ -93,8 +93,15 @@ pub async fn serve(io: Box<dyn Io>, service: &dyn Service, limits: &Limits) {
         {
             return;
         }
-        let (body, returned) = Body::lend(reader, framing, limits.body);
-        let mut connection = Connection { lent: Lent::Out(returned), writer, limits };
+        // Without a body there is nothing to lend, and a hang-up is noticed whatever the service does with the request.
+        let (body, lent) = match framing {
+            Framing::Length(0) => (Body::of(Bytes::new()), Lent::Back(reader, Progress::Done)),
+            _ => {
+                let (body, returned) = Body::lend(reader, framing, limits.body);
+                (body, Lent::Out(returned))
+            }
+        };
+        let mut connection = Connection { lent, writer, limits };
         let (keeps_alive, is_head, is_11) = (head.keeps_alive(), head.method == "HEAD", head.is_11);
         let Some(response) = connection.answer(service, Request { head: head.clone(), body }).await else {
             return;

@@ -1,13 +1,14 @@
-//! The Process service.
+//! The Process service: commands are execs of a container, each in a cgroup of its own.
+//!
+//! `feed` decides who gets what of a command's output; `command` moves it; `registry` knows all commands; `start` makes them;
+//! `service` speaks the protocol.
 
-use std::sync::Arc;
+mod command;
+mod end;
+mod feed;
+mod registry;
+mod service;
+mod start;
 
-use sandbox_api::http::{Request, Response};
-
-use super::answer::not_found;
-use super::sandbox::Sandbox;
-
-/// Answers a call of `/process.Process/NAME`.
-pub(super) async fn call(_sandbox: &Arc<Sandbox>, _name: &str, _request: Request) -> Response {
-    not_found()
-}
+pub(super) use registry::Commands;
+pub(super) use service::call;

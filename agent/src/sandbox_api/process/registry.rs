@@ -1,0 +1,181 @@
+//! The commands that run, and those that ended a moment ago.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sandbox_api::connect::{Code, Error};
+use tokio::sync::watch;
+
+use super::command::{Command, Held, Running, not_found};
+
+/// Most commands that run at once.
+const RUNNING: usize = 1024;
+/// Most ended ones that are kept.
+const ENDED: usize = 1024;
+/// How long an ended one is kept: who was away for a moment still learns how it ended.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// What names a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Selector {
+    /// Its process id in its container.
+    Pid(u32),
+    /// The name that its caller gave it.
+    Tag(String),
+}
+
+impl Selector {
+    fn is(&self, command: &Command) -> bool {
+        match self {
+            Selector::Pid(pid) => command.pid == *pid,
+            Selector::Tag(tag) => command.config.tag.as_ref() == Some(tag),
+        }
+    }
+
+    fn not_found(&self) -> Error {
+        match self {
+            Selector::Pid(pid) => not_found(*pid),
+            Selector::Tag(tag) => Error::not_found(format!("process with tag {tag} not found")),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::sandbox_api) struct Commands {
+    all: Mutex<Table>,
+    held: Held,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Oldest first.
+    commands: Vec<Arc<Command>>,
+    /// Commands that are being started.
+    starting: usize,
+    /// Numbers for exec ids.
+    next: u64,
+}
+
+/// A place for a command that starts.
+pub(super) struct Place {
+    commands: Arc<Commands>,
+    /// The exec id that it is to have.
+    pub(super) exec_id: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.commands.table().starting -= 1;
+    }
+}
+
+impl Commands {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where what commands hold is counted.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Takes a place for a command.
+    ///
+    /// # Errors
+    /// `resource_exhausted` if too many run.
+    pub(super) fn place(self: &Arc<Self>) -> Result<Place, Error> {
+        let mut table = self.table();
+        let running = table.commands.iter().filter(|command| command.is_running()).count();
+        if running + table.starting >= RUNNING {
+            let text = format!("{RUNNING} processes run already");
+            return Err(Error::new(Code::ResourceExhausted, text));
+        }
+        table.starting += 1;
+        table.next += 1;
+        let exec_id = format!("sandbox-api-{}", table.next);
+        drop(table);
+        Ok(Place { commands: Arc::clone(self), exec_id })
+    }
+
+    /// Takes a command in, and runs it. Ended ones of the same name are forgotten.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        command: Arc<Command>,
+        running: Running,
+        streams_end: watch::Sender<Option<i32>>,
+    ) {
+        let mut table = self.table();
+        table.commands.retain(|other| {
+            let is_same = other.container == command.container
+                && (other.pid == command.pid
+                    || (command.config.tag.is_some() && other.config.tag == command.config.tag));
+            other.is_running() || !is_same
+        });
+        table.commands.push(Arc::clone(&command));
+        drop(table);
+        let commands = Arc::clone(self);
+        drop(tokio::spawn(async move {
+            Arc::clone(&command).run(running, streams_end).await;
+            commands.bound();
+            let tidy = tokio::spawn({
+                let command = Arc::clone(&command);
+                async move { command.tidy().await }
+            });
+            tokio::time::sleep(KEPT).await;
+            commands.table().commands.retain(|other| !Arc::ptr_eq(other, &command));
+            drop(command);
+            drop(tidy.await);
+        }));
+    }
+
+    /// Forgets the oldest of too many ended ones.
+    fn bound(&self) {
+        let mut table = self.table();
+        let ended = table.commands.iter().filter(|command| !command.is_running()).count();
+        let mut surplus = ended.saturating_sub(ENDED);
+        table.commands.retain(|command| {
+            let goes = surplus > 0 && !command.is_running();
+            surplus -= usize::from(goes);
+            !goes
+        });
+    }
+
+    /// The commands of a container that run.
+    pub(super) fn running(&self, container: &str) -> Vec<Arc<Command>> {
+        let table = self.table();
+        let of_it = table.commands.iter().filter(|command| command.container == container);
+        of_it.filter(|command| command.is_running()).cloned().collect()
+    }
+
+    /// All commands that run.
+    pub(in crate::sandbox_api) fn all_running(&self) -> Vec<Arc<Command>> {
+        self.table().commands.iter().filter(|command| command.is_running()).cloned().collect()
+    }
+
+    /// A command that runs.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub(super) fn find(&self, container: &str, selector: &Selector) -> Result<Arc<Command>, Error> {
+        let found = self.find_kept(container, selector)?;
+        if found.is_running() { Ok(found) } else { Err(selector.not_found()) }
+    }
+
+    /// A command that runs, or that ended a moment ago.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub(super) fn find_kept(&self, container: &str, selector: &Selector) -> Result<Arc<Command>, Error> {
+        let table = self.table();
+        let of_it = || {
+            table
+                .commands
+                .iter()
+                .rev()
+                .filter(|command| command.container == container && selector.is(command))
+        };
+        let found = of_it().find(|command| command.is_running()).or_else(|| of_it().next());
+        found.cloned().ok_or_else(|| selector.not_found())
+    }
+}

@@ -1,0 +1,277 @@
+//! From what Start asks for to a process in a container.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_spec::runtime::{BoxBuilder, Process, User};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustjail::start::StartError;
+use sandbox_api::connect::{Code, Error, Message};
+use tokio::sync::{oneshot, watch};
+
+use super::super::answer;
+use super::super::sandbox::{Caller, Sandbox};
+use super::command::{Command, Config, Input, Listening};
+use super::registry::{Commands, Place};
+use crate::container::{Apart, Born, ContainerError, ExecRequest, UserNames};
+use crate::error::{ErrorKind, Kind as _, chain};
+use crate::process::passfd::Ports;
+
+/// What the search for programs begins with, where the container says nothing.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The shell that the SDKs ask for, and the one that is there in its place.
+const SHELL: (&str, &str) = ("/bin/bash", "/bin/sh");
+/// How much sooner than others of its container the kernel takes a command when memory runs out, as envd has it.
+const OOM_ADJUST: i32 = 100;
+/// How long a start waits behind others of its container.
+const QUEUEING: Duration = Duration::from_secs(30);
+/// How often it asks meanwhile.
+const ASK: Duration = Duration::from_millis(20);
+/// How long to wait for a program to execute that its container holds.
+const EXECUTING: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Asked {
+    /// The command.
+    pub(super) config: Config,
+    /// Rows and columns of its terminal, if it is to have one.
+    pub(super) pty: Option<(u16, u16)>,
+    /// Whether its input is open.
+    pub(super) stdin: bool,
+}
+
+impl Asked {
+    /// Reads a StartRequest.
+    ///
+    /// # Errors
+    /// `invalid_argument`.
+    pub(super) fn parse(message: &Message) -> Result<Asked, Error> {
+        let process = message.optional_message("process")?.unwrap_or_default();
+        let config = Config {
+            cmd: process.string("cmd")?.to_owned(),
+            args: process.strings("args")?,
+            envs: process.string_map("envs")?,
+            cwd: process.optional_string("cwd")?.map(str::to_owned),
+            tag: message.optional_string("tag")?.map(str::to_owned),
+        };
+        if config.cmd.is_empty() {
+            return Err(Error::invalid("error starting process '': no command is given"));
+        }
+        let pty = message.optional_message("pty")?.map(|pty| size(&pty)).transpose()?;
+        // What is absent is true, so that old clients have an input.
+        let stdin = message.optional_bool("stdin")?.unwrap_or(true);
+        Ok(Asked { config, pty, stdin })
+    }
+
+    fn input(&self) -> Input {
+        match (self.pty, self.stdin) {
+            (Some(_), _) => Input::Pty,
+            (None, true) => Input::Pipe,
+            (None, false) => Input::Closed,
+        }
+    }
+}
+
+/// Rows and columns of a terminal.
+///
+/// # Errors
+/// `invalid_argument` for more than 65535.
+pub(super) fn size(pty: &Message) -> Result<(u16, u16), Error> {
+    let size = pty.optional_message("size")?.unwrap_or_default();
+    let cells = |name: &str| {
+        u16::try_from(size.uint32(name)?).map_err(|_| Error::invalid(format!("{name} is more than 65535")))
+    };
+    Ok((cells("rows")?, cells("cols")?))
+}
+
+/// Variables, of which later ones win, in the order in which they came first.
+fn merge(groups: &[&[(String, String)]]) -> Vec<String> {
+    let mut merged: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in groups.iter().flat_map(|group| group.iter()) {
+        match merged.iter_mut().find(|(other, _)| *other == name) {
+            Some(place) => place.1 = value,
+            None => merged.push((name, value)),
+        }
+    }
+    merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Opens something in the container's root, to see whether it is there.
+fn look(caller: &Caller, path: &str, flags: OFlags) -> Result<(), Errno> {
+    let relative = path.trim_start_matches('/');
+    let relative = if relative.is_empty() { "." } else { relative };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+    rustix::fs::openat2(caller.root.as_fd(), relative, flags, Mode::empty(), resolve).map(drop)
+}
+
+/// Where a command begins.
+fn directory(caller: &Caller, asked: Option<&str>) -> Result<String, Error> {
+    let asked = asked.unwrap_or_default();
+    let path = caller.path(asked).map_err(Error::invalid)?;
+    match look(caller, &path, OFlags::DIRECTORY) {
+        Ok(()) => Ok(path),
+        // Nobody asked for the home, and an image need not have it.
+        Err(_) if asked.is_empty() && caller.workdir.is_none() => Ok("/".to_owned()),
+        Err(Errno::NOTDIR) if look(caller, &path, OFlags::empty()).is_ok() => {
+            Err(Error::invalid(format!("cwd '{path}' is not a directory")))
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::invalid(format!("cwd '{path}' does not exist"))),
+        Err(errno) => Err(Error::invalid(format!("cwd '{path}' cannot be entered: {errno}"))),
+    }
+}
+
+/// The process of a command. Blocks.
+fn process(caller: &Caller, asked: &Asked, global: &[(String, String)]) -> Result<Process, Error> {
+    let account = &caller.account;
+    let cwd = directory(caller, asked.config.cwd.as_deref())?;
+    // The container's own is the pattern: capabilities, limits and labels are the same.
+    let spec = caller.target.container.spec();
+    let mut process = spec.as_ref().and_then(|spec| spec.process().clone()).unwrap_or_default();
+    let cmd = match asked.config.cmd.as_str() {
+        cmd if cmd == SHELL.0 && look(caller, cmd, OFlags::empty()).is_err() => SHELL.1,
+        cmd => cmd,
+    };
+    let args = std::iter::once(cmd.to_owned()).chain(asked.config.args.iter().cloned()).collect();
+    let own = process.env().clone().unwrap_or_default();
+    let own: Vec<(String, String)> = own
+        .iter()
+        .filter_map(|entry| entry.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let path = [pair("PATH", PATH)];
+    let user = [
+        pair("HOME", &account.home),
+        pair("USER", &account.name),
+        pair("LOGNAME", &account.name),
+        pair("E2B_SANDBOX", "true"),
+    ];
+    let mut numbers = User::default();
+    numbers.set_uid(account.uid).set_gid(account.gid).set_additional_gids(Some(account.groups.clone()));
+    let adjust = process.oom_score_adj().unwrap_or_default().saturating_add(OOM_ADJUST).min(1000);
+    process
+        .set_args(Some(args))
+        .set_env(Some(merge(&[&path, &own, &user, global, &asked.config.envs])))
+        .set_cwd(cwd.into())
+        .set_user(numbers)
+        .set_oom_score_adj(Some(adjust))
+        .set_terminal(Some(asked.pty.is_some()))
+        .set_console_size(asked.pty.and_then(|(rows, columns)| {
+            // Nothing is left out that it needs.
+            BoxBuilder::default().height(rows).width(columns).build().ok()
+        }));
+    Ok(process)
+}
+
+/// Starts a command, and listens to it. It runs when this returns; what was begun is finished by a task of its own, whatever
+/// becomes of the caller.
+///
+/// # Errors
+/// `invalid_argument` for what cannot be started, and others.
+pub(super) async fn start(
+    sandbox: &Arc<Sandbox>,
+    caller: Caller,
+    asked: Asked,
+    limit: Option<Duration>,
+) -> Result<Listening, Error> {
+    let began = tokio::time::Instant::now();
+    let place = sandbox.commands.place()?;
+    let commands = Arc::clone(&sandbox.commands);
+    let global = sandbox.settings().envs.clone();
+    let task = tokio::spawn(async move {
+        let listening = begin(&commands, &place, caller, asked, global).await?;
+        if let Some(limit) = limit {
+            expire(&listening.command, began + limit);
+        }
+        Ok(listening)
+    });
+    task.await.unwrap_or_else(|_| Err(Error::internal("starting the process panicked")))
+}
+
+/// Kills a command when its time is over.
+fn expire(command: &Arc<Command>, at: tokio::time::Instant) {
+    let command = Arc::downgrade(command);
+    drop(tokio::spawn(async move {
+        tokio::time::sleep_until(at).await;
+        if let Some(command) = command.upgrade().filter(|command| command.is_running()) {
+            command.expire().await;
+        }
+    }));
+}
+
+async fn begin(
+    commands: &Arc<Commands>,
+    place: &Place,
+    caller: Caller,
+    asked: Asked,
+    global: Vec<(String, String)>,
+) -> Result<Listening, Error> {
+    let (caller, asked) = (Arc::new(caller), Arc::new(asked));
+    let prepared = tokio::task::spawn_blocking({
+        let (caller, asked) = (Arc::clone(&caller), Arc::clone(&asked));
+        move || process(&caller, &asked, &global)
+    });
+    let process =
+        prepared.await.unwrap_or_else(|_| Err(Error::internal("preparing the process panicked")))?;
+    let (streams_end, streams) = watch::channel(None);
+    let failed = |error: &ContainerError| {
+        let text = format!("error starting process '{}': {}", asked.config.cmd, chain(error));
+        Error::new(answer::code(error.kind()), text)
+    };
+    let born = exec(&caller, place, &process, asked.input() == Input::Closed, &streams).await;
+    let mut born = born.map_err(|error| failed(&error))?;
+    // Its program may not be what the kernel executes, or have too many arguments.
+    if let Ok(Ok(Err(StartError::Failed(failure)))) =
+        tokio::time::timeout(EXECUTING, &mut born.executed).await
+    {
+        drop(streams_end);
+        let cgroup = Arc::clone(&born.cgroup);
+        drop(tokio::task::spawn_blocking(move || cgroup.remove_if_empty()));
+        let text = format!("error starting process '{}': {failure}", asked.config.cmd);
+        return Err(Error::invalid(text));
+    }
+    let (container, input) = (caller.target.id(), asked.input());
+    let (command, running) = Command::new(born, container, asked.config.clone(), input, commands.held());
+    let command = Arc::new(command);
+    let listening = command.listen()?;
+    commands.run(command, running, streams_end);
+    Ok(listening)
+}
+
+/// Makes the process, once its container has time for it.
+async fn exec(
+    caller: &Caller,
+    place: &Place,
+    process: &Process,
+    no_input: bool,
+    streams_end: &watch::Receiver<Option<i32>>,
+) -> Result<Born, ContainerError> {
+    let container = &caller.target.container;
+    let until = tokio::time::Instant::now() + QUEUEING;
+    loop {
+        let (sender, born) = oneshot::channel();
+        let request = ExecRequest {
+            exec_id: place.exec_id.clone(),
+            process: process.clone(),
+            user: UserNames::default(),
+            ports: Ports::default(),
+            apart: Some(Apart { no_input, streams_end: streams_end.clone(), born: sender }),
+        };
+        match container.exec(request).await {
+            Ok(()) => return born.await.map_err(|_| ContainerError::Panicked(container.id().clone())),
+            Err(error) if error.kind() == ErrorKind::Busy && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(ASK).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A code for who asks too much of a listener.
+pub(super) fn fell_behind() -> Error {
+    Error::new(Code::DataLoss, "this stream fell behind the others of its process, and has missed output")
+}

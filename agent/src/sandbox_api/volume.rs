@@ -1,0 +1,67 @@
+//! `/pith/fsfreeze`, `/pith/fsthaw` and `/pith/fstrim`: the file system that a directory of the container is on.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use sandbox_api::http::{Head, Response};
+use serde_json::{Value, json};
+
+use super::sandbox::{Caller, Sandbox};
+use crate::sys;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Write out what is pending, and hold writes up.
+    Freeze,
+    /// Let writes go on.
+    Thaw,
+    /// Tell the disk which blocks are free.
+    Trim,
+}
+
+/// Does it to the file system that the directory of the parameter `path` is on.
+pub(super) async fn work(sandbox: &Arc<Sandbox>, head: &Head, work: Work) -> Response {
+    let Some(path) = head.query.get("path").filter(|path| !path.is_empty()) else {
+        return Response::failure(400, "the parameter path is missing: a directory of the container");
+    };
+    let caller = match sandbox.caller(head, head.query.get("username")).await {
+        Ok(caller) => caller,
+        Err(error) => return error.to_response(),
+    };
+    let path = match caller.path(path) {
+        Ok(path) => path,
+        Err(text) => return Response::failure(400, &text),
+    };
+    let shown = path.clone();
+    let done = tokio::task::spawn_blocking(move || apply(&caller, &path, work)).await;
+    match done.unwrap_or_else(|error| Err(error.into())) {
+        Ok(told) => Response::json(200, &told),
+        Err(error) => {
+            let status = match error.raw_os_error() {
+                Some(nix::libc::ENOENT) => 404,
+                Some(nix::libc::ENOTDIR | nix::libc::EOPNOTSUPP | nix::libc::ENOTTY | nix::libc::EINVAL) => {
+                    400
+                }
+                Some(nix::libc::EBUSY) => 409,
+                _ => 500,
+            };
+            Response::failure(status, &format!("{shown}: {error}"))
+        }
+    }
+}
+
+fn apply(caller: &Caller, path: &str, work: Work) -> io::Result<Value> {
+    let relative = path.trim_start_matches('/');
+    let relative = if relative.is_empty() { "." } else { relative };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory: OwnedFd = rustix::fs::openat2(&*caller.root, relative, flags, Mode::empty(), resolve)?;
+    match work {
+        Work::Freeze => sys::fs::freeze(directory.as_fd()).map(|()| json!({})),
+        Work::Thaw => sys::fs::thaw(directory.as_fd()).map(|()| json!({})),
+        Work::Trim => sys::fs::trim(directory.as_fd()).map(|bytes| json!({ "trimmed": bytes })),
+    }
+}
