@@ -294,7 +294,6 @@ fn serve_sandbox(config: &Config, api: &Api) {
     };
     let sandbox = Sandbox::new(Parts {
         pod: Arc::clone(&api.pod),
-        tools: Arc::clone(&api.tools),
         clock: api.clock.clone(),
         #[cfg(feature = "policy")]
         policy: api.policy.clone(),

@@ -76,8 +76,9 @@ impl Reaper {
         let early = early.and_then(|at| table.unclaimed.remove(at)).filter(|_| is_reaped);
         let (told, receiver) = watch::channel(early.and_then(|(_, status)| exit_status(status)));
         match early {
-            // Nobody else has it yet.
-            Some((_, status)) => drop(cause.0.set(status)),
+            Some((_, status)) => {
+                cause.0.get_or_init(|| status);
+            }
             None => drop(table.watched.insert(pid, Watched { told, cause })),
         }
         receiver
@@ -113,7 +114,7 @@ impl Reaper {
             match table.watched.remove(&pid) {
                 Some(watcher) => {
                     // It ends once.
-                    drop(watcher.cause.0.set(status));
+                    watcher.cause.0.get_or_init(|| status);
                     // Nobody may be left who wants to know.
                     watcher.told.send_replace(Some(told));
                 }

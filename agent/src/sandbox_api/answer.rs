@@ -1,9 +1,9 @@
 //! Answers that several parts give.
 
-use sandbox_api::connect::{self, Code};
+use sandbox_api::connect::Code;
 use sandbox_api::http::Response;
 
-use crate::error::{ErrorKind, Kind, chain};
+use crate::error::ErrorKind;
 
 /// What envd says to a path, or a method of a service, that it does not have.
 pub(super) fn not_found() -> Response {
@@ -25,9 +25,4 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::Internal => Code::Internal,
     }
-}
-
-/// An error of the agent's as one of the Connect protocol.
-pub(super) fn failure(error: &impl Kind) -> connect::Error {
-    connect::Error::new(code(error.kind()), chain(error))
 }

@@ -6,7 +6,6 @@ use sandbox_api::http::Response;
 use serde_json::json;
 
 use super::sandbox::Sandbox;
-use crate::error::chain;
 
 /// Freezes all commands, and all that they have started.
 pub(super) async fn freeze(sandbox: &Arc<Sandbox>) -> Response {
@@ -20,7 +19,7 @@ pub(super) async fn unfreeze(sandbox: &Arc<Sandbox>) -> Response {
 
 async fn answer(sandbox: &Arc<Sandbox>, is_frozen: bool) -> Response {
     let sandbox = Arc::clone(sandbox);
-    let done = tokio::task::spawn_blocking(move || set(&sandbox, is_frozen)).await;
+    let done = tokio::task::spawn_blocking(move || sandbox.commands.set_frozen(is_frozen)).await;
     match done {
         Ok(Ok(count)) => Response::json(200, &json!({ "count": count })),
         Ok(Err(text)) => Response::failure(500, &text),
@@ -30,18 +29,7 @@ async fn answer(sandbox: &Arc<Sandbox>, is_frozen: bool) -> Response {
 
 /// Lets all commands go on. Blocks.
 pub(super) fn thaw(sandbox: &Sandbox) {
-    if let Err(error) = set(sandbox, false) {
+    if let Err(error) = sandbox.commands.set_frozen(false) {
         tracing::warn!(%error, "a command stays frozen");
     }
-}
-
-fn set(sandbox: &Sandbox, is_frozen: bool) -> Result<usize, String> {
-    let mut failed = None;
-    let commands = sandbox.commands.all_running();
-    for command in &commands {
-        if let Err(error) = command.cgroup().set_frozen(is_frozen) {
-            failed.get_or_insert(chain(&error));
-        }
-    }
-    failed.map_or(Ok(commands.len()), Err)
 }

@@ -109,11 +109,11 @@ async fn connect(target: Target, port: u16) -> io::Result<TcpStream> {
 
 /// The network namespace of a container, if it is another than the guest's. Blocks.
 fn other_network(target: &Target) -> io::Result<Option<std::fs::File>> {
-    let gone = |_| io::Error::from(io::ErrorKind::NotFound);
-    let init = target.container.process("").map_err(gone)?;
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let init = target.container.process("").map_err(|_| gone())?;
     let open = |path: String| rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let (its, ours) = (open(format!("/proc/{}/ns/net", init.pid()))?, open("/proc/self/ns/net".to_owned())?);
-    init.signal(0).map_err(gone)?;
+    init.signal(0).map_err(|_| gone())?;
     let identity = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
     Ok((identity(&its)? != identity(&ours)?).then(|| its.into()))
 }

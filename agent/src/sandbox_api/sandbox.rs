@@ -13,7 +13,6 @@ use super::metrics::Last;
 use super::process::Commands;
 use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
-use crate::container::Tools;
 use crate::guest::clock::Clock;
 use crate::pod::Pod;
 
@@ -21,8 +20,6 @@ use crate::pod::Pod;
 pub(crate) struct Parts {
     /// The pod.
     pub(crate) pod: Arc<Pod>,
-    /// What its containers are made with.
-    pub(crate) tools: Arc<Tools>,
     /// The guest's clock.
     pub(crate) clock: Clock,
     /// The policy that judges requests.

@@ -280,9 +280,12 @@ impl Command {
         Ok(())
     }
 
-    /// Freezes it, or lets it go on.
-    pub(super) fn cgroup(&self) -> Arc<Nested> {
-        Arc::clone(&self.cgroup)
+    /// Freezes it, or lets it go on. Blocks for a moment.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn set_frozen(&self, is_frozen: bool) -> Result<(), rustjail::cgroup::Error> {
+        self.cgroup.set_frozen(is_frozen)
     }
 
     fn input(&self) -> MutexGuard<'_, Input> {

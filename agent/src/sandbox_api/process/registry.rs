@@ -7,6 +7,7 @@ use sandbox_api::connect::{Code, Error};
 use tokio::sync::watch;
 
 use super::command::{Command, Held, Running, not_found};
+use crate::error::chain;
 
 /// Most commands that run at once.
 const RUNNING: usize = 1024;
@@ -148,9 +149,20 @@ impl Commands {
         of_it.filter(|command| command.is_running()).cloned().collect()
     }
 
-    /// All commands that run.
-    pub(in crate::sandbox_api) fn all_running(&self) -> Vec<Arc<Command>> {
-        self.table().commands.iter().filter(|command| command.is_running()).cloned().collect()
+    /// Freezes all commands that run, or lets them go on; gives how many. Blocks.
+    ///
+    /// # Errors
+    /// The first failure, once all were tried.
+    pub(in crate::sandbox_api) fn set_frozen(&self, is_frozen: bool) -> Result<usize, String> {
+        let commands = self.table().commands.clone();
+        let (mut count, mut failed) = (0, None);
+        for command in commands.iter().filter(|command| command.is_running()) {
+            count += 1;
+            if let Err(error) = command.set_frozen(is_frozen) {
+                failed.get_or_insert(chain(&error));
+            }
+        }
+        failed.map_or(Ok(count), Err)
     }
 
     /// A command that runs.
