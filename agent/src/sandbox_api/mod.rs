@@ -16,6 +16,7 @@ mod account;
 mod answer;
 mod auth;
 mod extra;
+mod failure;
 mod files;
 mod filesystem;
 mod freeze;

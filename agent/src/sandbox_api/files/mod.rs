@@ -13,47 +13,20 @@ mod upload;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sandbox_api::http::{Body, BodyError, Head, Headers, Request, Response};
+use sandbox_api::http::{Body, Head, Headers, Request, Response};
 use sandbox_api::signature::{Operation, Signed};
 
 use self::compose::Composition;
 use self::download::Download;
 use self::upload::{Destination, Encoding, Upload, Written};
 use super::answer::not_found;
+use super::failure::Failure;
 use super::place::place;
 use super::rooted::{FileError, Owner, Root, Workers};
-use super::sandbox::{CallerError, Sandbox};
+use super::sandbox::Sandbox;
 
 /// Most bytes of a request to join files.
 const MOST_COMPOSITION: usize = 1 << 20;
-
-/// Why a request is not answered as it wants.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error(transparent)]
-    Caller(#[from] CallerError),
-    #[error("{0}")]
-    Unauthorized(String),
-    #[error("no acceptable encoding: the file is sent as it is, with the encoding identity")]
-    NotAcceptable,
-}
-
-impl Failure {
-    fn answer(&self) -> Response {
-        let status = match self {
-            Failure::File(error) => error.status(),
-            Failure::Body(error) => error.status(),
-            Failure::Caller(error) => return error.to_response(),
-            Failure::Unauthorized(_) => 401,
-            Failure::NotAcceptable => 406,
-        };
-        Response::failure(status, &self.to_string())
-    }
-}
 
 /// Answers a request for `/files` or below it. The token is not checked yet for `/files` itself: that is by signature.
 pub(super) async fn call(sandbox: &Arc<Sandbox>, request: Request) -> Response {

@@ -22,32 +22,13 @@ use sandbox_api::http::{BodyError, Head, Request, Response};
 use tokio::sync::mpsc;
 
 use self::unpack::{Counts, Owners};
+use crate::sandbox_api::failure::Failure;
 use crate::sandbox_api::place::place;
 use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
-use crate::sandbox_api::sandbox::{CallerError, Sandbox};
+use crate::sandbox_api::sandbox::Sandbox;
 
 /// Pieces between a thread and its connection.
 const PIECES: usize = 4;
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error(transparent)]
-    Caller(#[from] CallerError),
-}
-
-impl Failure {
-    fn answer(&self) -> Response {
-        match self {
-            Failure::File(error) => Response::failure(error.status(), &self.to_string()),
-            Failure::Body(error) => Response::failure(error.status(), &self.to_string()),
-            Failure::Caller(error) => error.to_response(),
-        }
-    }
-}
 
 /// Answers a request for `/pith/tree`.
 pub(super) async fn call(sandbox: &Arc<Sandbox>, request: Request) -> Response {
