@@ -190,6 +190,17 @@ mod tests {
     }
 
     #[test]
+    fn only_the_beginning_of_a_table_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let filler = "#\n".repeat(LARGEST as usize / 2);
+        let table = format!("first:x:1:1::/:\n{filler}last:x:2:2::/:\n");
+        std::fs::write(dir.path().join("etc/passwd"), table).unwrap();
+        let accounts = Accounts::read(std::fs::File::open(dir.path()).unwrap());
+        assert!(accounts.find("first").is_some() && accounts.find("last").is_none());
+    }
+
+    #[test]
     fn paths_are_the_users() {
         let of = |path| expand(path, "/home/u", None);
         assert_eq!(of("").unwrap(), "/home/u");

@@ -216,9 +216,31 @@ fn choose(
     }
 }
 
+/// A sandbox of a pod that was never created.
+#[cfg(test)]
+pub(super) fn empty(dir: &std::path::Path) -> Arc<Sandbox> {
+    Sandbox::new(Parts {
+        pod: Arc::new(Pod::new(crate::container::fake::tools(dir, &[]).0)),
+        clock: Clock::keep(false),
+        #[cfg(feature = "policy")]
+        policy: crate::policy::Policy::start_in_threads(&dir.join("none.rego")).unwrap(),
+        container: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn large_inputs_wait_for_one_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = empty(dir.path());
+        let held: Vec<_> = (0..LARGE_INPUTS).map(|_| sandbox.inputs.try_acquire().unwrap()).collect();
+        assert!(sandbox.inputs.try_acquire().is_err());
+        drop(held);
+        assert!(sandbox.inputs.try_acquire().is_ok());
+    }
 
     #[test]
     fn users_are_named_by_a_header() {

@@ -164,3 +164,98 @@ async fn judge(sandbox: &Arc<Sandbox>, head: &http::Head) -> Option<Response> {
     let judged = sandbox.parts.policy.judge("SandboxApiRequest", input).await;
     judged.err().map(|error| Response::failure(403, &crate::error::chain(&error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox_api::sandbox::empty;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn ask(sandbox: &Arc<Sandbox>, text: &str) -> String {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let entrance = Arc::new(Entrance { sandbox: Arc::clone(sandbox), is_host: true });
+        tokio::spawn(async move { http::serve(Box::new(near), &*entrance, &Limits::default()).await });
+        far.write_all(text.as_bytes()).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut all = String::new();
+        far.read_to_string(&mut all).await.unwrap();
+        all
+    }
+
+    #[tokio::test]
+    async fn connections_have_a_bound_and_one_too_many_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, mut client) = tokio::io::duplex(1024);
+        let (second, mut refused) = tokio::io::duplex(1024);
+        let entrance = Arc::new(Entrance { sandbox: empty(dir.path()), is_host: true });
+        let connections = futures_util::stream::iter([Ok(first), Ok(second)]);
+        accept(connections, entrance, Arc::new(Semaphore::new(1))).await;
+        let mut all = String::new();
+        refused.read_to_string(&mut all).await.unwrap();
+        assert!(all.starts_with("HTTP/1.1 503 ") && all.contains("too many connections"), "{all}");
+        client.write_all(b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert!(all.starts_with("HTTP/1.1 204 ") || cfg!(feature = "policy"), "{all}");
+        assert_eq!(CONNECTIONS, 1024);
+    }
+
+    #[cfg(not(feature = "policy"))]
+    #[tokio::test]
+    async fn paths_lead_where_they_should() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = empty(dir.path());
+        for (request, status) in [
+            ("GET /health", "204"),
+            ("GET /envs", "200"),
+            ("GET /metrics", "200"),
+            ("GET /nosuch", "404"),
+            ("POST /health", "405"),
+            ("POST /unfreeze", "200"),
+            ("POST /pith/nosuch", "404"),
+            ("GET /pith/fstrim", "405"),
+            ("POST /pith/fstrim", "400"),
+            ("POST /process.Process/Nosuch", "404"),
+            ("POST /process.Process/List", "415"),
+            ("OPTIONS /process.Process/List", "204"),
+        ] {
+            let answer = ask(&sandbox, &format!("{request} HTTP/1.1\r\n\r\n")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        }
+        let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nOrigin: http://x\r\n\r\n").await;
+        assert!(answer.contains("access-control-allow-origin: *\r\n"), "{answer}");
+    }
+
+    #[cfg(not(feature = "policy"))]
+    #[tokio::test]
+    async fn a_token_is_set_by_the_host_and_then_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = empty(dir.path());
+        let post = |body: &str, token: &str| {
+            let fields =
+                if token.is_empty() { String::new() } else { format!("X-Access-Token: {token}\r\n") };
+            format!("POST /init HTTP/1.1\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let body = r#"{"accessToken":"t1","envVars":{"A":"1"}}"#;
+        let answer = ask(&sandbox, &post(body, "")).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 204 ") && answer.contains("x-envd-version: 0.6.13\r\n"),
+            "{answer}"
+        );
+        assert!(ask(&sandbox, "GET /envs HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 401 "));
+        let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nX-Access-Token: t1\r\n\r\n").await;
+        assert!(answer.ends_with(r#"{"A":"1"}"#), "{answer}");
+        let refused = ask(&sandbox, &post(r#"{"accessToken":"t2"}"#, "")).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 401 ") && refused.ends_with("access token validation failed"),
+            "{refused}"
+        );
+        let refused = ask(&sandbox, &post("", "")).await;
+        assert!(refused.ends_with("access token reset not authorized"), "{refused}");
+        assert!(ask(&sandbox, &post(r#"{"accessToken":"t2"}"#, "t1")).await.starts_with("HTTP/1.1 204 "));
+        assert!(sandbox.auth.is_right(Some("t2")) && !sandbox.auth.is_right(Some("t1")));
+        assert!(ask(&sandbox, &post("{", "t2")).await.starts_with("HTTP/1.1 400 "));
+        assert!(ask(&sandbox, &post("", "t2")).await.starts_with("HTTP/1.1 204 "));
+        assert!(!sandbox.auth.is_set());
+    }
+}

@@ -92,3 +92,21 @@ pub(super) async fn running(pod: &Pod, head: &Head, chosen: Option<&str>) -> Res
     };
     tokio::time::timeout(PATIENCE, wait).await.map_err(|_| NoContainer(named()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_a_container_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = Pod::new(crate::container::fake::tools(dir.path(), &[]).0);
+        let began = tokio::time::Instant::now();
+        let head = Head::of("POST", "/process.Process/Start");
+        let refused = running(&pod, &head, None).await.unwrap_err();
+        assert_eq!(refused.to_string(), "no container of this pod runs");
+        assert_eq!(began.elapsed(), PATIENCE);
+        let refused = running(&pod, &head, Some("c9")).await.unwrap_err();
+        assert!(refused.to_string().contains("\"c9\", which agent.sandbox_api_container names"), "{refused}");
+    }
+}

@@ -21,7 +21,7 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::body::{Body, Progress, Returned, discard};
-use super::head::{Framing, Head, HeadError, parse};
+use super::head::{Framing, Head, HeadError, MOST_BYTES, parse};
 use super::reader::{CHUNK, Reader};
 use super::response::{Chunks, Payload, Response, write_head};
 use super::{Io, Request};
@@ -133,12 +133,17 @@ async fn next_head(reader: &mut Reader, limits: &Limits) -> Result<Option<Head>,
         return Ok(None);
     }
     let rest = async {
+        let mut seen = 0;
         loop {
-            // Empty lines before a request are passed over (RFC 9112, section 2.2): httparse does.
-            if let Some((head, length)) = parse(&reader.buffer)? {
-                drop(reader.buffer.split_to(length));
-                return Ok(Some(head));
+            // Read once it is complete: a client that sends it byte by byte must not cost a reading for each.
+            if is_complete(&reader.buffer, seen) || reader.buffer.len() > MOST_BYTES {
+                // Empty lines before a request are passed over (RFC 9112, section 2.2): httparse does.
+                if let Some((head, length)) = parse(&reader.buffer)? {
+                    drop(reader.buffer.split_to(length));
+                    return Ok(Some(head));
+                }
             }
+            seen = reader.buffer.len();
             match reader.fill(4096).await {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Ok(None),
@@ -147,6 +152,13 @@ async fn next_head(reader: &mut Reader, limits: &Limits) -> Result<Option<Head>,
     };
     // A client that is too slow for a head would not read an answer either.
     timeout(limits.head, rest).await.unwrap_or(Ok(None))
+}
+
+/// Whether an empty line ends behind the first `seen` bytes.
+fn is_complete(bytes: &[u8], seen: usize) -> bool {
+    let from = seen.saturating_sub(2);
+    bytes[from..].windows(2).any(|pair| pair == b"\n\n")
+        || bytes[from..].windows(3).any(|end| end == b"\n\r\n")
 }
 
 /// The reader, or whoever has it.
@@ -282,12 +294,20 @@ impl Connection<'_> {
 
     /// Sends pieces until they end, or the client goes away.
     async fn pieces(&mut self, mut chunks: Chunks, length: Option<u64>, is_chunked: bool) -> io::Result<()> {
-        let mut left = length;
+        let (mut left, mut is_half_closed) = (length, false);
         loop {
             let next = tokio::select! {
                 biased;
                 next = chunks.next() => next,
-                hung_up = self.lent.hung_up() => return hung_up.and(Err(io::ErrorKind::ConnectionAborted.into())),
+                hung_up = self.lent.hung_up(), if !is_half_closed => {
+                    hung_up?;
+                    if length.is_none() {
+                        // It may never end, and nobody may be there to hear it.
+                        return Err(io::ErrorKind::ConnectionAborted.into());
+                    }
+                    is_half_closed = true;
+                    continue;
+                }
             };
             let Some(piece) = next.transpose()? else { break };
             if piece.is_empty() {

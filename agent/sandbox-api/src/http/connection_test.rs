@@ -160,6 +160,38 @@ async fn who_closes_the_sending_side_still_gets_an_answer() {
     served.await.unwrap();
 }
 
+#[test]
+fn a_head_is_complete_with_its_empty_line() {
+    let text = b"GET / HTTP/1.1\r\nA: b\r\n\r\n";
+    for seen in 0..text.len() {
+        assert!(is_complete(text, seen), "{seen}");
+        assert!(!is_complete(&text[..text.len() - 1], seen.min(text.len() - 1)), "{seen}");
+    }
+    assert!(is_complete(b"GET /\n\n", 6));
+}
+
+#[tokio::test]
+async fn who_closes_the_sending_side_still_gets_a_body_of_known_length() {
+    struct Slow;
+    impl Service for Slow {
+        fn call(&self, _: Request) -> BoxFuture<'static, Response> {
+            let pieces = futures_util::stream::unfold(0, |count| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                (count < 3).then(|| (Ok(Bytes::from("x")), count + 1))
+            });
+            let payload = Payload::Sized(3, pieces.boxed());
+            std::future::ready(Response { status: 200, headers: Vec::new(), payload }).boxed()
+        }
+    }
+    let (near, mut far) = tokio::io::duplex(1024);
+    tokio::spawn(async move { serve(Box::new(near), &Slow, &limits()).await });
+    far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut all = String::new();
+    far.read_to_string(&mut all).await.unwrap();
+    assert!(all.ends_with("\r\n\r\nxxx"), "{all}");
+}
+
 #[tokio::test]
 async fn a_connection_can_be_taken_over_with_what_was_sent_already() {
     let (mut far, served) = connect(limits());

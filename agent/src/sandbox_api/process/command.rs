@@ -430,3 +430,7 @@ impl Drop for Listening {
         self.command.taken.notify_waiters();
     }
 }
+
+#[cfg(test)]
+#[path = "command_test.rs"]
+mod tests;

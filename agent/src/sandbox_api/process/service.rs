@@ -297,8 +297,9 @@ impl Events {
         };
         let taken = tokio::select! {
             biased;
-            taken = self.listening.next() => taken,
+            // First: a command that never stops writing must not keep it from being seen.
             () = late => return Err(too_late()),
+            taken = self.listening.next() => taken,
             () = tokio::time::sleep(self.keepalive) => return Ok(json!({ "keepalive": {} })),
         };
         match taken {

@@ -275,3 +275,41 @@ async fn exec(
 pub(super) fn fell_behind() -> Error {
     Error::new(Code::DataLoss, "this stream fell behind the others of its process, and has missed output")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(text: &str) -> Result<Asked, Error> {
+        Asked::parse(&Message::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn what_is_asked_is_read_with_its_defaults() {
+        let plain =
+            asked(r#"{"process":{"cmd":"/bin/bash","args":["-l","-c","x"],"envs":{"A":"1"}},"stdin":false}"#);
+        let plain = plain.unwrap();
+        assert_eq!(plain.config.args, ["-l", "-c", "x"]);
+        assert_eq!(plain.config.envs, [("A".to_owned(), "1".to_owned())]);
+        assert_eq!((plain.config.cwd.as_deref(), plain.pty, plain.input()), (None, None, Input::Closed));
+        assert_eq!(asked(r#"{"process":{"cmd":"x"}}"#).unwrap().input(), Input::Pipe);
+        let pty = asked(
+            r#"{"process":{"cmd":"x"},"pty":{"size":{"rows":30,"cols":"111"}},"stdin":false,"tag":"t"}"#,
+        );
+        let pty = pty.unwrap();
+        assert_eq!(
+            (pty.pty, pty.input(), pty.config.tag.as_deref()),
+            (Some((30, 111)), Input::Pty, Some("t"))
+        );
+        assert!(asked("{}").is_err());
+        assert!(asked(r#"{"process":{"cmd":"x"},"pty":{"size":{"rows":65536}}}"#).is_err());
+    }
+
+    #[test]
+    fn later_variables_win_and_keep_their_places() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let (first, second) =
+            ([pair("A", "1"), pair("B", "2")], [pair("B", "3"), pair("C", "4"), pair("A", "5")]);
+        assert_eq!(merge(&[&first, &second]), ["A=5", "B=3", "C=4"]);
+    }
+}
