@@ -1,8 +1,9 @@
 #!/bin/bash
 # What the host of `make nested` does once it has a root file system (./init): puts the source tree and its cache where they
-# are outside, runs the tests of one or two profiles of .config/nextest.toml, and leaves their results in /shares/results.
+# are outside, runs the tests of profiles of .config/nextest.toml in parts, and leaves the results in /shares/results. What has
+# a result already is passed over.
 #
-#   inside.sh TREE      the rest is in /shares/results/job: cache, profiles, and arguments for nextest, as shell variables
+#   inside.sh TREE      the rest is in /shares/results/job: cache, parts, and arguments for nextest, as shell variables
 #
 # Nothing that runs here changes the tree or the cache: what is written to them stays in memory.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
@@ -73,18 +74,30 @@ END
 chmod +x "$legacy" "$qemu10"
 
 # A pipe, not the console itself, which nextest would take for a terminal and redraw all the time.
-status=0
-for profile in $profiles; do
-    echo "nested: profile $profile"
+for part in $parts; do
+    profile=${part%%:*} number=${part#*:}
+    result=$results/$profile.${number%/*}
+    [ ! -f "$result.xml" ] || continue
+    echo "nested: profile $profile, part $number"
     unset PITH_QEMU
     case $profile in
         *legacy) export PITH_QEMU=$legacy ;;
         *qemu10) export PITH_QEMU=$qemu10 ;;
     esac
+    status=0 report=$tree/target/nextest/$profile/junit.xml
+    rm -f "$report"
     "$tree/out/nested/cargo-nextest" nextest run --binaries-metadata "$tree/out/nested/binaries.json" \
-        --cargo-metadata "$tree/out/nested/cargo.json" --profile "$profile" --no-tests warn "${arguments[@]}" </dev/null 2>&1 | cat ||
-        status=$?
-    cp "$tree/target/nextest/$profile/junit.xml" "$results/$profile.xml"
+        --cargo-metadata "$tree/out/nested/cargo.json" --profile "$profile" --partition "count:$number" --no-tests pass \
+        "${arguments[@]}" </dev/null 2>&1 | cat || status=$?
+    [ $status = 0 ] || echo $status >"$result.failed"
     [ ! -d "$tree/out/devices" ] || cp -r "$tree/out/devices" "$results/"
+    # Last, and at once: with it the part is done.
+    if [ -f "$report" ]; then
+        cp "$report" "$result.new"
+    else
+        # No test is in this part.
+        echo '<testsuites/>' >"$result.new"
+    fi
+    sync
+    mv "$result.new" "$result.xml"
 done
-echo "$status" >"$results/status"

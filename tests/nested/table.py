@@ -2,7 +2,8 @@
 
     table.py DIRECTORY MINUTES PROFILE...
 
-Reads DIRECTORY/PROFILE.xml, the JUnit report that nextest writes for a profile, and writes DIRECTORY/table.md."""
+Reads DIRECTORY/PROFILE.PART.xml, the JUnit reports that nextest writes for the parts of a profile, and writes
+DIRECTORY/table.md."""
 
 import pathlib
 import sys
@@ -11,10 +12,8 @@ import xml.etree.ElementTree
 
 def rows(directory, profile):
     """One (binary, test, result, seconds, reason) for each test of a profile."""
-    report = directory / f"{profile}.xml"
-    if not report.exists():
-        return
-    for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+    reports = [xml.etree.ElementTree.parse(report).getroot() for report in directory.glob(f"{profile}.*.xml")]
+    for case in (case for report in reports for case in report.iter("testcase")):
         binary = case.get("classname").split("::")[-1]
         bad = next((child for child in case if child.tag in ("failure", "error")), None)
         skipped, again = case.find("skipped"), case.find("flakyFailure")
