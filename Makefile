@@ -22,7 +22,7 @@ setup: ## Install what is missing: Debian packages, vhost-device-vsock, cargo-ne
 	@.ci/setup
 
 $(BUILDER): FORCE
-	@$(CARGO) build $(WORKSPACE) --bin image-builder
+	@$(CARGO) build $(WORKSPACE) --bin image-builder --bin pith
 
 build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser;
-use image_builder::text;
+use store::text;
 
 /// How long work that was interrupted may take to clear up behind itself.
 const GRACE: Duration = Duration::from_secs(2);

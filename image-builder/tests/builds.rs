@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use image_builder::digest::Digest;
-use image_builder::layout::Layout;
-use image_builder::manifest::Manifest;
+use products::manifest::Manifest;
+use store::digest::Digest;
+use store::layout::Layout;
 
 /// Bytes of the program that is packed; they do not compress.
 const AGENT: usize = 150_000;

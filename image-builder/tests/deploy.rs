@@ -7,11 +7,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use image_builder::layout::Layout;
-use image_builder::manifest::Manifest;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use products::manifest::Manifest;
+use store::layout::Layout;
 
 const CONFIG: &str = "CONFIG_ACPI=y\nCONFIG_PCI=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_MMIO=y\nCONFIG_PVH=y\n\
     CONFIG_VIRTIO_VSOCKETS=y\n";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::Message as _;
 use protocols::agent::{CopyFileRequest, WaitProcessRequest};
 use tests::{Code, Frame, RawClient, Running, until};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use tests::{Container, ContainerBuilder, Footprint, Guest, Inspector};
 

@@ -1,4 +1,4 @@
-//! The files of the agent, of image-builder and of its file systems import each other without circles, and their modules only
+//! The files of the agent and of the crates in image-builder/ import each other without circles, and their modules only
 //! what lies below them.
 //!
 //! A file imports another when it names something that is defined there: in a `use`, or by a path. Names are followed through
@@ -39,21 +39,73 @@ const AGENT: Crate = Crate {
     tied: &[],
 };
 
-const BUILDER: Crate = Crate {
-    root: "image-builder/src",
+const STORE: Crate = Crate {
+    root: "image-builder/store/src",
     layers: &[
-        &["digest", "elf", "plain", "private", "product", "program", "progress", "svg", "text"],
-        &["cache", "format", "host", "layout", "segments"],
-        &["image", "inspect", "manifest", "source", "vm"],
-        &["artifact", "bootchart", "install", "recipe", "run"],
+        &["digest", "plain", "private", "product", "progress", "text"],
+        &["cache", "layout", "segments"],
+        &["lib"],
+    ],
+    tied: &["cache"],
+};
+
+const MACHINE: Crate =
+    Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
+
+const IMAGES: Crate =
+    Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]], tied: &["image"] };
+
+const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], &["lib"]], tied: &["run"] };
+
+const PRODUCTS: Crate = Crate {
+    root: "image-builder/products/src",
+    layers: &[
+        &["elf", "program", "svg"],
+        &["format", "host"],
+        &["inspect", "manifest", "source"],
+        &["bootchart", "install", "recipe"],
         &["agent", "kernel", "pack", "uki"],
         &["deploy", "disk", "initrd", "sbom", "size"],
         &["verify"],
         &["lib"],
+    ],
+    tied: &["deploy", "inspect"],
+};
+
+const REGISTRY: Crate = Crate {
+    root: "image-builder/registry/src",
+    layers: &[
+        &["challenge", "error", "login"],
+        &["reference"],
+        &["library", "watch"],
+        &["repository"],
+        &["image"],
+        &["lib"],
+    ],
+    tied: &[],
+};
+
+const PITH: Crate = Crate {
+    root: "image-builder/pith/src",
+    layers: &[
+        &["global", "signals", "time"],
+        &["doctor", "events", "exec", "images", "stats"],
+        &["detach", "request"],
+        &["complete", "run"],
+        &["look"],
+        &["life", "logs"],
+        &["attach"],
         &["cli"],
+        &["lib"],
         &["main"],
     ],
-    tied: &["cache", "cli", "deploy", "image", "inspect", "run", "vm"],
+    tied: &[],
+};
+
+const BUILDER: Crate = Crate {
+    root: "image-builder/src",
+    layers: &[&["artifact"], &["lib"], &["cli"], &["main"]],
+    tied: &["cli"],
 };
 
 const FILE_SYSTEMS: Crate = Crate {
@@ -69,7 +121,8 @@ const FILE_SYSTEMS: Crate = Crate {
     tied: &[],
 };
 
-const CRATES: [Crate; 3] = [AGENT, BUILDER, FILE_SYSTEMS];
+const CRATES: [Crate; 10] =
+    [AGENT, BUILDER, FILE_SYSTEMS, IMAGES, MACHINE, PITH, PODS, PRODUCTS, REGISTRY, STORE];
 
 type Name = Vec<String>;
 

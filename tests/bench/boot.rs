@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::fs_image::{Inode, Kind, Tree, cpio};
-use image_builder::kernel;
-use image_builder::layout::Layout;
-use image_builder::vm;
+use fs_image::{Inode, Kind, Tree, cpio};
+use machine::vm;
+use products::kernel;
 use serde_json::json;
+use store::layout::Layout;
 
 const USAGE: &str = "usage: bench-boot [--rounds N] [--against DIR] [--json]\n\
     Prints medians of N rounds (10 unless told) from starting QEMU to the first line of /init, and ratios to Debian's kernel.\n\

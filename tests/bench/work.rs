@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use serde_json::json;
 use tests::figures::Durations;

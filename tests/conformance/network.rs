@@ -1,7 +1,7 @@
 //! Links, addresses, routes, neighbours and packet filters.
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::MAC;
+use machine::vm::MAC;
 use protobuf::MessageField;
 use protocols::agent::*;
 use protocols::types;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::Empty;
 use protocols::agent::*;
 use tests::Code;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use image_builder::format::dax::{self, PREFIX};
+use products::format::dax::{self, PREFIX};
 use protocols::oci;
 use serde_json::{Value, json};
 use tests::{Guest, Port, VOLUMES, seen, storage};

@@ -1,7 +1,7 @@
 //! Processors and memory that come and go.
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::OnlineCPUMemRequest;
 use serde_json::{Value, json};
 use tests::{Guest, Inspector, seen};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::MessageField;
 use protocols::agent::{Routes, UpdateInterfaceRequest, UpdateRoutesRequest};
 use protocols::types;

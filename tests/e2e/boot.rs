@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::layout::Layout;
-use image_builder::vm::{AgentClient, LEAST_MEMORY_MIB, Vm, VmConfig};
+use machine::vm::{AgentClient, LEAST_MEMORY_MIB, Vm, VmConfig};
 use protocols::agent::GuestDetailsRequest;
 use protocols::health::CheckRequest;
 use protocols::health::health_check_response::ServingStatus;
+use store::layout::Layout;
 use tests::{Guest, Machine};
 
 async fn boots_and_answers(machine: Machine) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `image-builder run` and the verbs around it, as a user types them.
+//! `pith run` and the verbs around it, as a user types them.
 
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,7 @@
 //! GetDiagnosticData: the host asks what a container left, and the container decides what is there.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CopyFileRequest, GetDiagnosticDataRequest};
 use tests::{Code, Container, Guest, expect_code};
 

@@ -1,7 +1,7 @@
 //! CopyFile: what the host puts into a guest with which it shares no file system.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::CopyFileRequest;
 use tests::{Code, Container, Guest, expect_code};
 

@@ -1,4 +1,4 @@
-//! `hostPath` volumes of `image-builder run`.
+//! `hostPath` volumes of `pith run`.
 
 use anyhow::{Result, ensure};
 

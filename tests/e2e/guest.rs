@@ -1,7 +1,7 @@
 //! Calls that are about the guest as a whole.
 
 use anyhow::Result;
-use image_builder::vm::{AgentClient, MAC};
+use machine::vm::{AgentClient, MAC};
 use protobuf::MessageField;
 use protocols::agent::{
     ARPNeighbors, AddARPNeighborsRequest, GetMetricsRequest, MemHotplugByProbeRequest, OnlineCPUMemRequest,

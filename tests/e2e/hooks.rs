@@ -1,7 +1,7 @@
 //! Hooks: of the guest's hook directory, and of a container's own spec.
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CopyFileRequest, CreateSandboxRequest};
 use protocols::oci;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Every call that names a container or a process that is not there is answered with the codes shims know.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::*;
 use tests::{Code, Guest, expect_code};
 

@@ -1,7 +1,7 @@
 //! Containers come, run and go; ids are unique; what comes in the wrong order is refused.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CreateSandboxRequest, StatsContainerRequest};
 use tests::{Code, Guest, expect_code};
 

@@ -1,7 +1,7 @@
 //! Resource limits hold, and statistics tell.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::GetOOMEventRequest;
 use tests::Guest;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use serde_json::Value;
 use tests::Guest;

@@ -29,6 +29,7 @@ mod pods;
 mod policy;
 mod power;
 mod processes;
+mod program;
 mod programs;
 mod publish;
 mod python;

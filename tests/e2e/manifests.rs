@@ -1,4 +1,4 @@
-//! Pods as they are written for clusters, run by `image-builder run`.
+//! Pods as they are written for clusters, run by `pith run`.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! What the host adds to a running guest's memory: swap space, and seed for the random generator.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{AddSwapPathRequest, AddSwapRequest, ReseedRandomDevRequest};
 use tempfile::TempDir;
 use tests::{Code, Guest, Machine, expect_code};

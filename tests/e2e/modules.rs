@@ -1,7 +1,7 @@
 //! Kernel modules that CreateSandbox asks for.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CreateSandboxRequest, KernelModule, Storage};
 use tests::{Code, Guest, expect_code};
 

@@ -1,4 +1,4 @@
-//! `image-builder run --network netns=NAME`: a pod in a network namespace of the host. Needs root and `ip`.
+//! `pith run --network netns=NAME`: a pod in a network namespace of the host. Needs root and `ip`.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

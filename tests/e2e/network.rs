@@ -1,7 +1,7 @@
 //! One network for the pod, links and routes as the host wants them.
 
 use anyhow::Result;
-use image_builder::vm::{AgentClient, MAC};
+use machine::vm::{AgentClient, MAC};
 use protobuf::MessageField;
 use protocols::agent::{
     ListInterfacesRequest, ListRoutesRequest, Routes, UpdateInterfaceRequest, UpdateRoutesRequest,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CopyFileRequest, GetOOMEventRequest};
 use protocols::health::CheckRequest;
 use tests::{Container, Guest};

@@ -1,3 +1,3 @@
-//! `image-builder` as a user types it: see the harness.
+//! `pith` as a user types it: see the harness.
 
 pub(crate) use tests::{Pods, root};

@@ -2,7 +2,7 @@
 //! is refused has not happened.
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::MessageField;
 use protocols::agent::*;
 use protocols::health::CheckRequest;

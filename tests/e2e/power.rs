@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::DestroySandboxRequest;
 use tests::{Guest, GuestBuilder, Machine, Tables};
 

@@ -1,7 +1,7 @@
 //! Helper programs of the guest, run by the agent: packet filters.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{GetIPTablesRequest, SetIPTablesRequest};
 use tests::{Code, Guest, expect_code};
 

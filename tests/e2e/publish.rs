@@ -1,4 +1,4 @@
-//! `image-builder run --publish`: ports of the host that lead into a pod.
+//! `pith run --publish`: ports of the host that lead into a pod.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::Endpoint;
+use machine::vm::Endpoint;
 use tests::Guest;
 
 fn script(name: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Memory that a container does not use any more goes back to the guest, and free memory is put together.
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{MemAgentCompactConfig, MemAgentMemcgConfig};
 use tempfile::TempDir;
 use tests::{Code, Container, Guest, expect_code, until};

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::DestroySandboxRequest;
 use protocols::health::CheckRequest;
 use tests::{Code, ContainerBuilder, Guest, VOLUMES, expect_code, storage};

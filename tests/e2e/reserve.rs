@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use tests::{Container, ContainerBuilder, Guest};
 

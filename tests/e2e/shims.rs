@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::{AgentClient, MAC};
+use machine::vm::{AgentClient, MAC};
 use protobuf::MessageField;
 use protocols::agent::*;
 use protocols::health::CheckRequest;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use image_builder::layout::Layout;
-use image_builder::vm::{AgentClient, Machine, Vm, VmConfig};
+use machine::vm::{AgentClient, Machine, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::health::CheckRequest;
+use store::layout::Layout;
 use tests::Silent;
 
 /// What Kata's Go shim makes on a nested host: `console=hvc0`, and a console device that the kernel has no driver for.

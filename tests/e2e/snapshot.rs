@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{GetMetricsRequest, ReseedRandomDevRequest};
 use protocols::health::CheckRequest;
 use serde_json::Value;

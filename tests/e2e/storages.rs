@@ -1,7 +1,7 @@
 //! Storages of the pod and of its containers: shared by those that bind them, counted, and taken back.
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{CreateSandboxRequest, Storage};
 use tests::{Code, Guest, expect_code, storage_at};
 

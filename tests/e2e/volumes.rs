@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::{ResizeVolumeRequest, VolumeStatsRequest};
 use protocols::csi::{VolumeUsage, volume_usage::Unit};
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::*;
 use protocols::health::CheckRequest;
 use tests::{Code, Guest, answered_after_half_close, expect_code};

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protocols::agent::SetGuestDateTimeRequest;
 
 use crate::{Container, Guest};

@@ -1,7 +1,7 @@
 //! Containers as a shim would ask for them: no pid and no network namespace is named, the agent decides.
 
 use anyhow::{Context as _, Result};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::{Message as _, MessageField};
 use protocols::agent::{
     CreateContainerRequest, PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::cache::Cache;
-use image_builder::fs_image::{Inode, Kind, Tree, cpio};
-use image_builder::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Snapshot, Vm, VmConfig};
+use fs_image::{Inode, Kind, Tree, cpio};
+use machine::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Snapshot, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
+use store::cache::Cache;
 use tempfile::TempDir;
 
 use crate::container::ContainerBuilder;
@@ -272,7 +272,7 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 pub fn busybox() -> Result<PathBuf> {
     let layout = product("images/busybox").context("the sample images are missing: run `make samples`")?;
     let cache = Cache::locate(|name| std::env::var_os(name)).context("find the cache")?;
-    let image = image_builder::image::prepare(&layout.display().to_string(), &cache)?;
+    let image = images::image::prepare(&layout.display().to_string(), &cache)?;
     Ok(image.disk)
 }
 

@@ -1,6 +1,6 @@
 //! Links as a shim would ask for them.
 
-use image_builder::vm::MAC;
+use machine::vm::MAC;
 use protocols::types;
 
 /// An address with its prefix length.

@@ -1,4 +1,4 @@
-//! `image-builder` as a user types it, with pods that no other test sees.
+//! `pith` as a user types it, with pods that no other test sees.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -46,15 +46,19 @@ impl Pods {
         Ok(path)
     }
 
-    /// `image-builder` with these arguments, for pods of this test.
+    /// `pith` with these arguments, for pods of this test.
     ///
     /// # Errors
     /// When it was not built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let program = root().join("target/debug/image-builder");
+        let program = root().join("target/debug/pith");
         ensure!(program.exists(), "{} is missing: run `make build`", program.display());
         let mut command = Command::new(program);
-        command.args(arguments).env("PITH_STATE", self.state.path().join("pods")).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("PITH_STATE", self.state.path().join("pods"))
+            .env("XDG_DATA_HOME", self.state.path().join("data"))
+            .stdin(Stdio::null());
         Ok(command)
     }
 
@@ -63,7 +67,7 @@ impl Pods {
     /// # Errors
     /// When it cannot be started.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
-        self.command(arguments)?.output().context("run image-builder")
+        self.command(arguments)?.output().context("run pith")
     }
 
     /// What it prints, when it ends with 0.
@@ -91,11 +95,12 @@ impl Pods {
         found
     }
 
-    /// Nothing runs any more, and no file of a pod is left.
+    /// Nothing runs any more, and once what ended is removed no file of a pod is left.
     ///
     /// # Errors
     /// When something is left after 120 s, with its name.
     pub fn nothing_is_left(&self) -> Result<()> {
+        self.success(&["rm", "--all"])?;
         let start = Instant::now();
         while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(100));
@@ -104,6 +109,8 @@ impl Pods {
         let pods = self.state.path().join("pods");
         let left: Vec<_> =
             std::fs::read_dir(&pods).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        // What happened to pods is remembered longer than they.
+        let left: Vec<_> = left.into_iter().filter(|path: &PathBuf| !path.ends_with(".events")).collect();
         ensure!(left.is_empty(), "left in {}: {left:?}", pods.display());
         Ok(())
     }

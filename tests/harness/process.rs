@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::{Message as _, MessageField};
 use protocols::agent::{
     CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, TtyWinResizeRequest, WaitProcessRequest,

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use image_builder::vm::{AGENT_PORT, AgentClient, Endpoint, find_tool};
+use machine::vm::{AGENT_PORT, AgentClient, Endpoint, find_tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};

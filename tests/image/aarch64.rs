@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::fs_image::{Inode, Kind, Tree, cpio};
-use image_builder::manifest::{KernelPart, Manifest};
+use fs_image::{Inode, Kind, Tree, cpio};
+use products::manifest::{KernelPart, Manifest};
 
 use crate::layout;
 

@@ -1,9 +1,9 @@
 //! A boot as its guest tells it: everybody reports, on one axis.
 
 use anyhow::{Context as _, Result};
-use image_builder::bootchart::{self, Chart, Who};
-use image_builder::kernel;
-use image_builder::vm::VmConfig;
+use machine::vm::VmConfig;
+use products::bootchart::{self, Chart, Who};
+use products::kernel;
 
 use crate::layout;
 

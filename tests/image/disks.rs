@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::disk::{self, FileSystem, Form, MADE, Options};
-use image_builder::manifest::{DiskPart, Manifest};
-use image_builder::recipe;
-use image_builder::vm::{AgentClient, Attachment, Machine, Root, Vm, VmConfig};
+use machine::vm::{AgentClient, Attachment, Machine, Root, Vm, VmConfig};
+use products::disk::{self, FileSystem, Form, MADE, Options};
+use products::manifest::{DiskPart, Manifest};
+use products::recipe;
 use protocols::agent::CreateSandboxRequest;
 use tests::Guest;
 

@@ -1,8 +1,8 @@
 //! Kernels of other profiles than the one that ships.
 
 use anyhow::Result;
-use image_builder::kernel;
-use image_builder::manifest::Manifest;
+use products::kernel;
+use products::manifest::Manifest;
 use tests::{Guest, Machine};
 
 use crate::layout;

@@ -12,12 +12,12 @@ mod vmm;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use image_builder::format::compress::Compression;
-use image_builder::initrd::{self, Options};
-use image_builder::layout::Layout;
-use image_builder::manifest::Manifest;
-use image_builder::recipe;
-use image_builder::vm::{Machine, Vm, VmConfig};
+use machine::vm::{Machine, Vm, VmConfig};
+use products::format::compress::Compression;
+use products::initrd::{self, Options};
+use products::manifest::Manifest;
+use products::recipe;
+use store::layout::Layout;
 
 /// Bytes that the products may have (issue: vmlinuz, initrd).
 const VMLINUZ_MOST: u64 = 5_000_000;

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::digest::Digest;
-use image_builder::layout::Layout;
-use image_builder::manifest::Manifest;
+use products::manifest::Manifest;
+use store::digest::Digest;
+use store::layout::Layout;
 use tempfile::TempDir;
 
 /// `user` with the password `U*U`, a published vector of bcrypt, as htpasswd and as docker keep it.

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use image_builder::manifest::Manifest;
-use image_builder::recipe;
-use image_builder::uki::{self, Options};
-use image_builder::vm::{Machine, Root};
+use machine::vm::{Machine, Root};
+use products::manifest::Manifest;
+use products::recipe;
+use products::uki::{self, Options};
 use tests::Guest;
 
 use crate::layout;

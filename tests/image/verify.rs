@@ -1,12 +1,12 @@
 //! Products built again and compared.
 
 use anyhow::{Context as _, Result};
-use image_builder::cache::Cache;
-use image_builder::digest::Digest;
-use image_builder::layout::Layout;
-use image_builder::manifest::Manifest;
-use image_builder::progress::Progress;
-use image_builder::verify::{Options, Outcome, Report, verify};
+use products::manifest::Manifest;
+use products::verify::{Options, Outcome, Report, verify};
+use store::cache::Cache;
+use store::digest::Digest;
+use store::layout::Layout;
+use store::progress::Progress;
 
 use crate::layout;
 

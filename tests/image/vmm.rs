@@ -1,11 +1,11 @@
 //! What `vm-config` prints, on a machine that announces its devices as Firecracker does.
 
 use anyhow::{Context as _, Result};
-use image_builder::deploy::vmm::{self, Options};
-use image_builder::deploy::{Products, RootKind};
-use image_builder::disk::FileSystem;
-use image_builder::kernel;
-use image_builder::layout::SHIPPED;
+use products::deploy::vmm::{self, Options};
+use products::deploy::{Products, RootKind};
+use products::disk::FileSystem;
+use products::kernel;
+use store::layout::SHIPPED;
 use tests::{Guest, Machine};
 
 use crate::layout;

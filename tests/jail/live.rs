@@ -8,9 +8,9 @@ use std::slice;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::fs_image::{Tree, cpio};
-use image_builder::host;
-use image_builder::vm::{Vm, VmConfig};
+use fs_image::{Tree, cpio};
+use machine::vm::{Vm, VmConfig};
+use products::host;
 
 /// Boots as far as the tests need, says the line the harness waits for, and ends the machine.
 const INIT: &str = "#!/bin/sh

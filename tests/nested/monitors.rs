@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use image_builder::vm::{AgentClient, Endpoint, Ready};
+use machine::vm::{AgentClient, Endpoint, Ready};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest};
 use protocols::health::CheckRequest;
 use rustix::pty::OpenptFlags;

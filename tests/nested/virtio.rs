@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use anyhow::Result;
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::MessageField;
 use protocols::agent::{Device, UpdateInterfaceRequest};
 use tests::{Guest, Machine, link};

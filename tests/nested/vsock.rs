@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use image_builder::vm::{Endpoint, VmError};
+use machine::vm::{Endpoint, VmError};
 use tests::{Guest, Machine, Pods};
 
 fn cid(guest: &Guest) -> Result<u32> {

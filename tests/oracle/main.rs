@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::host;
+use products::host;
 use tests::{Guest, GuestBuilder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

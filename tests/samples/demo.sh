@@ -6,17 +6,17 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-builder=${BUILDER:-$here/../../target/debug/image-builder}
+pith=${PITH:-$here/../../target/debug/pith}
 execs=20
 [ "${1:-}" != --bench ] || execs=200
 
 # Shows a command, then runs it.
 step() {
-    printf '\n\033[1m$ image-builder %s\033[0m\n' "$*"
-    "$builder" "$@"
+    printf '\n\033[1m$ pith %s\033[0m\n' "$*"
+    "$pith" "$@"
 }
 
-trap '"$builder" stop sample 2>/dev/null || true' EXIT
+trap '"$pith" rm --force sample >/dev/null 2>&1 || true' EXIT
 trap 'exit 130' INT TERM
 
 step run --detach --keep --file "$here/pod.yaml"

@@ -5,7 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cache::CacheError;
+use registry::RegistryError;
+use store::cache::CacheError;
 
 /// Why a guest could not be packed, pushed or pulled.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum ArtifactError {
     /// A file of the layout, or what was pulled, cannot be written.
     #[error("cannot write the guest")]
     Write(#[from] CacheError),
+    /// The registry, or the way to it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// There is nothing to pack.
     #[error("{} names no product; run `image-builder build` first", .0.display())]
     NoProducts(PathBuf),
@@ -32,14 +36,6 @@ pub enum ArtifactError {
     /// The layout would mix with something else.
     #[error("{} is not empty; name a directory that is, or that does not exist", .0.display())]
     NotEmpty(PathBuf),
-    /// The reference does not parse.
-    #[error("{text:?} is no reference: {problem}")]
-    Reference {
-        /// What was given.
-        text: String,
-        /// What is wrong and what would be right.
-        problem: &'static str,
-    },
     /// A JSON document does not parse or cannot be made.
     #[error("cannot understand {subject}; it is no OCI document")]
     Json {
@@ -47,64 +43,6 @@ pub enum ArtifactError {
         subject: String,
         /// Where it stopped making sense.
         source: serde_json::Error,
-    },
-    /// The registry cannot be reached, or hung up.
-    #[error("cannot {operation} {url}; check the address and the network")]
-    Http {
-        /// The HTTP method, or what was being done.
-        operation: &'static str,
-        /// Where.
-        url: String,
-        /// What happened.
-        source: Box<ureq::Error>,
-    },
-    /// The content of a blob stopped on its way to the disk.
-    #[error("cannot fetch {url} into {}; try again", path.display())]
-    Fetch {
-        /// Where from.
-        url: String,
-        /// Where to.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
-    /// The registry answers, but not as hoped.
-    #[error("{operation} {url} was answered with {status}; {hint}")]
-    Status {
-        /// The HTTP method.
-        operation: &'static str,
-        /// Where.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// What the registry said, or what to try.
-        hint: String,
-    },
-    /// The registry wants to know who asks.
-    #[error("{url} wants authentication (401): {problem}")]
-    Unauthorized {
-        /// Where.
-        url: String,
-        /// What is missing and how to get it.
-        problem: String,
-    },
-    /// Content is not what its digest says.
-    #[error("{subject} has digest sha256:{found}, but {expected} is expected; nothing of it was kept")]
-    Digest {
-        /// The URL.
-        subject: String,
-        /// What is there.
-        found: String,
-        /// What was promised.
-        expected: String,
-    },
-    /// Content is shorter or longer than promised.
-    #[error("{subject} has not the {expected} bytes that are expected; nothing of it was kept")]
-    Size {
-        /// The URL.
-        subject: String,
-        /// What was promised.
-        expected: u64,
     },
     /// The manifest is not one of a guest, or a dangerous one.
     #[error("{subject} is no guest of this program: {problem}; nothing of it was kept")]
@@ -124,19 +62,6 @@ pub enum ArtifactError {
         /// The ceiling.
         most: u64,
     },
-    /// Nothing moves.
-    #[error(
-        "the transfer of {reference} made no progress for {seconds} s; nothing of it was kept, try again"
-    )]
-    Stalled {
-        /// The reference.
-        reference: String,
-        /// For how long.
-        seconds: f64,
-    },
-    /// The thread that did the work is gone.
-    #[error("the transfer of {0} ended without a result; try again")]
-    Lost(String),
 }
 
 impl ArtifactError {

@@ -13,10 +13,10 @@ use oci_spec::image::{
 use serde::ser::Error as _;
 
 use super::ArtifactError;
-use crate::cache::write_atomically;
-use crate::digest::Digest;
-use crate::layout::Layout;
-use crate::manifest::{Manifest, Product};
+use products::manifest::{Manifest, Product};
+use store::cache::write_atomically;
+use store::digest::Digest;
+use store::layout::Layout;
 
 /// The type of the whole.
 pub const ARTIFACT_TYPE: &str = "application/vnd.pith.guest.v1";

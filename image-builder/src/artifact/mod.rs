@@ -4,15 +4,11 @@
 //! have the same digest, and that a pulled file is either whole and verified or not there. Must never write outside
 //! the directory it was given, nor send a password to another host than the one it is for.
 
-mod credential;
 mod error;
 mod guest;
-mod reference;
-mod registry;
 mod transfer;
-mod watch;
 
 pub use error::ArtifactError;
 pub use guest::{ARTIFACT_TYPE, FILE_TYPE, Guest, PackedFile, TITLE};
-pub use reference::Reference;
+pub use registry::Reference;
 pub use transfer::{Limits, Pushed, pull, push};

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ArtifactError;
 use super::guest::{EMPTY, Guest};
-use super::registry::Repository;
-use super::watch::Watch;
-use super::{ArtifactError, Reference};
-use crate::cache::{self, Workspace};
-use crate::digest::Digest;
-use crate::layout::Layout;
+use registry::{Reference, RegistryError, Repository, Watch, on_thread};
+use store::cache::{self, Workspace};
+use store::digest::Digest;
+use store::layout::Layout;
+
+/// The type of a guest's manifest.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// What a push did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +42,7 @@ pub struct Pushed {
 pub async fn push(layout: &Layout, reference: &Reference, plain_http: bool) -> Result<Pushed, ArtifactError> {
     let Some(tag) = reference.tag().map(str::to_string) else {
         let problem = "a push needs a tag: host/path:tag";
-        return Err(ArtifactError::Reference { text: reference.to_string(), problem });
+        return Err(RegistryError::Reference { text: reference.to_string(), problem }.into());
     };
     let (layout, to) = (layout.clone(), reference.clone());
     let watch = Watch::default();
@@ -117,7 +119,7 @@ pub async fn pull(
             repository.download(file.digest, file.size, &path)?;
             let (found, size) = Digest::of_file(&path).map_err(ArtifactError::io("read", &path))?;
             if size != file.size {
-                return Err(ArtifactError::Size { subject: url, expected: file.size });
+                return Err(RegistryError::Size { subject: url, expected: file.size }.into());
             }
             if found != file.digest {
                 return Err(mismatch(&url, found, Some(file.digest)));
@@ -142,7 +144,7 @@ fn fetch_manifest(repository: &mut Repository, from: &Reference) -> Result<Guest
         (Some(digest), _) => format!("sha256:{digest}"),
         (None, tag) => tag.unwrap_or_default().to_string(),
     };
-    let manifest = repository.manifest(&version)?;
+    let manifest = repository.manifest(&version, MANIFEST)?;
     let (url, found) = (repository.manifest_url(&version), Digest::of(&manifest));
     if from.digest().is_some_and(|digest| digest != found) {
         return Err(mismatch(&url, found, from.digest()));
@@ -152,24 +154,7 @@ fn fetch_manifest(repository: &mut Repository, from: &Reference) -> Result<Guest
 
 fn mismatch(subject: &str, found: Digest, expected: Option<Digest>) -> ArtifactError {
     let expected = expected.map(|digest| format!("sha256:{digest}")).unwrap_or_default();
-    ArtifactError::Digest { subject: subject.into(), found: found.to_string(), expected }
-}
-
-/// Runs blocking `work` on a thread that nobody waits for at the end: a program that is told to stop stops at once.
-async fn on_thread<T: Send + 'static>(
-    reference: &Reference,
-    patience: Duration,
-    watch: Watch,
-    work: impl FnOnce() -> Result<T, ArtifactError> + Send + 'static,
-) -> Result<T, ArtifactError> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || drop(done.send(work())));
-    tokio::select! {
-        result = result => result.unwrap_or_else(|_| Err(ArtifactError::Lost(reference.to_string()))),
-        () = watch.stalled(patience) => {
-            Err(ArtifactError::Stalled { reference: reference.to_string(), seconds: patience.as_secs_f64() })
-        }
-    }
+    RegistryError::Digest { subject: subject.into(), found: found.to_string(), expected }.into()
 }
 
 #[cfg(test)]

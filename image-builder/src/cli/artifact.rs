@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use image_builder::artifact::{self, Guest, Limits, Reference};
-use image_builder::progress::bytes;
-use image_builder::run::quantity;
+use pods::run::quantity;
+use store::progress::bytes;
 
 use super::Global;
 

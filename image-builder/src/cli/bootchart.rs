@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use image_builder::bootchart;
-use image_builder::cache;
-use image_builder::kernel::{self, arch::Arch, profile::Profile};
-use image_builder::vm::{Accel, Machine, VmConfig};
+use machine::vm::{Accel, Machine, VmConfig};
+use products::bootchart;
+use products::kernel::{self, arch::Arch, profile::Profile};
+use store::cache;
 
 use super::Global;
 
@@ -18,7 +18,7 @@ pub(crate) struct BootchartArgs {
     #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     profile: String,
     /// The flavour.
-    #[arg(long, default_value = image_builder::layout::SHIPPED, value_name = "NAME")]
+    #[arg(long, default_value = store::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
     /// Which machine.
     #[arg(long, value_enum, default_value_t)]

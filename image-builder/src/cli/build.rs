@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::cache::Cache;
-use image_builder::format::compress::Compression;
-use image_builder::initrd::Initrd;
-use image_builder::layout::{Layout, SHIPPED};
-use image_builder::manifest::Manifest;
-use image_builder::progress::{Progress, bytes};
-use image_builder::recipe::Recipe;
-use image_builder::{agent, initrd, kernel, recipe};
+use products::format::compress::Compression;
+use products::initrd::Initrd;
+use products::manifest::Manifest;
+use products::recipe::Recipe;
+use products::{agent, initrd, kernel, recipe};
 use serde::Serialize;
+use store::cache::Cache;
+use store::layout::{Layout, SHIPPED};
+use store::progress::{Progress, bytes};
 
 use super::Global;
 use super::kernel::KernelArgs;

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
-use image_builder::deploy::kata::base::{KataVersion, Shim};
-use image_builder::deploy::kata::host::Wanted;
-use image_builder::deploy::kata::{self, Hypervisor};
-use image_builder::deploy::vmm::{self, Vmm};
-use image_builder::deploy::{How, Kept, Products, Report, Root, RootKind, install, remove};
-use image_builder::disk::FileSystem;
-use image_builder::kernel;
-use image_builder::layout::SHIPPED;
+use products::deploy::kata::base::{KataVersion, Shim};
+use products::deploy::kata::host::Wanted;
+use products::deploy::kata::{self, Hypervisor};
+use products::deploy::vmm::{self, Vmm};
+use products::deploy::{How, Kept, Products, Report, Root, RootKind, install, remove};
+use products::disk::FileSystem;
+use products::kernel;
 use serde::Serialize;
+use store::layout::SHIPPED;
 
 use super::Global;
 

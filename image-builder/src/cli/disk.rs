@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::disk::{self, FileSystem, Form};
-use image_builder::manifest::Manifest;
-use image_builder::{initrd, recipe};
+use products::disk::{self, FileSystem, Form};
+use products::manifest::Manifest;
+use products::{initrd, recipe};
 
 use super::Global;
 use super::build::{build_agent, print_made, products};
@@ -14,7 +14,7 @@ use super::build::{build_agent, print_made, products};
 #[derive(Debug, Args)]
 pub(crate) struct DiskArgs {
     /// The recipe in rootfs/flavour; becomes out/disk-NAME-FORM.img, or out/disk-NAME-FORM-ext4.img.
-    #[arg(long, default_value = image_builder::layout::SHIPPED, value_name = "NAME")]
+    #[arg(long, default_value = store::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
     /// What it looks like.
     #[arg(long, value_enum, default_value_t)]

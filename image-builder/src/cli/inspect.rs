@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::inspect;
+use products::inspect;
 
 use super::Global;
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use image_builder::cache;
-use image_builder::digest::Digest;
-use image_builder::manifest::Manifest;
-use image_builder::progress::bytes;
-use image_builder::{kernel, size};
+use products::manifest::Manifest;
+use products::{kernel, size};
+use store::cache;
+use store::digest::Digest;
+use store::progress::bytes;
 
 use super::Global;
 

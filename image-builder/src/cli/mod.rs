@@ -1,7 +1,7 @@
 //! Command-line types and the dispatch from them to the library.
 //!
-//! One file per family: `kernel`, `agent`, `initrd` and `build` make products, `artifact` moves them, `run`
-//! has everything that talks to a running pod. Must never decide anything that a library user would have to decide again.
+//! One file per family: `kernel`, `agent`, `initrd` and `build` make products, `artifact` moves them, `pod` has the
+//! old names of what is `pith`'s now. Must never decide anything that a library user would have to decide again.
 
 mod artifact;
 mod bootchart;
@@ -10,28 +10,22 @@ mod deploy;
 mod disk;
 mod inspect;
 mod kernel;
-mod run;
+mod pod;
 mod sbom;
 mod shell;
 mod size;
 mod uki;
 mod verify;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use image_builder::cache::Cache;
-use image_builder::layout::Layout;
-use image_builder::progress::Progress;
-use image_builder::text;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// How long work may take to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(10);
+use pith::signals::{interruptible, interruptible_with};
+use store::cache::Cache;
+use store::layout::Layout;
+use store::progress::Progress;
 
 /// Builds what a VM boots (kernel, initrd with the agent), and boots it.
 #[derive(Debug, Parser)]
@@ -95,7 +89,7 @@ enum Command {
     /// Print how Firecracker or Cloud Hypervisor boots what was built.
     VmConfig(deploy::VmConfigArgs),
     #[command(flatten)]
-    Pod(run::Command),
+    Pod(pod::Command),
     /// Print the script that completes commands and options in a shell.
     Completions(shell::CompletionsArgs),
     /// Write manual pages, one for each command.
@@ -152,10 +146,15 @@ impl Global {
         }
     }
 
+    /// These options as the verbs of `pith` take them. Its source tree's products come first here, as they always did.
+    fn of_pith(&self) -> pith::global::Global {
+        let out = self.out.clone().or_else(|| self.products().ok().map(|layout| layout.out().to_path_buf()));
+        pith::global::Global { json: self.json, out }
+    }
+
     /// The cache directory of this user.
     pub(crate) fn cache(&self) -> anyhow::Result<Cache> {
-        let note = |note: &str| eprintln!("image-builder: {}", text::lines(note));
-        Ok(Cache::locate(|name| std::env::var_os(name))?.with_notes(note))
+        self.of_pith().cache()
     }
 
     /// How to show progress, given `--json` and where standard error goes.
@@ -169,74 +168,7 @@ impl Global {
         value: &T,
         words: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
-        // What is printed may quote anything: names in an image, answers of a registry.
-        let mut line = if self.json {
-            text::json(&serde_json::to_string_pretty(value)?).into_owned()
-        } else {
-            text::lines(&words()).into_owned()
-        };
-        line.push('\n');
-        match std::io::stdout().lock().write_all(line.as_bytes()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to standard output")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Runs `work` until it ends or a signal asks for the end; then `work` is dropped, which undoes it, and the exit
-/// status is the shell's for that signal.
-async fn interruptible(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
-    interruptible_with(async { work.await.map(|()| ExitCode::SUCCESS) }).await
-}
-
-/// As [`interruptible`], where the work decides the exit status.
-async fn interruptible_with(
-    work: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
-    let mut asked = End::listen()?;
-    // Dropped with this scope, and the task with it.
-    let mut insists = tokio::task::JoinSet::new();
-    insists.spawn(insist(End::listen()?));
-    let number = tokio::select! {
-        result = work => return result,
-        number = asked.next() => number,
-    };
-    eprintln!("image-builder: stopped by signal {number}; nothing was left behind");
-    Ok(ExitCode::from(128 + number))
-}
-
-/// Ends this process when work that is told to stop does not: it may stand in a write to a pipe that nobody reads. What it
-/// leaves behind then is tidied up by a later command.
-async fn insist(mut asked: End) {
-    asked.next().await;
-    // A second signal is a word, too.
-    drop(tokio::time::timeout(PATIENCE, asked.next()).await);
-    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
-}
-
-/// Signals that ask a command to end.
-struct End([Signal; 3]);
-
-impl End {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-            _ = hangup.recv() => 1,
-        }
+        pith::global::Global { json: self.json, out: None }.print(value, words)
     }
 }
 
@@ -249,31 +181,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[tokio::test]
-    async fn work_that_ends_decides_the_exit_status() {
-        assert_eq!(interruptible(async { Ok(()) }).await.unwrap(), ExitCode::SUCCESS);
-        let error = interruptible(async { anyhow::bail!("no") }).await.unwrap_err();
-        assert_eq!(error.to_string(), "no");
-    }
-
-    #[tokio::test]
-    async fn a_signal_drops_the_work_and_is_the_exit_status() {
-        struct Undo(std::rc::Rc<std::cell::Cell<bool>>);
-        impl Drop for Undo {
-            fn drop(&mut self) {
-                self.0.set(true);
-            }
-        }
-        let undone = std::rc::Rc::new(std::cell::Cell::new(false));
-        let undo = Undo(undone.clone());
-        let code = interruptible(async move {
-            let _undo = undo;
-            nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)?;
-            std::future::pending().await
-        });
-        assert_eq!(code.await.unwrap(), ExitCode::from(143));
-        assert!(undone.get());
     }
 }

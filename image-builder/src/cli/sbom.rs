@@ -1,8 +1,8 @@
 //! `image-builder sbom`.
 
 use clap::Args;
-use image_builder::product::Product;
-use image_builder::{initrd, sbom};
+use products::{initrd, sbom};
+use store::product::Product;
 
 use super::Global;
 

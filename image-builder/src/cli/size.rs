@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::cache;
-use image_builder::progress::bytes;
-use image_builder::{inspect, size};
+use products::{inspect, size};
+use store::cache;
+use store::progress::bytes;
 
 use super::Global;
 

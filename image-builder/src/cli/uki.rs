@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use image_builder::layout::SHIPPED;
-use image_builder::manifest::Manifest;
-use image_builder::progress::bytes;
-use image_builder::{recipe, uki};
+use products::manifest::Manifest;
+use products::{recipe, uki};
+use store::layout::SHIPPED;
+use store::progress::bytes;
 
 use super::Global;
 use super::build::{print_made, products};

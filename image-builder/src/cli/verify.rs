@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use image_builder::progress::bytes;
-use image_builder::verify::{self, Outcome};
+use products::verify::{self, Outcome};
+use store::progress::bytes;
 
 use super::Global;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use image_builder::vm::AgentClient;
+use machine::vm::AgentClient;
 use protobuf::{Message as _, MessageFull};
 use protocols::agent::*;
 use tests::{Code, Container, Frame, RawClient, until, until_some};

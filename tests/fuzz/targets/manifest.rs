@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use image_builder::run::Pod;
+use pods::run::Pod;
 
 libfuzzer_sys::fuzz_target!(|text: &str| match Pod::parse(text) {
     Ok(pod) => {

@@ -1,0 +1,550 @@
+//! Boots a guest in a virtual machine and reaches it over vsock.
+//!
+//! Owns the QEMU process, the vsock device process and their sockets. Promises that a [`Vm`] that exists has
+//! printed the agent's ready line, and that dropping it, or the death of this process, ends both processes.
+//! Must never dial the guest before its ready line: `vhost-device-vsock` 0.3 wedges for good when it is asked to
+//! connect before the guest's vsock driver is up.
+//!
+//! ```text
+//!  Vm::boot ── Nursery (thread) ──┬─ vhost-device-vsock ── vsock.sock  ◄── CONNECT 1024 ── Vm::dial
+//!                                 └─ QEMU ── serial ── Console (thread) ── ready line
+//! ```
+
+mod accel;
+mod client;
+mod console;
+mod endpoint;
+mod error;
+mod files;
+mod machine;
+mod nic;
+mod nursery;
+mod patience;
+mod qmp;
+mod share;
+mod snapshot;
+mod sys;
+mod tsc;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+
+pub use accel::Accel;
+pub use client::AgentClient;
+pub use console::Ready;
+pub use endpoint::Endpoint;
+pub use error::VmError;
+pub use machine::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
+pub use nic::{Forward, Nic, Protocol};
+pub use share::Share;
+pub use snapshot::Snapshot;
+pub use tsc::host_khz as host_tsc_khz;
+
+use accel::{Engine, Memory};
+use console::{Console, Stage};
+use files::RunFiles;
+use machine::VsockDevice;
+use nursery::{Nursery, Ward};
+use store::cache::Cache;
+
+/// vsock port of the agent's ttrpc server.
+pub const AGENT_PORT: u32 = 1024;
+/// vsock port of the guest's debug console, where the guest has one.
+pub const CONSOLE_PORT: u32 = 1026;
+/// Words for the kernel's command line that switch that console on.
+pub const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
+
+/// How long QEMU and the vsock device may take to obey SIGTERM before SIGKILL.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often a guest CID that another VM holds is replaced by a fresh one.
+const CID_TRIES: u32 = 5;
+
+/// What to boot, and in which machine.
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// The machine model.
+    pub machine: Machine,
+    /// The kernel: a `vmlinux` with a PVH note or a bzImage.
+    pub kernel: PathBuf,
+    /// What the guest runs.
+    pub root: Root,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Guest CPUs.
+    pub cpus: u32,
+    /// Words added to the end of the kernel command line, for example `agent.log=debug`.
+    pub cmdline: Vec<String>,
+    /// Disks, in the order the guest sees them: the first is `/dev/vda`.
+    pub disks: Vec<Disk>,
+    /// Directories of the host that the guest can mount by virtio-fs.
+    pub shares: Vec<Share>,
+    /// What the guest's network card is connected to, if it has one.
+    pub network: Nic,
+    /// Which accelerator to use.
+    pub accel: Accel,
+    /// Directory for sockets and logs; made when absent, emptied of our files in the end.
+    pub run_dir: PathBuf,
+    /// How long the guest may take until its ready line.
+    pub deadline: Duration,
+    /// What can be plugged in while the guest runs, beside devices.
+    pub growth: Growth,
+    /// Whether QEMU gives up the system calls that it needs no more (its `-sandbox`). Where it cannot, the guest boots without,
+    /// and a note says so.
+    pub sandbox: bool,
+    /// Whether [`Vm::save`] can be asked for. Wants a q35 where the vsock device is not the kernel's.
+    pub savable: bool,
+    /// More arguments for QEMU, as they are: devices that no other field describes.
+    pub extra: Vec<OsString>,
+}
+
+/// Where the guest's own files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// In an initrd, in any format that the kernel unpacks.
+    Initrd(PathBuf),
+    /// On a disk that the guest cannot write to.
+    Disk {
+        /// The raw disk.
+        image: PathBuf,
+        /// What the kernel must be told to use it.
+        cmdline: String,
+        /// How it is attached.
+        attachment: Attachment,
+    },
+    /// In the kernel, which is a unified image that firmware starts; its command line is in it, too. Wants a q35.
+    Unified {
+        /// Firmware with EFI, such as OVMF's.
+        firmware: PathBuf,
+    },
+}
+
+impl Root {
+    /// The disk at `image`, with the words beside it that the crate `products` wrote.
+    ///
+    /// # Errors
+    /// [`VmError::Io`] when there are none.
+    pub fn disk(image: &Path, attachment: Attachment) -> Result<Self, VmError> {
+        let words = store::product::cmdline_path(image);
+        let cmdline = fs::read_to_string(&words).map_err(|source| {
+            VmError::io("read", format!("{}, the disk's words for the kernel", words.display()), source)
+        })?;
+        Ok(Self::Disk { image: image.to_path_buf(), cmdline: cmdline.trim().to_owned(), attachment })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Initrd(path) | Self::Disk { image: path, .. } | Self::Unified { firmware: path } => path,
+        }
+    }
+}
+
+/// How a root disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Attachment {
+    /// As virtio-blk, behind all other disks, whose names it does not change.
+    #[default]
+    Blk,
+    /// As an NVDIMM that shares the host's page cache with the guest; wants the form `kata-dax`, and a q35.
+    Nvdimm,
+}
+
+/// How far a machine can grow while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Growth {
+    /// Most CPUs; 0 for as many as it has at the start.
+    pub cpus: u32,
+    /// Most memory, in MiB; 0 for as much as it has at the start.
+    pub memory_mib: u32,
+}
+
+impl VmConfig {
+    /// A microvm with 512 MiB and one CPU, no disks and no network.
+    pub fn new(kernel: impl Into<PathBuf>, initrd: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            machine: Machine::Microvm,
+            kernel: kernel.into(),
+            root: Root::Initrd(initrd.into()),
+            memory_mib: 512,
+            cpus: 1,
+            cmdline: Vec::new(),
+            disks: Vec::new(),
+            shares: Vec::new(),
+            network: Nic::Absent,
+            accel: Accel::Auto,
+            run_dir: run_dir.into(),
+            deadline: patience::BOOT,
+            growth: Growth::default(),
+            sandbox: true,
+            savable: false,
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// When things happened during a boot, seen from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootTiming {
+    /// From starting QEMU to the ready line.
+    pub power_on_to_ready: Duration,
+    /// From kernel entry to the ready line, as the guest says.
+    pub kernel_to_ready: Duration,
+    /// From kernel entry to the first instruction of `/init`, as the guest says.
+    pub kernel_to_init: Duration,
+}
+
+impl BootTiming {
+    /// From starting QEMU to kernel entry: firmware and loading.
+    pub fn power_on_to_kernel(&self) -> Duration {
+        self.power_on_to_ready.saturating_sub(self.kernel_to_ready)
+    }
+
+    /// From starting QEMU to `/init`.
+    pub fn power_on_to_init(&self) -> Duration {
+        self.power_on_to_kernel() + self.kernel_to_init
+    }
+}
+
+/// A running guest whose agent accepts calls.
+#[derive(Debug)]
+pub struct Vm {
+    config: VmConfig,
+    console: Console,
+    endpoint: Endpoint,
+    /// Connections asked for so far, held while one is made.
+    dialled: tokio::sync::Mutex<u32>,
+    engine: Engine,
+    files: RunFiles,
+    notes: Vec<String>,
+    powered_on: Instant,
+    ready: Ready,
+    ready_at: Instant,
+    // Field order is drop order: QEMU dies before the device it talks to.
+    qemu: Ward,
+    devices: Vec<Ward>,
+}
+
+/// A machine whose processes run, and whose guest does not yet, or may not.
+struct Started {
+    console: Console,
+    endpoint: Endpoint,
+    files: RunFiles,
+    powered_on: Instant,
+    // Field order is drop order: QEMU dies before the device it talks to.
+    qemu: Ward,
+    devices: Vec<Ward>,
+}
+
+impl Started {
+    /// Starts QEMU and the devices beside it. With `incoming` the machine waits for the state that is read from there.
+    async fn start(config: &VmConfig, engine: Engine, incoming: Option<&Path>) -> Result<Self, VmError> {
+        let files = RunFiles::create(&config.run_dir)?;
+        let nursery = Nursery::new()?;
+        let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
+        let vsock = if endpoint::host_has_vhost_vsock() {
+            VsockDevice::Vhost { cid: endpoint::random_cid()? }
+        } else {
+            machine::check_savable(config)?;
+            devices.push(start_vsock_device(&nursery, &files).await?);
+            VsockDevice::VhostUser { socket: files.vhost_socket() }
+        };
+        let endpoint = match &vsock {
+            VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
+            VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
+        };
+        let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
+        let binary = find_tool("qemu-system-x86_64", "PITH_QEMU").ok_or(VmError::MissingTool {
+            tool: "qemu-system-x86_64",
+            fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
+        })?;
+        let mut command = Command::new(binary);
+        command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir, incoming));
+        let powered_on = Instant::now();
+        let (qemu, serial) =
+            nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
+        let console = Console::follow(serial, &files.dir)?;
+        Ok(Self { console, endpoint, files, powered_on, qemu, devices })
+    }
+
+    /// Why QEMU has ended.
+    async fn ended(&mut self, engine: Engine) -> VmError {
+        VmError::Ended {
+            engine: engine.name(),
+            status: self.qemu.stop(STOP_GRACE).await,
+            messages: fs::read_to_string(self.files.qemu_log()).unwrap_or_default(),
+            console: self.console.tail(),
+        }
+    }
+
+    fn running(self, config: VmConfig, engine: Engine, ready: Ready, ready_at: Instant) -> Vm {
+        let Self { console, endpoint, files, powered_on, qemu, devices } = self;
+        Vm {
+            config,
+            console,
+            endpoint,
+            dialled: tokio::sync::Mutex::new(0),
+            engine,
+            files,
+            notes: Vec::new(),
+            powered_on,
+            ready,
+            ready_at,
+            qemu,
+            devices,
+        }
+    }
+}
+
+impl Vm {
+    /// Boots a guest and returns once its agent accepts calls.
+    ///
+    /// # Errors
+    /// A missing tool or file, a QEMU that ends early, or no ready line before the deadline; the error carries the
+    /// end of the guest's console.
+    pub async fn boot(config: VmConfig) -> Result<Self, VmError> {
+        let what = match config.root {
+            Root::Initrd(_) => "initrd",
+            Root::Disk { .. } => "root disk",
+            Root::Unified { .. } => "firmware",
+        };
+        for (what, path) in [("kernel", config.kernel.as_path()), (what, config.root.path())] {
+            fs::metadata(path)
+                .map_err(|source| VmError::io("read", format!("the {what} {}", path.display()), source))?;
+        }
+        machine::check(&config)?;
+        let patience = patience::wanted()?;
+        let memory = Memory::of_this_host();
+        let mut notes = Vec::new();
+        let mut kvm_failure = None;
+        for (engine, on_trial) in accel::candidates(config.accel, &memory) {
+            let deadline = if on_trial { patience::TRIAL.min(config.deadline) } else { config.deadline };
+            let deadline = deadline.saturating_mul(patience);
+            match Self::boot_with(&config, engine, deadline).await {
+                Ok(mut vm) => {
+                    if on_trial {
+                        notes.extend(memory.remember(true));
+                    } else if let Some(failure) = kvm_failure.take() {
+                        let took = vm.boot_timing().power_on_to_ready;
+                        notes.extend(accel::conclude(&failure, took, &memory));
+                    }
+                    vm.notes.extend(notes);
+                    return Ok(vm);
+                }
+                Err(error) if on_trial && error.is_of_the_guest() => kvm_failure = Some(error),
+                Err(error) => return Err(error.with_memory(config.memory_mib)),
+            }
+        }
+        Err(VmError::NoAccelerator)
+    }
+
+    async fn boot_with(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
+        let mut config = config.clone();
+        let mut tries = 0;
+        let mut notes = Vec::new();
+        loop {
+            tries += 1;
+            match Self::boot_once(&config, engine, deadline).await {
+                Err(error) if tries < CID_TRIES && error.is_cid_in_use() => {}
+                Err(error) if config.sandbox && error.is_of_the_sandbox() => {
+                    config.sandbox = false;
+                    notes.push(format!("QEMU runs without its sandbox: {}", error.headline()));
+                }
+                Ok(vm) => return Ok(Self { notes, ..vm }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn boot_once(config: &VmConfig, engine: Engine, deadline: Duration) -> Result<Self, VmError> {
+        let mut started = Started::start(config, engine, None).await?;
+        let (ready, ready_at) = match started.console.wait_for_boot(deadline).await {
+            Stage::Ready { ready, at } => (ready, at),
+            Stage::Closed => return Err(started.ended(engine).await),
+            Stage::Booting => {
+                return Err(VmError::Deadline {
+                    engine: engine.name(),
+                    seconds: deadline.as_secs(),
+                    console: started.console.tail(),
+                });
+            }
+        };
+        started.files.close_sockets();
+        Ok(started.running(config.clone(), engine, ready, ready_at))
+    }
+
+    /// Opens a connection to a vsock port of the guest.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`] when nothing listens on the port, other errors when the device does not answer.
+    pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
+        Ok(self.dial_from(port).await?.0)
+    }
+
+    /// As [`Vm::dial`], with the port of the host from which the guest sees the connection come. It is right as long as
+    /// nobody dials this guest by its [`Endpoint`]: `vhost-device-vsock` does not tell the port but counts its
+    /// connections, so they are counted here too.
+    ///
+    /// # Errors
+    /// As [`Vm::dial`].
+    pub async fn dial_from(&self, port: u32) -> Result<(UnixStream, u32), VmError> {
+        // One at a time: the device numbers connections in the order in which it hears of them.
+        let mut dialled = self.dialled.lock().await;
+        let number = *dialled;
+        *dialled += 1;
+        let (stream, told) = self.endpoint.dial_from(port).await?;
+        Ok((stream, told.unwrap_or(number)))
+    }
+
+    /// Connects to the agent.
+    ///
+    /// # Errors
+    /// As [`Vm::dial`].
+    pub async fn client(&self) -> Result<AgentClient, VmError> {
+        Ok(AgentClient::over(self.dial(AGENT_PORT).await?))
+    }
+
+    /// Where the guest's vsock is reached, for other processes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Everything the guest wrote to its serial console so far.
+    pub fn console_log(&self) -> String {
+        self.console.text()
+    }
+
+    /// When things happened during the boot.
+    pub fn boot_timing(&self) -> BootTiming {
+        BootTiming {
+            power_on_to_ready: self.ready_at - self.powered_on,
+            kernel_to_ready: Duration::from_millis(self.ready.kernel_ms),
+            kernel_to_init: Duration::from_millis(self.ready.init_ms),
+        }
+    }
+
+    /// What the ready line said.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Time since QEMU was started.
+    pub fn since_power_on(&self) -> Duration {
+        self.powered_on.elapsed()
+    }
+
+    /// The accelerator that is in use: `kvm` or `tcg`.
+    pub fn accel(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// Things worth telling the user about how the guest was booted.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The process id of QEMU.
+    pub fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    /// Executes a QMP command, `Null` being no arguments, and gives what it returned.
+    ///
+    /// # Errors
+    /// [`VmError::Qmp`] with QEMU's own words, and what stands between us and QEMU.
+    pub async fn qmp(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, VmError> {
+        qmp::execute(&machine::qmp_socket(&self.files.dir), command, arguments).await
+    }
+
+    /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether
+    /// that happened before the deadline.
+    pub async fn wait_off(&self, deadline: Duration) -> bool {
+        self.console.wait_for_off(deadline).await
+    }
+
+    /// Switches the machine off: SIGTERM, then SIGKILL, and removes the sockets and logs.
+    ///
+    /// # Errors
+    /// Never at present; the processes are gone when it returns.
+    pub async fn stop(mut self) -> Result<(), VmError> {
+        self.qemu.stop(STOP_GRACE).await;
+        for device in &mut self.devices {
+            device.stop(STOP_GRACE).await;
+        }
+        self.files.remove();
+        Ok(())
+    }
+}
+
+/// Starts `vhost-device-vsock` and waits until it listens.
+async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward, VmError> {
+    let binary = find_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK").ok_or(VmError::MissingTool {
+        tool: "vhost-device-vsock",
+        fix: "this host has no usable /dev/vhost-vsock, so it is needed: `cargo install vhost-device-vsock --locked`, \
+              or name it in PITH_VHOST_DEVICE_VSOCK",
+    })?;
+    let mut command = Command::new(binary);
+    // A buffer below 32 KiB is what keeps large guest packets from stalling (vhost-device-vsock 0.3).
+    command.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]);
+    command.arg(files.vhost_socket()).arg("--uds-path").arg(files.vsock_socket());
+    let mut device = nursery.spawn(command, &files.device_log())?;
+    if !device.listens(&files.vhost_socket()).await {
+        let messages = fs::read_to_string(files.device_log()).unwrap_or_default();
+        return Err(VmError::VsockDevice { messages: messages.trim().to_owned() });
+    }
+    Ok(device)
+}
+
+/// Finds a program: by an environment variable, on PATH, or in the cache's `bin`.
+pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
+        return Some(PathBuf::from(path));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.extend(cache_root().map(|root| root.join("bin")));
+    places.into_iter().map(|place| place.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// The project's cache directory, where there can be one.
+fn cache_root() -> Option<PathBuf> {
+    Cache::locate(|name| std::env::var_os(name)).ok().map(|cache| cache.root().to_path_buf())
+}
+
+/// Reads a small file of the kernel's, for example below `/proc`.
+fn read_trimmed(path: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timings_add_up() {
+        let timing = BootTiming {
+            power_on_to_ready: Duration::from_millis(1500),
+            kernel_to_ready: Duration::from_millis(900),
+            kernel_to_init: Duration::from_millis(800),
+        };
+        assert_eq!(timing.power_on_to_kernel(), Duration::from_millis(600));
+        assert_eq!(timing.power_on_to_init(), Duration::from_millis(1400));
+    }
+
+    #[tokio::test]
+    async fn boot_names_a_missing_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = VmConfig::new("/nonexistent/vmlinux", "/nonexistent/initrd", dir.path());
+        let error = Vm::boot(config).await.unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vmlinux"), "{error}");
+    }
+}

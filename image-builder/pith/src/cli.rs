@@ -1,0 +1,166 @@
+//! The command line of `pith`, and the way from it to the verbs.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::global::Global;
+use crate::signals::interruptible;
+use crate::{attach, complete, doctor, events, exec, images, life, logs, look, run, stats};
+
+/// Runs containers and pods, each pod in a virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pith",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a container of an image, or the pod of a manifest; exits with its status.
+    Run(Box<run::RunArgs>),
+    /// List pods, or the containers of one with their ids.
+    Ps(look::PsArgs),
+    /// Run one more command in a container. Signals are passed on to it; this program ends by SIGTERM or SIGHUP when the
+    /// command has not ended 5 s later, and by any when the guest does not take it.
+    Exec(exec::ExecArgs),
+    /// Show what a container wrote, also after its end.
+    Logs(logs::LogsArgs),
+    /// Connect to the standard input of a container that has one, and show what it writes from now on. Ends with the
+    /// container, and with its status; or by a signal, and on a terminal by Ctrl-P Ctrl-Q, while the container goes on.
+    Attach(attach::AttachArgs),
+    /// End pods.
+    Stop(look::StopArgs),
+    /// End a pod, if it runs, and start it again as it was started.
+    Restart(life::RestartArgs),
+    /// Wait until pods have ended, and print their exit statuses.
+    Wait(life::WaitArgs),
+    /// Remove what is left of pods that have ended.
+    Rm(life::RmArgs),
+    /// Freeze the processes of a pod.
+    Pause(life::PauseArgs),
+    /// Let the processes of a pod that was paused go on.
+    Unpause(life::PauseArgs),
+    /// Show the processes of a container.
+    Top(life::TopArgs),
+    /// Show what containers use: processor, memory, processes, disks.
+    Stats(stats::StatsArgs),
+    /// Show everything that is known of pods, as JSON.
+    Inspect(life::InspectArgs),
+    /// Show what happens to pods.
+    Events(events::EventsArgs),
+    /// List the ports of this host that lead into pods.
+    Port(life::PortArgs),
+    /// Fetch images from registries.
+    Pull(images::PullArgs),
+    /// List the images that were pulled, and how large the cache is.
+    Images(images::ImagesArgs),
+    /// Remove images that were pulled.
+    Rmi(images::RmiArgs),
+    /// Make room in the cache of images and disks.
+    Prune(images::PruneArgs),
+    /// Make a disk of an image, as `run` does, and say where it is.
+    Image(images::ImageArgs),
+    /// Connect to the debug console of a pod's guest (end with Ctrl-]).
+    Console(exec::ConsoleArgs),
+    /// Measure execs in a running pod and show its sizes and times.
+    Timings(look::TimingsArgs),
+    /// Say what is missing on this host for running pods, and what to type.
+    Doctor(doctor::DoctorArgs),
+    /// Print the script that completes verbs, options, pods, containers and images in a shell.
+    Completions(complete::CompletionsArgs),
+    /// Write manual pages, one for each verb.
+    Man(complete::ManArgs),
+    /// What can stand at a place of the command line; the scripts ask this.
+    #[command(hide = true)]
+    Complete(complete::CompleteArgs),
+}
+
+impl Cli {
+    /// Understands the arguments of this process.
+    ///
+    /// # Errors
+    /// What is wrong with them, or the help that was asked for.
+    pub fn parse_arguments() -> Result<Self, clap::Error> {
+        Self::try_parse()
+    }
+
+    /// Runs the verb. The future of one that only makes something is dropped on SIGINT or SIGTERM: everything it started and
+    /// half wrote goes with it. Others see to signals themselves.
+    ///
+    /// # Errors
+    /// Whatever the verb says.
+    pub async fn execute(self) -> anyhow::Result<ExitCode> {
+        let global = &self.global;
+        let done = |()| ExitCode::SUCCESS;
+        match self.command {
+            Command::Run(args) => args.execute(global).await,
+            Command::Ps(args) => args.execute(global),
+            Command::Exec(args) => args.execute(global).await,
+            Command::Logs(args) => args.execute(global).await,
+            Command::Attach(args) => args.execute().await,
+            Command::Stop(args) => args.execute(global).await,
+            Command::Restart(args) => args.execute(global).await,
+            Command::Wait(args) => interruptible(args.execute(global)).await,
+            Command::Rm(args) => interruptible(args.execute(global)).await,
+            Command::Pause(args) => interruptible(args.execute(global, true)).await,
+            Command::Unpause(args) => interruptible(args.execute(global, false)).await,
+            Command::Top(args) => interruptible(args.execute(global)).await,
+            Command::Stats(args) => interruptible(args.execute(global)).await,
+            Command::Inspect(args) => args.execute().map(done),
+            Command::Events(args) => interruptible(args.execute(global)).await,
+            Command::Port(args) => args.execute(global).map(done),
+            Command::Pull(args) => interruptible(args.execute(global)).await,
+            Command::Images(args) => args.execute(global).map(done),
+            Command::Rmi(args) => args.execute(global).map(done),
+            Command::Prune(args) => args.execute(global).map(done),
+            Command::Image(args) => args.execute(global),
+            Command::Console(args) => args.execute().await,
+            Command::Timings(args) => args.execute(global).await,
+            Command::Doctor(args) => args.execute(global),
+            Command::Completions(args) => args.execute(global).map(done),
+            Command::Man(args) => args.execute(Self::command(), global).map(done),
+            Command::Complete(args) => args.execute(Self::command()).map(done),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_apart_in_every_help() {
+        let mut cli = Cli::command();
+        cli.build();
+        for verb in cli.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let help = verb.clone().render_long_help().to_string();
+            let (before, global) = help.split_once("Global options:").unwrap_or_else(|| panic!("{help}"));
+            assert!(!before.contains("--json") && global.contains("--json"), "{}: {help}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn options_behind_the_image_are_the_commands() {
+        let parse = |words: &[&str]| Cli::try_parse_from(["pith"].iter().chain(words));
+        assert!(parse(&["run", "--rm", "-it", "nginx", "sh", "-c", "--rm -x"]).is_ok());
+        assert!(parse(&["run", "nginx", "-x", "--json"]).is_ok());
+        assert!(parse(&["run", "-f", "pod.yaml"]).is_ok());
+        assert!(parse(&["run"]).is_err());
+        assert!(parse(&["run", "-f", "pod.yaml", "nginx"]).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! Options that every verb understands, and what they mean: where products are, how results are printed.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use pods::run::state::StateDir;
+use serde::Serialize;
+use store::cache::Cache;
+use store::layout::Layout;
+use store::progress::Progress;
+use store::text;
+
+/// Options that every verb understands.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Print results and errors as JSON; progress becomes silent.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where the kernel and the initrd of the guest are [default: the first of the places that `pith doctor` lists].
+    #[arg(long, global = true, value_name = "DIR", env = "PITH_OUT")]
+    pub out: Option<PathBuf>,
+}
+
+/// The file by which a directory of products is known: no guest starts without it.
+const MARK: &str = "vmlinux";
+
+/// Where products may be, the first place first.
+///
+/// `program` is where this program is, `variable` asks the environment, `here` is the working directory.
+pub fn places(
+    program: Option<&Path>,
+    here: Option<&Path>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Vec<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let mut places = Vec::new();
+    if let Some(beside) = program.and_then(Path::parent) {
+        places.push(beside.to_path_buf());
+        places.extend(beside.parent().map(|prefix| prefix.join("share/pith")));
+    }
+    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    places.extend(data.map(|data| data.join("pith")));
+    let trees = [here, program.and_then(Path::parent)].into_iter().flatten();
+    places.extend(trees.filter_map(|dir| Some(Layout::find_root(dir).ok()?.join("out"))));
+    let mut seen = std::collections::BTreeSet::new();
+    places.retain(|place| seen.insert(place.clone()));
+    places
+}
+
+impl Global {
+    /// Places that products are looked for in; one that was named is the only one.
+    pub fn places(&self) -> Vec<PathBuf> {
+        match &self.out {
+            Some(out) => vec![out.clone()],
+            None => {
+                let (program, here) = (std::env::current_exe().ok(), std::env::current_dir().ok());
+                places(program.as_deref(), here.as_deref(), |name| std::env::var_os(name))
+            }
+        }
+    }
+
+    /// The products: those of the first place that has some.
+    ///
+    /// # Errors
+    /// Names every place that was looked at.
+    pub fn products(&self) -> anyhow::Result<Layout> {
+        let places = self.places();
+        match places.iter().find(|place| place.join(MARK).is_file()) {
+            Some(place) => Ok(Layout::new(place.clone(), Some(place.clone()))),
+            None => {
+                let looked = places
+                    .iter()
+                    .fold(String::new(), |text, place| text + "\n  " + &place.display().to_string());
+                anyhow::bail!(
+                    "there is no kernel for the guest ({MARK}); looked in:{looked}\n\
+                     Fetch the guest with `image-builder pull REF --out DIR`, or build it with `make build` in the source \
+                     tree; then name its directory with --out or PITH_OUT"
+                )
+            }
+        }
+    }
+
+    /// The cache directory of this user.
+    ///
+    /// # Errors
+    /// When no variable says where caches are.
+    pub fn cache(&self) -> anyhow::Result<Cache> {
+        let note = |note: &str| eprintln!("pith: {}", text::lines(note));
+        Ok(Cache::locate(|name| std::env::var_os(name))?.with_notes(note))
+    }
+
+    /// How to show progress, given `--json` and where standard error goes.
+    pub fn progress(&self) -> Progress {
+        Progress::detect(self.json)
+    }
+
+    /// Prints a result: as JSON with `--json`, else as `words`. A closed pipe is not an error of ours.
+    ///
+    /// # Errors
+    /// When standard output cannot be written to.
+    pub fn print<T: Serialize>(&self, value: &T, words: impl FnOnce() -> String) -> anyhow::Result<()> {
+        // What is printed may quote anything: names in an image, answers of a registry.
+        let line = if self.json {
+            text::json(&serde_json::to_string_pretty(value)?).into_owned()
+        } else {
+            text::lines(&words()).into_owned()
+        };
+        if line.is_empty() { Ok(()) } else { write(&(line + "\n")) }
+    }
+}
+
+/// Writes to standard output. A closed pipe is not an error of ours.
+pub(crate) fn write(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where pods are known.
+pub(crate) fn state() -> StateDir {
+    StateDir::locate(|name| std::env::var_os(name))
+}
+
+/// A process's status as ours. What does not fit in a byte is a failure all the same.
+pub(crate) fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
+}
+
+/// Rows with their cells below each other.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_looked_for_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("kernel-config")).unwrap();
+        std::fs::create_dir_all(tree.join("sub")).unwrap();
+        std::fs::write(tree.join("kernel-config/kernel.toml"), "").unwrap();
+        let places = places(Some(Path::new("/usr/bin/pith")), Some(&tree.join("sub")), |name| {
+            (name == "HOME").then(|| "/home/me".into())
+        });
+        let expected =
+            ["/usr/bin", "/usr/share/pith", "/home/me/.local/share/pith"].map(PathBuf::from).into_iter();
+        assert_eq!(places, expected.chain([tree.join("out")]).collect::<Vec<_>>());
+        let xdg = super::places(None, None, |name| (name == "XDG_DATA_HOME").then(|| "/data".into()));
+        assert_eq!(xdg, [PathBuf::from("/data/pith")]);
+    }
+
+    #[test]
+    fn a_place_that_is_named_is_the_only_one_and_what_is_missing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let global = Global { json: false, out: Some(dir.path().into()) };
+        let error = global.products().unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()) && error.contains("--out"), "{error}");
+        std::fs::write(dir.path().join(MARK), "").unwrap();
+        assert_eq!(global.products().unwrap().out(), dir.path());
+    }
+}

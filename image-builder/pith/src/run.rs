@@ -1,0 +1,437 @@
+//! `run`: boots a pod, of a manifest or of one image, and stays with it or leaves it in the background.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Root};
+use pods::run::exec::WRITE;
+use pods::run::network::{Network, NetworkMode, Publish};
+use pods::run::output::{JsonSink, Sink, TextSink};
+use pods::run::quantity;
+use pods::run::sandbox_api::SandboxApi;
+use pods::run::state::{Origin, StateError};
+use pods::run::terminal::{RawMode, read_stdin};
+use pods::run::timing::Timings;
+use pods::run::{Input, Pod, RunOptions, StopRequest};
+use store::layout::Layout;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::detach;
+use crate::exec::resizes;
+use crate::global::{Global, exit_code, state};
+use crate::images::{Fetching, PullPolicy, Unpacking, pack, resolve};
+use crate::request::{ContainerArgs, name_of};
+use crate::signals::interruptible_for;
+
+/// The flavour whose agent has the sandbox API.
+const SANDBOX: &str = "sandbox";
+/// How many execs are measured when the table is asked for and nothing else is said.
+pub(crate) const BENCH_EXEC: u32 = 20;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The image to run: a file or a directory, or a name such as nginx:1.27, which is pulled when it is not there yet.
+    #[arg(value_name = "IMAGE", required_unless_present = "file", conflicts_with = "file")]
+    image: Option<String>,
+    /// What to run in it, instead of what the image says.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+    /// Run the pod of this manifest; `-` is standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The pod to run, if the file has several.
+    #[arg(long, value_name = "NAME", requires = "file")]
+    pod: Option<String>,
+    /// Print the pod's name and return as soon as all containers have started and are ready; the pod goes on in the
+    /// background.
+    #[arg(short, long)]
+    detach: bool,
+    /// Leave nothing behind when the pod has ended. Without it `logs`, `inspect` and `restart` still know it, until `rm`.
+    #[arg(long)]
+    rm: bool,
+    /// When to pull an image that has a name.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pull: PullPolicy,
+    #[command(flatten)]
+    fetching: Fetching,
+    #[command(flatten)]
+    container: ContainerArgs,
+    /// Keep the pod up after its main containers ended, until `stop`.
+    #[arg(long)]
+    keep: bool,
+    /// Show the table of sizes and times in the end.
+    #[arg(help_heading = "Guest", long)]
+    timings: bool,
+    /// Measure this many execs of /bin/true before the pod ends.
+    #[arg(help_heading = "Guest", long, value_name = "N")]
+    bench_exec: Option<u32>,
+    /// The machine model [default: the smallest that has room for all disks].
+    #[arg(help_heading = "Guest", long)]
+    machine: Option<Machine>,
+    /// The accelerator.
+    #[arg(help_heading = "Guest", long, default_value = "auto")]
+    accel: Accel,
+    /// Guest memory, in MiB or such as 1G or 512Mi [default: 512 MiB plus the containers' limits].
+    #[arg(help_heading = "Guest", short, long, value_name = "SIZE", value_parser = mebibytes)]
+    memory: Option<u32>,
+    /// Guest CPUs.
+    #[arg(help_heading = "Guest", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Words added to the kernel's command line, for example `agent.log=debug`.
+    #[arg(help_heading = "Guest", long, value_name = "WORD")]
+    append: Vec<String>,
+    /// How the guest is connected: `user` (QEMU's network: a way out, and published ports in), `none`, or
+    /// `netns=NAME[/LINK]` (a link of a network namespace, as root).
+    #[arg(help_heading = "Guest", long, value_name = "MODE", default_value = "user")]
+    network: NetworkMode,
+    /// Let a port of the host lead into the pod.
+    #[arg(help_heading = "Guest", short, long, value_name = "[HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]")]
+    publish: Vec<Publish>,
+    /// Switch on the sandbox API, which speaks E2B's envd protocol, and serve it at this address of the host; port 0 takes a
+    /// free one. Whoever reaches the address is root in the container, unless there is a token. Boots the initrd of the
+    /// flavour `sandbox`.
+    #[arg(help_heading = "Guest", long, value_name = "HOSTIP:PORT", conflicts_with = "uki")]
+    sandbox_api: Option<SocketAddr>,
+    /// A file whose first line is the access token for the sandbox API; `-` is standard input.
+    #[arg(help_heading = "Guest", long, value_name = "FILE", requires = "sandbox_api")]
+    sandbox_api_token: Option<PathBuf>,
+    /// Switch on the debug console that `console` connects to.
+    #[arg(help_heading = "Guest", long)]
+    debug_console: bool,
+    /// The kernel [default: OUT/vmlinux].
+    #[arg(help_heading = "Guest", long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initrd [default: OUT/initrd.img].
+    #[arg(help_heading = "Guest", long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// A disk made by `image-builder disk` in place of an initrd; its .cmdline file lies beside it.
+    #[arg(help_heading = "Guest", long, value_name = "FILE", conflicts_with = "initrd")]
+    disk: Option<PathBuf>,
+    /// A unified kernel image made by `image-builder uki`, started by firmware, in place of kernel and initrd.
+    #[arg(help_heading = "Guest", long, value_name = "FILE", conflicts_with_all = ["initrd", "kernel", "disk", "append", "debug_console"])]
+    uki: Option<PathBuf>,
+    /// Firmware for it.
+    #[arg(
+        help_heading = "Guest",
+        long,
+        value_name = "FILE",
+        default_value = "/usr/share/ovmf/OVMF.fd",
+        requires = "uki"
+    )]
+    firmware: PathBuf,
+    /// How that disk is attached.
+    #[arg(help_heading = "Guest", long, value_enum, default_value_t, requires = "disk")]
+    disk_as: Attachment,
+    #[command(flatten)]
+    unpacking: Unpacking,
+}
+
+impl RunArgs {
+    /// As it was before records of pods that have ended were kept.
+    #[must_use]
+    pub fn without_a_trace(self) -> Self {
+        Self { rm: true, ..self }
+    }
+
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Anything that keeps a container from being started.
+    pub async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let child = detach::child();
+        let is_input = self.file.as_deref() == Some(Path::new("-"));
+        ensure!(
+            !self.detach || !is_input,
+            "--detach needs the manifest in a file, and not from standard input"
+        );
+        ensure!(
+            !self.detach || self.sandbox_api_token.as_deref() != Some(Path::new("-")),
+            "--detach needs the token in a file, and not from standard input"
+        );
+        let pod = self.pod(child.as_deref())?;
+        let base = self.base();
+        // Said before images are fetched and packed for nothing.
+        if child.is_none() && state().find(pod.name()).is_ok() {
+            return Err(StateError::Running(pod.name().to_owned()).into());
+        }
+        let prepared = interruptible_for(async {
+            // The child finds what its parent has fetched and packed.
+            let policy = if child.is_some() { PullPolicy::Missing } else { self.pull };
+            let sources = resolve(&pod, &base, policy, &self.fetching, global).await?;
+            if child.is_none() {
+                // What is missing is said before images are packed.
+                self.products(global)?;
+                pack(&pod, &base, &sources, self.unpacking.ceiling(), global).await?;
+            }
+            Ok(sources)
+        });
+        let sources = match prepared.await? {
+            Ok(sources) => sources,
+            Err(code) => return Ok(code),
+        };
+        if self.detach && child.is_none() {
+            return detach::run(pod.name(), &state(), global).await;
+        }
+        let options = self.options(global, base, sources)?;
+        let names = pod.all().map(|container| container.name.clone()).collect();
+        let sink = self.sink(global, names);
+        let (input, _raw) = self.input(&pod, global)?;
+        let outcome = pods::run::run(pod, options, sink, stop_requests()?, input).await?;
+        Ok(exit_code(outcome.code))
+    }
+
+    /// What paths of images and volumes are relative to.
+    fn base(&self) -> PathBuf {
+        let parent =
+            self.file.as_deref().and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+        parent.unwrap_or(Path::new(".")).to_path_buf()
+    }
+
+    /// The user's own standard input, for the first container that wants one; and the terminal's raw mode while it lasts, if
+    /// that container has a terminal.
+    fn input(&self, pod: &Pod, global: &Global) -> anyhow::Result<(Option<Input>, Option<RawMode>)> {
+        let Some(container) = pod.all().find(|container| container.stdin) else { return Ok((None, None)) };
+        // The manifest came from there.
+        if detach::child().is_some() || self.file.as_deref() == Some(Path::new("-")) {
+            return Ok((None, None));
+        }
+        let raw = if container.tty && !global.json {
+            RawMode::enter().context("cannot set up the terminal")?
+        } else {
+            None
+        };
+        let resizes = if container.tty { Some(resizes()?) } else { None };
+        let input = Input { bytes: read_stdin(WRITE), resizes, raw: raw.is_some() };
+        Ok((Some(input), raw))
+    }
+
+    /// The pod to run. `name` is what the parent of this process has called it.
+    fn pod(&self, name: Option<&str>) -> anyhow::Result<Pod> {
+        if let Some(image) = &self.image {
+            let name = match (name, &self.container.name) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(name)) => name.clone(),
+                (None, None) => name_of(image, number()),
+            };
+            return self.container.pod(&name, image, &self.command, |name| std::env::var_os(name));
+        }
+        let file = self.file.as_deref().unwrap_or(Path::new("-"));
+        if let Some(option) = self.container.given() {
+            anyhow::bail!(
+                "{option} is for `run IMAGE`; the manifest {} says that for its containers",
+                file.display()
+            );
+        }
+        let mut text = String::new();
+        let name = file.display();
+        if file == Path::new("-") {
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        } else {
+            text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+        }
+        Pod::parse_named(&text, self.pod.as_deref()).with_context(|| name.to_string())
+    }
+
+    /// The kernel, and what the guest runs.
+    fn products(&self, global: &Global) -> anyhow::Result<(PathBuf, Root)> {
+        let product = |given: &Option<PathBuf>, pick: fn(&Layout) -> PathBuf| match given {
+            Some(path) => Ok(path.clone()),
+            None => global.products().map(|layout| pick(&layout)),
+        };
+        let kernel =
+            product(self.uki.as_ref().map_or(&self.kernel, |_| &self.uki), |layout| layout.vmlinux())?;
+        let root = match (&self.disk, &self.uki) {
+            (_, Some(_)) => {
+                ensure!(
+                    self.firmware.is_file(),
+                    "there is no {}; install the Debian package ovmf, or name firmware with --firmware",
+                    self.firmware.display()
+                );
+                Root::Unified { firmware: self.firmware.clone() }
+            }
+            (Some(disk), None) => Root::disk(disk, self.disk_as)?,
+            (None, None) if self.sandbox_api.is_some() => {
+                Root::Initrd(product(&self.initrd, |layout| layout.flavour_initrd(SANDBOX))?)
+            }
+            (None, None) => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
+        };
+        for path in [kernel.as_path(), root.path()] {
+            ensure!(path.is_file(), "there is no {}; `image-builder build` makes it", path.display());
+        }
+        Ok((kernel, root))
+    }
+
+    fn options(
+        &self,
+        global: &Global,
+        base: PathBuf,
+        sources: BTreeMap<String, String>,
+    ) -> anyhow::Result<RunOptions> {
+        let (kernel, root) = self.products(global)?;
+        let layout = global.products();
+        let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
+        let in_out = |pick: fn(&Layout) -> PathBuf| size(&pick(layout.as_ref().ok()?));
+        let sizes = Timings {
+            vmlinuz_bytes: in_out(|layout| layout.vmlinuz()),
+            initrd_bytes: size(root.path()),
+            agent_bytes: in_out(|layout| layout.agent()),
+            ..Timings::default()
+        };
+        let mut cmdline = self.append.clone();
+        if self.debug_console {
+            cmdline.extend(DEBUG_CONSOLE.map(str::to_owned));
+        }
+        Ok(RunOptions {
+            kernel,
+            root,
+            machine: if self.uki.is_some() { self.machine.or(Some(Machine::Q35)) } else { self.machine },
+            accel: self.accel,
+            memory_mib: self.memory,
+            cpus: self.cpus,
+            cmdline,
+            network: Network::new(&self.network, &self.publish)?,
+            sandbox_api: self.sandbox_api()?,
+            base,
+            cache: global.cache()?,
+            state: state(),
+            keep: self.keep,
+            bench_exec: self.bench_exec.unwrap_or(if self.timings { BENCH_EXEC } else { 0 }),
+            sizes,
+            table: self.timings && !detach::child().is_some(),
+            ceiling: self.unpacking.ceiling(),
+            sources,
+            leave_record: !self.rm,
+            origin: origin(),
+            verbatim: self.is_alone() && !global.json && !std::io::stdout().is_terminal(),
+        })
+    }
+
+    fn sandbox_api(&self) -> anyhow::Result<Option<SandboxApi>> {
+        let Some(address) = self.sandbox_api else { return Ok(None) };
+        let token = self.sandbox_api_token.as_deref().map(read_token).transpose()?;
+        Ok(Some(SandboxApi { address, token }))
+    }
+
+    fn sink(&self, global: &Global, names: Vec<String>) -> Arc<dyn Sink> {
+        if detach::child().is_some() {
+            return Arc::new(detach::NotesOnly(TextSink::new(
+                names,
+                false,
+                std::io::sink(),
+                std::io::stderr(),
+            )));
+        }
+        if global.json {
+            return Arc::new(JsonSink::new(std::io::stdout()));
+        }
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let (out, err) = (std::io::stdout(), std::io::stderr());
+        let terminals = (out.is_terminal(), err.is_terminal());
+        let sink = TextSink::new(names, colour, out, err).on_terminals(terminals.0, terminals.1);
+        Arc::new(if self.is_alone() { sink.alone() } else { sink })
+    }
+
+    /// Whether the pod is one container that is shown as if it ran right here.
+    fn is_alone(&self) -> bool {
+        self.image.is_some() && detach::child().is_none()
+    }
+}
+
+/// The first line of a file, which a token is kept in so that no list of processes shows it.
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let name = file.display();
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?
+    };
+    let token = text.lines().next().unwrap_or_default().trim();
+    ensure!(!token.is_empty(), "{name} has no token in its first line");
+    ensure!(
+        token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "the token in {name} has blanks or letters that no HTTP header holds; use printable ASCII"
+    );
+    Ok(token.to_owned())
+}
+
+/// Turns signals into requests to stop: the first one politely, the second one at once.
+fn stop_requests() -> anyhow::Result<watch::Receiver<StopRequest>> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (ask, asked) = watch::channel(StopRequest::No);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            ask.send_modify(|request| {
+                *request = if *request == StopRequest::No { StopRequest::Graceful } else { StopRequest::Now };
+            });
+        }
+    });
+    Ok(asked)
+}
+
+/// A number for a name.
+fn number() -> u16 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // Seeded anew in each process.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() as u16
+}
+
+/// How this process was started, so that the pod can be started again. Nothing where it cannot be: the manifest came from
+/// standard input.
+fn origin() -> Option<Origin> {
+    let arguments: Option<Vec<String>> =
+        std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    let arguments = arguments?;
+    if arguments.iter().any(|word| word == "-") {
+        return None;
+    }
+    Some(Origin { arguments, directory: std::env::current_dir().ok()? })
+}
+
+/// Reads a value of `--memory`: a plain number is in MiB.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let mib = match text.parse::<u64>() {
+        Ok(mib) => mib,
+        Err(_) => {
+            // As docker writes it: `512m` is no thousandth here.
+            let text = text
+                .replace(['m', 'g'], "")
+                .parse::<u64>()
+                .map_or_else(|_| text.to_owned(), |_| text.replace('m', "Mi").replace('g', "Gi"));
+            quantity::bytes(&text)?.div_ceil(1 << 20)
+        }
+    };
+    u32::try_from(mib).map_err(|_| format!("{text:?} is more memory than a guest can have"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_in_mebibytes_or_with_a_unit() {
+        for (text, mib) in
+            [("512", 512), ("1G", 954), ("1Gi", 1024), ("256m", 256), ("2g", 2048), ("300M", 287)]
+        {
+            assert_eq!(mebibytes(text), Ok(mib), "{text}");
+        }
+        for text in ["", "x", "-1", "1.5x", "99999999999999"] {
+            assert!(mebibytes(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Wrong inputs, and what a user is told. Nothing here boots.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A user's machine: a state directory, a cache, products that are only looked at, and some files.
+struct Host(tempfile::TempDir);
+
+const POD: &str =
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: ./root}]}\n";
+const TWO: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: one}\nspec: {containers: [{name: a, image: ./root}]}\n---\n\
+    apiVersion: v1\nkind: Pod\nmetadata: {name: two}\nspec: {containers: [{name: a, image: ./root}]}\n";
+
+impl Host {
+    fn new() -> Host {
+        let host = Host(tempfile::tempdir().unwrap());
+        fs::create_dir_all(host.path("root/bin")).unwrap();
+        fs::create_dir_all(host.path("out")).unwrap();
+        for (name, text) in [
+            ("root/bin/tool", "x"),
+            ("out/vmlinux", "x"),
+            ("out/initrd.img", "x"),
+            ("pod.yaml", POD),
+            ("two.yaml", TWO),
+            ("odd.yaml", "kind: ["),
+            ("key.yaml", &POD.replace("image: ./root", "image: ./root, colour: red")),
+            ("notes.txt", "hello, this is no image"),
+        ] {
+            fs::write(host.path(name), text).unwrap();
+        }
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, line: &str, out: &Path) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pith"));
+        command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.path("home")).env("PITH_CACHE", self.path("cache"));
+        command.env("PITH_STATE", self.path("state")).env("PITH_OUT", out);
+        command.output().unwrap()
+    }
+
+    /// What is said about a line that must fail, and the status.
+    fn refused(&self, line: &str) -> (String, i32) {
+        let output = self.run(line, &self.path("out"));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{line}: it succeeded");
+        (text, output.status.code().unwrap())
+    }
+}
+
+/// What is typed, what the error must have in it, and the exit status.
+const WRONG: [(&str, &[&str], i32); 38] = [
+    ("run", &["<IMAGE>"], 2),
+    ("run --rm -f pod.yaml ./root", &["cannot be used with", "--file"], 2),
+    ("run -f missing.yaml", &["missing.yaml", "No such file"], 1),
+    ("run -f odd.yaml", &["odd.yaml", "cannot be read"], 1),
+    ("run -f key.yaml", &["key.yaml", "colour", "line 4"], 1),
+    ("run -f two.yaml", &["two.yaml", "one", "two"], 1),
+    ("run -f two.yaml --pod three", &["three"], 1),
+    ("run -f pod.yaml --name other", &["--name", "run IMAGE", "manifest"], 1),
+    ("run -f pod.yaml -e A=1", &["--env", "manifest"], 1),
+    ("run -d -f -", &["--detach", "file"], 1),
+    ("run ./nothing", &["./nothing", "no such file"], 1),
+    ("run notes.txt", &["notes.txt"], 1),
+    ("run Nginx", &["Nginx", "lower-case"], 1),
+    ("run https://ghcr.io/a/b", &["scheme"], 1),
+    ("run --pull never nginx", &["nginx", "pith pull nginx"], 1),
+    ("run --pull sometimes nginx", &["sometimes", "always", "missing", "never"], 2),
+    ("run --name Web_1 ./root", &["--name", "lower-case"], 1),
+    ("run -v /etc ./root x", &["--volume", "HOSTPATH:PATH"], 1),
+    ("run -v /no/such/dir:/x ./root x", &["/no/such/dir", "on this host"], 1),
+    ("run -v ./root:x ./root x", &["not absolute"], 1),
+    ("run -e =1 ./root x", &["--env", "NAME=VALUE"], 1),
+    ("run --env-file nothing ./root x", &["--env-file", "nothing"], 1),
+    ("run -w srv ./root x", &["--workdir", "absolute"], 1),
+    ("run -u : ./root x", &["USER"], 2),
+    ("run -m lots ./root x", &["lots", "64Mi"], 2),
+    ("run --cpus 0 ./root x", &["0", "1..=255"], 2),
+    ("run -p 80 ./root x", &["HOSTPORT:GUESTPORT"], 2),
+    ("run -p 80:99999 ./root x", &["99999", "65535"], 2),
+    ("exec web", &["COMMAND"], 2),
+    ("exec web ls", &["no pod \"web\""], 1),
+    ("logs web", &["no pod \"web\""], 1),
+    ("logs --since yesterday web", &["yesterday", "90s"], 2),
+    ("stop", &["<POD>"], 2),
+    ("rm web", &["no pod \"web\""], 1),
+    ("rmi nginx", &["no image \"nginx\"", "pulled"], 1),
+    ("pull", &["<IMAGE>"], 2),
+    ("pull nginx:a:b", &["nginx:a:b"], 1),
+    ("frobnicate", &["frobnicate"], 2),
+];
+
+#[test]
+fn wrong_inputs_are_answered_with_what_would_be_right() {
+    let host = Host::new();
+    let mut wrong = Vec::new();
+    for (line, named, status) in WRONG {
+        let (text, code) = host.refused(line);
+        let missing: Vec<_> = named.iter().filter(|part| !text.contains(**part)).collect();
+        if !missing.is_empty() || code != status || text.contains("panicked") {
+            wrong.push(format!("pith {line}\n  status {code}, wanted {status}; lacks {missing:?}\n  {text}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let left = fs::read_dir(host.path("state")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "nothing was begun");
+}
+
+#[test]
+fn errors_are_json_when_results_are() {
+    let host = Host::new();
+    for line in ["--json logs web", "run --json ./nothing", "--json frobnicate", "--json run -p 80 ./root"] {
+        let (text, _) = host.refused(line);
+        let error: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{line}: {text}"));
+        assert!(error["error"].as_str().is_some_and(|text| !text.is_empty()), "{line}: {text}");
+    }
+}
+
+#[test]
+fn products_that_are_missing_are_told_with_every_place() {
+    let host = Host::new();
+    let output = host.run("run ./root x", &host.path("nowhere"));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("nowhere") && text.contains("--out"), "{text}");
+    let output = host.run("doctor --json", &host.path("nowhere"));
+    assert_eq!(output.status.code(), Some(1));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["able"], false);
+    assert!(value["product_places"][0].as_str().unwrap().ends_with("nowhere"), "{value}");
+}
+
+#[test]
+fn what_is_not_there_is_listed_as_nothing() {
+    let host = Host::new();
+    for (line, expected) in [("ps -aq", ""), ("images -q", ""), ("--json ps -a", "[]\n"), ("port", "")] {
+        let output = host.run(line, &host.path("out"));
+        assert!(output.status.success(), "{line}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{line}");
+    }
+}
+
+/// Presses TAB in the shells that are installed; bash always is.
+#[test]
+fn the_shells_complete() {
+    let host = Host::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_pith")).parent().unwrap().display().to_string();
+    let path = format!("{program}:{}", std::env::var("PATH").unwrap_or_default());
+    let bash = "source <(pith completions bash); COMP_WORDS=(pith unp); COMP_CWORD=1; _pith; echo \"${COMPREPLY[@]}\"; \
+        COMP_WORDS=(pith run --pull n); COMP_CWORD=3; _pith; echo \"${COMPREPLY[@]}\"; \
+        COMP_WORDS=(pith run -f po); COMP_CWORD=3; _pith; echo \"${COMPREPLY[@]}\"";
+    let fish = "pith completions fish | source; complete -C 'pith unp'; complete -C 'pith run --pull n'";
+    let zsh = "compdef() { :; }; compadd() { shift; print -r -- \"$@\"; }; _files() { :; }; source <(pith completions zsh); \
+        words=(pith unp); CURRENT=2; _pith; words=(pith run --pull n); CURRENT=4; _pith";
+    let mut tried = 0;
+    for (shell, arguments, expected) in [
+        ("bash", ["-c", bash], "unpause\nnever\npod.yaml\n"),
+        ("fish", ["-c", fish], "unpause\nnever\n"),
+        ("zsh", ["-fc", zsh], "unpause\nnever\n"),
+    ] {
+        let mut command = Command::new(shell);
+        command.args(arguments).current_dir(host.0.path()).stdin(Stdio::null()).env("PATH", &path);
+        command.env("PITH_STATE", host.path("state")).env("PITH_CACHE", host.path("cache"));
+        let Ok(output) = command.output() else {
+            eprintln!("{shell} is not installed, its completion is not tried");
+            continue;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{shell}: {said}");
+        tried += 1;
+    }
+    assert!(tried > 0, "no shell is there, not even bash");
+}

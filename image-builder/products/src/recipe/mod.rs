@@ -1,0 +1,421 @@
+//! Recipes of root file systems: `rootfs/flavour/<name>.toml`.
+//!
+//! ```toml
+//! description = "…"
+//! extends = "minimal"                 # all that this flavour has, too
+//! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
+//! [budget]
+//! compressed = 2_500_000              # bytes of the packed initrd, in zstd
+//! disk = 7_000_000                    # bytes of a disk's root file system; optional
+//! [agent]
+//! features = ["policy"]               # cargo features that this flavour's agent is built with
+//! [[directory]]
+//! path = "/tmp"
+//! mode = "1777"
+//! [[file]]
+//! path = "/init"
+//! mode = "0755"
+//! product = "agent"                   # or: text = "…", or: source = "path below rootfs/"
+//! owner = "www:www"                   # user and group by name or number; root where it is missing. Directories and
+//!                                     # devices have it too
+//! [[symlink]]
+//! path = "/bin/sh"
+//! target = "busybox"
+//! [[symlinks]]                        # many with one target
+//! directory = "/bin"
+//! target = "busybox"
+//! names = ["ls", "cat"]
+//! [[host]]                            # programs of this machine, with the libraries they need
+//! package = "busybox-static"          # the Debian package that has them
+//! files = ["/bin/busybox"]            # one `*` in the last part matches names
+//! [[user]]                            # a line of /etc/passwd and, for its group, of /etc/group
+//! name = "www"
+//! uid = 33
+//! gid = 33                            # the uid where it is missing
+//! group = "www"                       # the group's name; the user's where it is missing
+//! home = "/srv"                       # "/" where it is missing
+//! shell = "/bin/false"                # this where it is missing
+//! [[image]]                           # all that a container image has and nothing else here says: an OCI layout, a saved
+//! path = "images/base:latest"         # image, or a directory, below rootfs/ unless absolute
+//! attributes = false                  # leaves its extended attributes out, which a disk can hold and an initrd cannot; true
+//!                                     # where it is missing
+//! [[device]]
+//! path = "/dev/console"
+//! kind = "character"
+//! major = 5
+//! minor = 1
+//! mode = "0600"
+//! ```
+//!
+//! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
+//! name.
+
+mod file;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_image::{Inode, Kind, Tree, TreeError};
+use toml::Spanned;
+
+use crate::host::{self, HostError};
+use file::{Device, DeviceKind, Directory, File, Host, Image, ProductName, Regular, Symlink, Symlinks};
+use images::image::{self, ImageError};
+use store::digest::Digest;
+use store::layout::Layout;
+use users::{Owner, User};
+
+/// What is wrong with a recipe or with what it names.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// There is no such flavour.
+    #[error("there is no flavour {name:?}; there are: {known}")]
+    NoFlavour {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}; {hint}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The recipe is not TOML of the expected shape.
+    #[error("{path} is not understood")]
+    Toml {
+        /// The recipe.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A file has no content, or two.
+    #[error("{recipe}:{line}: {path} needs exactly one of `product`, `text` and `source`")]
+    Content {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// The file in it.
+        path: String,
+    },
+    /// A program of this machine cannot be taken in.
+    #[error("{recipe}: a program is missing")]
+    Host {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Which, and what to do.
+        source: HostError,
+    },
+    /// An owner is nobody.
+    #[error(
+        "{recipe}:{line}: {path} belongs to {owner:?}, but no `[[user]]` has that name; there are: {known}"
+    )]
+    Owner {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// The entry.
+        path: String,
+        /// The name.
+        owner: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A container image cannot be taken in.
+    #[error("{recipe}:{line}: an image cannot be taken in")]
+    Image {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// Which, and what is wrong with it.
+        source: Box<ImageError>,
+    },
+    /// Users contradict each other.
+    #[error("{recipe}: {problem}")]
+    User {
+        /// The recipe.
+        recipe: PathBuf,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// Flavours extend each other in a circle, or a chain that nobody can follow.
+    #[error("{0}: `extends` leads through more than {DEPTH} flavours")]
+    Depth(PathBuf),
+    /// An entry cannot be in a tree.
+    #[error("{recipe}{}: an entry is wrong", line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Tree {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1; none for what an overlay or a library brings.
+        line: Option<usize>,
+        /// Which and why.
+        source: TreeError,
+    },
+}
+
+/// How many flavours may extend each other.
+const DEPTH: usize = 4;
+
+/// A parsed recipe.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    name: String,
+    path: PathBuf,
+    digest: Digest,
+    file: File,
+    /// Where its lines begin.
+    lines: Vec<usize>,
+    /// What it extends.
+    base: Option<Box<Recipe>>,
+}
+
+impl Recipe {
+    /// Reads the flavour called `name`.
+    ///
+    /// # Errors
+    /// When it does not exist or is not understood.
+    pub fn load(layout: &Layout, name: &str) -> Result<Self, RecipeError> {
+        Self::load_within(layout, name, DEPTH)
+    }
+
+    fn load_within(layout: &Layout, name: &str, depth: usize) -> Result<Self, RecipeError> {
+        let path = layout.flavour(name);
+        if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
+            return Err(RecipeError::NoFlavour { name: name.to_string(), known: known(layout).join(", ") });
+        }
+        let hint = "check its permissions";
+        let text = std::fs::read_to_string(&path).map_err(|source| RecipeError::Read {
+            path: path.clone(),
+            hint,
+            source,
+        })?;
+        let shown = path.strip_prefix(layout.root()).unwrap_or(&path).to_path_buf();
+        let mut recipe = Self::parse(name, shown, &text)?;
+        if let Some(base) = &recipe.file.extends {
+            let depth = depth.checked_sub(1).ok_or_else(|| RecipeError::Depth(recipe.path.clone()))?;
+            let base = Self::load_within(layout, base, depth)?;
+            // The whole of what was read, whichever file a change is in.
+            recipe.digest = Digest::of(format!("{} {}", base.digest, recipe.digest).as_bytes());
+            recipe.base = Some(Box::new(base));
+        }
+        Ok(recipe)
+    }
+
+    fn parse(name: &str, path: PathBuf, text: &str) -> Result<Self, RecipeError> {
+        let file: File = toml::from_str(text)
+            .map_err(|source| RecipeError::Toml { path: path.clone(), source: Box::new(source) })?;
+        let lines: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let recipe = Self {
+            name: name.to_string(),
+            path,
+            digest: Digest::of(text.as_bytes()),
+            file,
+            lines,
+            base: None,
+        };
+        for Regular { path: entry, product, text, source, .. } in &recipe.file.file {
+            if [product.is_some(), text.is_some(), source.is_some()].iter().filter(|given| **given).count()
+                != 1
+            {
+                let (line, path) = (recipe.line(entry), entry.get_ref().clone());
+                return Err(RecipeError::Content { recipe: recipe.path, line, path });
+            }
+        }
+        Ok(recipe)
+    }
+
+    /// The line of an entry, counted from 1.
+    fn line(&self, entry: &Spanned<String>) -> usize {
+        self.lines.partition_point(|begin| *begin <= entry.span().start)
+    }
+
+    /// The flavour's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One sentence about the flavour.
+    pub fn description(&self) -> &str {
+        &self.file.description
+    }
+
+    /// The digest of the recipe's text, and of the recipes it extends.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many bytes the packed image may have.
+    pub fn budget(&self) -> u64 {
+        self.file.budget.compressed
+    }
+
+    /// How many bytes the file system of a disk may have, if there is a bound.
+    pub fn disk_budget(&self) -> Option<u64> {
+        self.file.budget.disk
+    }
+
+    /// The cargo features that the agent is built with: the recipe's own, and of what it extends.
+    pub fn features(&self) -> BTreeSet<String> {
+        let mut features = self.base.as_ref().map(|base| base.features()).unwrap_or_default();
+        features.extend(self.file.agent.features.iter().cloned());
+        features
+    }
+
+    /// Makes the tree: what the recipe extends, the recipe's own entries, then the overlays over them.
+    ///
+    /// # Errors
+    /// When a product or overlay is missing, or entries contradict each other.
+    pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
+        let users = self.users()?;
+        let mut tree = self.tree_with(layout, &layout.agent_with(&self.features()), &users)?;
+        for (path, content) in users::files(&users) {
+            let inode = Inode::new(0o644, Kind::File(content.into_bytes().into()));
+            tree.insert(path, inode).map_err(|source| self.error(None, source))?;
+        }
+        Ok(tree)
+    }
+
+    /// The users of what the recipe extends, then its own.
+    fn users(&self) -> Result<Vec<User>, RecipeError> {
+        let mut users = self.base.as_ref().map_or(Ok(Vec::new()), |base| base.users())?;
+        users.extend(self.file.user.iter().cloned());
+        match users::contradiction(&users) {
+            Some(problem) => Err(RecipeError::User { recipe: self.path.clone(), problem }),
+            None => Ok(users),
+        }
+    }
+
+    fn tree_with(&self, layout: &Layout, agent: &Path, users: &[User]) -> Result<Tree, RecipeError> {
+        let mut tree = match &self.base {
+            Some(base) => base.tree_with(layout, agent, users)?,
+            None => Tree::default(),
+        };
+        let mut add = |path: &str, line: Option<usize>, inode| {
+            tree.insert(path, inode).map(drop).map_err(|source| self.error(line, source))
+        };
+        let owned = |path: &Spanned<String>, owner: &Option<Owner>, mut inode: Inode| {
+            let Some(owner) = owner else { return Ok(inode) };
+            let (uid, gid) = owner.resolve(users).map_err(|owner| RecipeError::Owner {
+                recipe: self.path.clone(),
+                line: self.line(path),
+                path: path.get_ref().clone(),
+                owner,
+                known: users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            (inode.meta.uid, inode.meta.gid) = (uid, gid);
+            Ok(inode)
+        };
+        for Directory { path, mode, owner } in &self.file.directory {
+            let inode = owned(path, owner, Inode::new(mode.0, Kind::directory()))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
+        }
+        for Regular { path, mode, owner, product, text, source } in &self.file.file {
+            let content = match (product, source) {
+                (Some(ProductName::Agent), _) => read(agent, "build it first: image-builder agent")?,
+                (None, Some(source)) => {
+                    read(&layout.rootfs().join(source), "`source` in a recipe is a path below rootfs/")?
+                }
+                (None, None) => text.clone().unwrap_or_default().into_bytes(),
+            };
+            let inode = owned(path, owner, Inode::new(mode.0, Kind::File(content.into())))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
+        }
+        for Symlink { path, target } in &self.file.symlink {
+            let inode = Inode::new(0o777, Kind::Symlink(target.clone().into_bytes()));
+            add(path.get_ref(), Some(self.line(path)), inode)?;
+        }
+        for Symlinks { directory, target, names } in &self.file.symlinks {
+            for name in names {
+                let inode = Inode::new(0o777, Kind::Symlink(target.clone().into_bytes()));
+                add(&format!("{directory}/{name}"), None, inode)?;
+            }
+        }
+        for Device { path, kind, major, minor, mode, owner } in &self.file.device {
+            let (major, minor) = (*major, *minor);
+            let kind = match kind {
+                DeviceKind::Character => Kind::Char { major, minor },
+                DeviceKind::Block => Kind::Block { major, minor },
+            };
+            let inode = owned(path, owner, Inode::new(mode.0, kind))?;
+            add(path.get_ref(), Some(self.line(path)), inode)?;
+        }
+        for (path, inode) in self.host_files()? {
+            add(&path, None, inode)?;
+        }
+        for name in &self.file.overlays {
+            let dir = layout.rootfs().join("overlay").join(name);
+            tree.overlay(&dir).map_err(|source| self.error(None, source))?;
+        }
+        for Image { path, attributes } in &self.file.image {
+            // An absolute path stays as it is.
+            let reference = layout.rootfs().join(path.get_ref());
+            let mut below =
+                image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
+                    recipe: self.path.clone(),
+                    line: self.line(path),
+                    source: Box::new(source),
+                })?;
+            if !attributes {
+                below.retain_xattrs(|_| false);
+            }
+            tree.underlay(below).map_err(|source| self.error(Some(self.line(path)), source))?;
+        }
+        Ok(tree)
+    }
+
+    /// The programs of this machine that the recipe names, with what they need. Two may need the same library.
+    fn host_files(&self) -> Result<host::Files, RecipeError> {
+        let mut files = host::Files::new();
+        for Host { package, files: wanted } in &self.file.host {
+            let closure = host::closure(package, wanted);
+            files.extend(closure.map_err(|source| RecipeError::Host { recipe: self.path.clone(), source })?);
+        }
+        Ok(files)
+    }
+
+    /// The Debian packages that parts of the tree came from, with their versions, by name.
+    ///
+    /// # Errors
+    /// As [`Recipe::tree`].
+    pub fn packages(&self) -> Result<BTreeMap<String, String>, RecipeError> {
+        let mut packages = match &self.base {
+            Some(base) => base.packages()?,
+            None => BTreeMap::new(),
+        };
+        packages.extend(host::packages(self.host_files()?.keys().map(String::as_str)));
+        Ok(packages)
+    }
+
+    fn error(&self, line: Option<usize>, source: TreeError) -> RecipeError {
+        RecipeError::Tree { recipe: self.path.clone(), line, source }
+    }
+}
+
+fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, RecipeError> {
+    std::fs::read(path).map_err(|source| RecipeError::Read { path: path.to_path_buf(), hint, source })
+}
+
+/// The names of all flavours, sorted.
+pub fn known(layout: &Layout) -> Vec<String> {
+    let dir = layout.rootfs().join("flavour");
+    let Ok(entries) = std::fs::read_dir(Path::new(&dir)) else { return Vec::new() };
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
+        .collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests;

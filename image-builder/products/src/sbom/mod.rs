@@ -1,0 +1,251 @@
+//! What the products are made of, for those who must know (SPDX 2.3, JSON).
+//!
+//! Owns the way from the manifest to a list of packages: the kernel's source, the crates that programs link, the Debian
+//! packages that files came from. Promises that what is listed is what was linked or packed, by the lock file and by the
+//! build tool's own word, and that the same products give the same bytes. Must never ask the network.
+
+mod crates;
+mod document;
+mod error;
+
+use std::collections::BTreeMap;
+
+pub use document::{Document, Package, Relationship};
+
+use crate::host;
+use crate::install::{self, InstallError, Source};
+use crate::manifest::{AgentPart, KernelPart, Manifest, SbomPart};
+use crates::Crate;
+pub use error::SbomError;
+use store::layout::Layout;
+use store::product::{FLAVOUR, PROFILE, PROGRAMS, Product};
+
+/// What static programs have in them of the build machine's C library.
+const C_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.a";
+
+/// Lists what the products of a directory are made of; `epoch` (seconds since 1970) is when, as far as the list says.
+///
+/// # Errors
+/// When there is no manifest, or cargo cannot be asked.
+pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
+    let manifest = Manifest::read(layout);
+    if manifest.products.is_empty() {
+        return Err(SbomError::NoManifest(layout.out().to_path_buf()));
+    }
+    let mut linked = BTreeMap::new();
+    let features = |name: &str| match name {
+        "agent" => manifest.agent.as_ref().map(|part| part.features.clone()),
+        other => manifest.agents.get(other).map(|part| part.features.clone()),
+    };
+    for name in manifest.products.keys() {
+        if let Some(features) = features(name) {
+            linked.insert(name.clone(), crates::linked(layout.root(), "agent", &features).await?);
+        }
+    }
+    Ok(describe(&manifest, &linked, &host::packages(std::iter::once(C_LIBRARY)), epoch))
+}
+
+/// Writes the list into the product directory and notes it in the manifest.
+///
+/// # Errors
+/// When either cannot be written.
+pub fn install(layout: &Layout, document: &Document) -> Result<(), InstallError> {
+    let part = SbomPart { source_date_epoch: document.epoch() };
+    let text = document.to_json();
+    let files = [(Product::Sbom.file_name(), Source::Bytes(text.as_bytes()))];
+    install::install(layout, &files, Some(&part))
+}
+
+fn describe(
+    manifest: &Manifest,
+    linked: &BTreeMap<String, Vec<Crate>>,
+    c_library: &BTreeMap<String, String>,
+    epoch: u32,
+) -> Document {
+    let mut document = Document::new(epoch);
+    // Other programs are for those who develop; no guest has them.
+    let in_guests = |name: &str| name != Product::Sbom.file_name() && !PROGRAMS.contains(&name);
+    for (name, product) in manifest.products.iter().filter(|(name, _)| in_guests(name)) {
+        document.product(name, product.sha256);
+    }
+    let kernels = manifest.kernel.iter().map(|part| (PROFILE, part));
+    let others = manifest.kernels.iter().map(|(profile, part)| (profile.as_str(), part));
+    for (profile, part) in kernels.chain(others) {
+        kernel(&mut document, manifest, profile, part);
+    }
+    for (name, crates) in linked {
+        for Crate { name: krate, version, licence, sha256 } in crates {
+            let package = document.krate(krate, version, licence.as_deref(), *sha256);
+            document.relate_product(name, Relationship::StaticLink, &package);
+        }
+        for (package, version) in c_library {
+            let package = document.debian(package, version);
+            document.relate_product(name, Relationship::StaticLink, &package);
+        }
+    }
+    let agent = |part: Option<&AgentPart>| part.is_some();
+    let initrds = manifest.initrd.iter().map(|part| (initrd_name(FLAVOUR), &part.packages));
+    let flavours = manifest.flavours.iter().map(|(name, part)| (initrd_name(name), &part.packages));
+    let disks = manifest.disks.iter().map(|(name, part)| (name.clone(), &part.packages));
+    for (product, packages) in initrds.chain(flavours).chain(disks) {
+        for (package, version) in packages {
+            let package = document.debian(package, version);
+            document.relate_product(&product, Relationship::Contains, &package);
+        }
+        if agent(manifest.agent.as_ref()) {
+            // A flavour with cargo features has an agent called after it.
+            let own = manifest.agents.keys().find(|name| {
+                let feature = name.strip_prefix("agent-").unwrap_or(name);
+                product.split(['-', '.']).any(|part| part == feature)
+            });
+            let name = own.map_or("agent", String::as_str);
+            document.relate_product(&product, Relationship::Contains, &Document::product_id(name));
+        }
+    }
+    for (product, part) in &manifest.ukis {
+        for name in ["vmlinuz".to_owned(), initrd_name(&part.flavour)] {
+            if manifest.products.contains_key(&name) {
+                document.relate_product(product, Relationship::Contains, &Document::product_id(&name));
+            }
+        }
+        for (package, version) in &part.packages {
+            let package = document.debian(package, version);
+            document.relate_product(product, Relationship::Contains, &package);
+        }
+    }
+    document
+}
+
+fn initrd_name(flavour: &str) -> String {
+    Product::initrd(flavour).file_name()
+}
+
+fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &KernelPart) {
+    let version = part.release.split('-').next().unwrap_or(&part.release);
+    let source = document.linux(version, &part.source, part.source_sha256);
+    for file in ["vmlinuz", "Image", "vmlinux"] {
+        let name = Product::kernel(file, profile).file_name();
+        if manifest.products.contains_key(&name) {
+            document.relate_product(&name, Relationship::GeneratedFrom, &source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::manifest::{InitrdPart, Product as File};
+    use store::digest::Digest;
+
+    fn manifest() -> Manifest {
+        let product = |name: &str| (name.to_owned(), File { size: 1, sha256: Digest::of(name.as_bytes()) });
+        let agent = AgentPart {
+            version: "0.1.0".into(),
+            compiler: "rustc".into(),
+            target: "t".into(),
+            profile: "guest".into(),
+            features: BTreeSet::new(),
+            lock_sha256: Digest::of(b""),
+        };
+        let initrd = |flavour: &str, packages: &[(&str, &str)]| InitrdPart {
+            flavour: flavour.into(),
+            recipe_sha256: Digest::of(b""),
+            compression: "zstd".into(),
+            source_date_epoch: 0,
+            unpacked_size: 1,
+            packages: packages.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect(),
+            entries: Vec::new(),
+        };
+        Manifest {
+            agents: [("agent-policy".to_owned(), agent.clone())].into(),
+            agent: Some(agent),
+            initrd: Some(initrd("minimal", &[])),
+            flavours: [
+                ("policy".to_owned(), initrd("policy", &[])),
+                ("standard".to_owned(), initrd("standard", &[("libc6", "2.36")])),
+            ]
+            .into(),
+            products: [
+                "agent",
+                "agent-policy",
+                "initrd.img",
+                "initrd-policy.img",
+                "initrd-standard.img",
+                "jail",
+                "sbom.spdx.json",
+            ]
+            .map(product)
+            .into(),
+            ..Manifest::default()
+        }
+    }
+
+    fn json(epoch: u32) -> serde_json::Value {
+        let krate = |name: &str, licence: &str| Crate {
+            name: name.into(),
+            version: "1.2.3".into(),
+            licence: Some(licence.into()),
+            sha256: Some(Digest::of(name.as_bytes())),
+        };
+        let linked =
+            [("agent".to_owned(), vec![krate("serde", "MIT/Apache-2.0"), krate("ring_", "ISC")])].into();
+        let libc = [("libc6-dev".to_owned(), "2.36-9".to_owned())].into();
+        let text = describe(&manifest(), &linked, &libc, epoch).to_json();
+        assert_eq!(text, describe(&manifest(), &linked, &libc, epoch).to_json());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn related(json: &serde_json::Value, from: &str, kind: &str) -> Vec<String> {
+        let all = json["relationships"].as_array().unwrap().iter();
+        all.filter(|r| r["spdxElementId"] == from && r["relationshipType"] == kind)
+            .map(|r| r["relatedSpdxElement"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn programs_link_crates_and_images_contain_programs_and_packages() {
+        let json = json(0);
+        assert_eq!(
+            related(&json, "SPDXRef-Product-agent", "STATIC_LINK"),
+            ["SPDXRef-Crate-serde-1.2.3", "SPDXRef-Crate-ring--1.2.3", "SPDXRef-Debian-libc6-dev-2.36-9"]
+        );
+        assert_eq!(related(&json, "SPDXRef-Product-initrd.img", "CONTAINS"), ["SPDXRef-Product-agent"]);
+        assert_eq!(
+            related(&json, "SPDXRef-Product-initrd-policy.img", "CONTAINS"),
+            ["SPDXRef-Product-agent-policy"]
+        );
+        assert_eq!(
+            related(&json, "SPDXRef-Product-initrd-standard.img", "CONTAINS"),
+            ["SPDXRef-Debian-libc6-2.36", "SPDXRef-Product-agent"]
+        );
+        assert_eq!(related(&json, "SPDXRef-DOCUMENT", "DESCRIBES").len(), 5);
+    }
+
+    #[test]
+    fn every_element_is_declared_once_and_every_reference_leads_to_one() {
+        let json = json(0);
+        let ids: Vec<_> =
+            json["packages"].as_array().unwrap().iter().map(|p| p["SPDXID"].as_str().unwrap()).collect();
+        let unique: BTreeSet<_> = ids.iter().copied().chain(["SPDXRef-DOCUMENT"]).collect();
+        assert_eq!(unique.len(), ids.len() + 1, "{ids:?}");
+        for relation in json["relationships"].as_array().unwrap() {
+            for key in ["spdxElementId", "relatedSpdxElement"] {
+                assert!(unique.contains(relation[key].as_str().unwrap()), "{relation}");
+            }
+        }
+        let plain = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
+        assert!(unique.iter().all(plain), "{unique:?}");
+        let serde = json["packages"].as_array().unwrap().iter().find(|p| p["name"] == "serde").unwrap();
+        assert_eq!(serde["licenseDeclared"], "MIT OR Apache-2.0");
+        assert_eq!(serde["externalRefs"][0]["referenceLocator"], "pkg:cargo/serde@1.2.3");
+    }
+
+    #[test]
+    fn the_date_is_the_one_given() {
+        assert_eq!(json(0)["creationInfo"]["created"], "1970-01-01T00:00:00Z");
+        assert_eq!(json(1_709_210_096)["creationInfo"]["created"], "2024-02-29T12:34:56Z");
+        assert_ne!(json(0)["documentNamespace"], json(1)["documentNamespace"]);
+    }
+}
