@@ -23,6 +23,7 @@ mod init;
 mod metrics;
 mod ports;
 mod process;
+mod processors;
 mod relay;
 mod sandbox;
 mod server;
