@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci_spec::runtime;
 use rustjail::cgroup::{Cgroup, Nested};
@@ -193,15 +194,24 @@ impl OwnCgroup {
 
 impl Drop for OwnCgroup {
     fn drop(&mut self) {
-        if let Some(nested) = self.0.take() {
-            let removed = nested.kill().and_then(|()| nested.remove_if_empty());
-            if !matches!(removed, Ok(true)) {
-                // What is left in it goes with the container's own.
-                tracing::warn!(?removed, "the cgroup of a command that did not start is not removed");
+        let Some(nested) = self.0.take() else { return };
+        // On a thread: who has just been killed takes a moment to be gone. What is left then goes with the container's own.
+        let remove = move || {
+            let killed = nested.kill();
+            let is_removed = |pause: &u64| {
+                std::thread::sleep(Duration::from_millis(*pause));
+                matches!(nested.remove_if_empty(), Ok(true))
+            };
+            if killed.is_err() || !LOOKS.iter().any(is_removed) {
+                tracing::warn!(?killed, "the cgroup of a command that did not start is not removed");
             }
-        }
+        };
+        drop(tokio::task::spawn_blocking(remove));
     }
 }
+
+/// Milliseconds between looks at a cgroup that is to become empty.
+const LOOKS: [u64; 6] = [0, 2, 10, 50, 250, 1000];
 
 impl std::fmt::Debug for Born {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -225,20 +225,7 @@ impl Command {
 
     /// Removes its cgroup once no process is left in it: what it started may outlive it.
     pub(super) async fn tidy(&self) {
-        let mut pause = FIRST_LOOK;
-        loop {
-            let cgroup = Arc::clone(&self.cgroup);
-            match tokio::task::spawn_blocking(move || cgroup.remove_if_empty()).await {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) | Err(_) => return,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "the cgroup of a command is not removed");
-                    return;
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = LAST_LOOK.min(pause * 4);
-        }
+        tidy(Arc::clone(&self.cgroup)).await;
     }
 
     /// Kills it, and all that it has started.
@@ -373,6 +360,24 @@ impl Command {
         let id = self.change(Feed::listen);
         let id = id.ok_or_else(|| Error::new(Code::ResourceExhausted, "too many listen to this process"))?;
         Ok(Listening { command: Arc::clone(self), id })
+    }
+}
+
+/// Removes the cgroup of a command once no process is left in it.
+pub(super) async fn tidy(cgroup: Arc<Nested>) {
+    let mut pause = FIRST_LOOK;
+    loop {
+        let looked_at = Arc::clone(&cgroup);
+        match tokio::task::spawn_blocking(move || looked_at.remove_if_empty()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the cgroup of a command is not removed");
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = LAST_LOOK.min(pause * 4);
     }
 }
 

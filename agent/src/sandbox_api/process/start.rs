@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::super::answer;
 use super::super::sandbox::{Caller, Sandbox};
-use super::command::{Command, Config, Input, Listening};
+use super::command::{Command, Config, Input, Listening, tidy};
 use super::registry::{Commands, Place};
 use crate::container::{Apart, Born, ContainerError, ExecRequest, UserNames};
 use crate::error::{ErrorKind, Kind as _, chain};
@@ -229,8 +229,7 @@ async fn begin(
         tokio::time::timeout(EXECUTING, &mut born.executed).await
     {
         drop(streams_end);
-        let cgroup = Arc::clone(&born.cgroup);
-        drop(tokio::task::spawn_blocking(move || cgroup.remove_if_empty()));
+        drop(tokio::spawn(tidy(Arc::clone(&born.cgroup))));
         let text = format!("error starting process '{}': {failure}", asked.config.cmd);
         return Err(Error::invalid(text));
     }
