@@ -190,7 +190,7 @@ fn tell(container: &ContainerHandle, generation: u64) -> std::io::Result<()> {
         written.and_then(|()| Ok(rustix::fs::renameat(&directory, &name, &directory, GENERATION.1)?));
     if renamed.is_err() {
         // The first error counts.
-        drop(rustix::fs::unlinkat(&directory, &name, AtFlags::empty()));
+        rustix::fs::unlinkat(&directory, &name, AtFlags::empty()).unwrap_or_default();
     }
     renamed
 }

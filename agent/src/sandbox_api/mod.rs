@@ -25,6 +25,7 @@ mod metrics;
 mod place;
 mod ports;
 mod process;
+mod processors;
 mod relay;
 mod rooted;
 mod sandbox;

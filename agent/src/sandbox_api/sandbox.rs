@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
-use super::metrics::Last;
 use super::process::Commands;
+use super::processors::Processors;
 use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::guest::clock::Clock;
@@ -43,7 +43,7 @@ pub(crate) struct Sandbox {
     /// Room for large inputs of commands.
     pub(super) inputs: Semaphore,
     /// What the processors had done at the last look.
-    pub(super) last: Last,
+    pub(super) processors: Processors,
     /// What /init has set.
     settings: Mutex<Settings>,
 }
@@ -131,7 +131,7 @@ impl Sandbox {
             incoming: Incoming::default(),
             storage: Storage::default(),
             commands: Arc::default(),
-            last: Last::default(),
+            processors: Processors::default(),
             inputs: Semaphore::new(LARGE_INPUTS),
             settings: Mutex::default(),
         })

@@ -1,3 +1,5 @@
+//! Connections over a stream in memory, with clients that are slow, silent or gone.
+
 use super::*;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, DuplexStream};

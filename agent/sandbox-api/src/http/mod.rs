@@ -15,7 +15,7 @@ mod response;
 pub use body::{Body, BodyError};
 pub use chunked::{ChunkError, Chunked, Step};
 pub use connection::{Limits, Peer, Service, refuse_all, serve};
-pub use head::{Framing, Head, HeadError, Headers, parse};
+pub use head::{Framing, Head, HeadError, Headers, MOST_BYTES, MOST_FIELDS, parse};
 pub use query::{Query, decode as percent_decode};
 pub use response::{Chunks, Payload, Response, reason};
 

@@ -14,10 +14,10 @@ use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
 use sandbox_api::multipart::{FormError, Parser, Part, Sink};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::metadata::{self, Metadata};
-use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, base};
+use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, base, texts_to_json};
 
 /// Most bytes of the paths of one request, which the answer repeats.
 pub(crate) const MOST_PATHS: usize = 1 << 20;
@@ -25,19 +25,25 @@ pub(crate) const MOST_PATHS: usize = 1 << 20;
 const FIELD: &str = "file";
 
 /// A file that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
     name: String,
     path: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
 }
 
 impl Written {
+    /// As it is answered.
+    pub(super) fn to_json(&self) -> Value {
+        let mut written = json!({ "name": self.name, "path": self.path, "type": "file" });
+        if !self.metadata.is_empty() {
+            written["metadata"] = texts_to_json(&self.metadata);
+        }
+        written
+    }
+
     pub(super) fn new(path: &str, metadata: Metadata) -> Written {
-        Written { name: base(path).to_owned(), path: path.to_owned(), kind: "file", metadata }
+        Written { name: base(path).to_owned(), path: path.to_owned(), metadata }
     }
 }
 

@@ -57,10 +57,11 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
 }
 
 async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -> Result<Value, Error> {
-    let entry = |entry: Entry| json!({ "entry": entry });
+    let entry = |entry: Entry| json!({ "entry": entry.to_json() });
     match name {
         "GetWatcherEvents" => {
             let events = sandbox.storage.watches.events(message.string("watcherId")?).await.map_err(told)?;
+            let events: Vec<Value> = events.iter().map(Event::to_json).collect();
             Ok(json!({ "events": events }))
         }
         "RemoveWatcher" => {
@@ -209,5 +210,7 @@ async fn next(
             Err(_) => return Ok(json!({ "keepalive": {} })),
         }
     }
-    Ok(waiting.pop_front().map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event })))
+    Ok(waiting
+        .pop_front()
+        .map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event.to_json() })))
 }

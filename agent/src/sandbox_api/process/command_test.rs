@@ -1,3 +1,5 @@
+//! Commands that are shells of this host, each with a directory in place of its cgroup.
+
 use super::*;
 use std::os::fd::AsFd as _;
 use std::path::Path;
