@@ -128,7 +128,7 @@ fn products(global: &Global) -> Finding {
         Err(error) => {
             let text = error.to_string();
             let (found, fix) = text.split_once("\nFetch").unwrap_or((&text, ""));
-            let found = found.replace("looked in:\n", "looked in ").replace('\n', ",");
+            let found = found.replace("looked for\n", "looked for ").replace('\n', ",");
             Finding::lacks(
                 WHAT,
                 Verdict::Missing,

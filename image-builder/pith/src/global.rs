@@ -73,11 +73,11 @@ impl Global {
         match places.iter().find(|place| place.join(MARK).is_file()) {
             Some(place) => Ok(Layout::new(place.clone(), Some(place.clone()))),
             None => {
-                let looked = places
-                    .iter()
-                    .fold(String::new(), |text, place| text + "\n  " + &place.display().to_string());
+                let looked = places.iter().fold(String::new(), |text, place| {
+                    text + "\n  " + &place.join(MARK).display().to_string()
+                });
                 anyhow::bail!(
-                    "there is no kernel for the guest ({MARK}); looked in:{looked}\n\
+                    "there is no kernel for the guest; looked for{looked}\n\
                      Fetch the guest with `image-builder pull REF --out DIR`, or build it with `make build` in the source \
                      tree; then name its directory with --out or PITH_OUT"
                 )

@@ -235,7 +235,7 @@ mod tests {
             ("q.io/", "lower-case"),
             ("", "lower-case"),
             ("nginx@sha256:12", "64 hexadecimal"),
-            ("../nginx", "host"),
+            ("../nginx", "lower-case"),
         ] {
             let error = Reference::of_image(text).unwrap_err().to_string();
             assert!(error.contains(hint) && error.contains(&format!("{text:?}")), "{text}: {error}");

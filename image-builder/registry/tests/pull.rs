@@ -312,7 +312,7 @@ fn a_registry_that_wants_a_login_gets_it_as_a_token() {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
     let text = child("d3Jvbmc=");
-    assert!(text.contains("wants authentication") && !text.contains("d3Jvbmc="), "{text}");
+    assert!(text.contains("Unauthorized") && !text.contains("d3Jvbmc="), "{text}");
     let text = child("dTpw");
     assert!(text.contains("pulled sha256:"), "{text}");
     let asked = asked.lock().unwrap().clone();

@@ -8,7 +8,7 @@ use super::fields::{ASKED, Honoured, Ignored, Refused};
 use super::{corpus, schemas};
 use crate::run::Pod;
 
-const BEGIN: &str = "<!-- keys: written by `UPDATE_DOCS=1 cargo test -p image-builder manifest` -->\n";
+const BEGIN: &str = "<!-- keys: written by `UPDATE_DOCS=1 cargo test -p pods manifest` -->\n";
 const END: &str = "<!-- end of keys -->\n";
 
 fn tables() -> String {
