@@ -54,12 +54,12 @@ lint: setup ## Formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
-	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run $(WORKSPACE)
-	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
+	$(CARGO) nextest run $(WORKSPACE) --features agent/policy,agent/sandbox-api -E 'package(agent) and test(/policy|sandbox_api/)'
 
 fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
