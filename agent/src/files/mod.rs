@@ -12,7 +12,7 @@ mod path;
 mod remove;
 
 pub(crate) use copy::{Copies, CopyRequest};
-pub(crate) use remove::remove_tree;
+pub(crate) use remove::{remove_tree, remove_tree_at};
 
 use std::io;
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// As [`remove_tree`], for a path below a directory.
-pub(super) fn remove_tree_at(parent: impl AsFd, path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree_at(parent: impl AsFd, path: &Path) -> io::Result<()> {
     let mut tree = Tree { top: open(&parent, path)?, moved: 0 };
     for _ in 0..PASSES {
         if !tree.pass()? {

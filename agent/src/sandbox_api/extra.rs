@@ -1,5 +1,7 @@
 //! What the wire of envd lacks, below `/pith/`.
 
+mod tree;
+
 use std::sync::Arc;
 
 use sandbox_api::http::{Request, Response};
@@ -13,6 +15,7 @@ use super::{relay, volume};
 pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, request: Request) -> Response {
     let method = request.head.method.clone();
     match (name, method.as_str()) {
+        ("tree", _) => tree::call(sandbox, request).await,
         ("socket", "GET") => relay::socket(sandbox, request).await,
         ("fsfreeze", "POST") => volume::work(sandbox, &request.head, Work::Freeze).await,
         ("fsthaw", "POST") => volume::work(sandbox, &request.head, Work::Thaw).await,

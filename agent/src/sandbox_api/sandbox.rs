@@ -11,6 +11,7 @@ use super::account::{Account, Accounts, expand};
 use super::auth::Auth;
 use super::process::Commands;
 use super::processors::Processors;
+use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::guest::clock::Clock;
 use crate::pod::Pod;
@@ -35,6 +36,8 @@ pub(crate) struct Sandbox {
     pub(super) auth: Auth,
     /// Room for large messages.
     pub(super) incoming: Incoming,
+    /// Work on files, and watches.
+    pub(super) storage: Storage,
     /// Commands that were started.
     pub(super) commands: Arc<Commands>,
     /// Room for large inputs of commands.
@@ -126,6 +129,7 @@ impl Sandbox {
             parts,
             auth: Auth::default(),
             incoming: Incoming::default(),
+            storage: Storage::default(),
             commands: Arc::default(),
             processors: Processors::default(),
             inputs: Semaphore::new(LARGE_INPUTS),

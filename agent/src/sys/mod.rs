@@ -10,5 +10,7 @@ pub(crate) mod fs;
 pub(crate) mod heap;
 pub(crate) mod link;
 pub(crate) mod random;
+#[cfg(feature = "sandbox-api")]
+pub(crate) mod readable;
 pub(crate) mod reset;
 pub(crate) mod swap;

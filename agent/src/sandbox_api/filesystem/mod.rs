@@ -1,13 +1,213 @@
-//! The Filesystem service.
+//! The Filesystem service: what is told of files, changes of directories, and watches.
 
+mod change;
+mod list;
+mod watch;
+
+pub(super) use watch::Watches;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sandbox_api::http::{Request, Response};
+use futures_util::stream::{self, Stream};
+use sandbox_api::connect::{self, Code, Error, Message, UNARY, client_stream, read_unary};
+use sandbox_api::http::{Head, Request, Response};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use self::watch::{Event, Options, Watch};
 use super::answer::not_found;
-use super::sandbox::Sandbox;
+use super::place::place;
+use super::rooted::{Entry, FileError, FileErrorKind, Owner};
+use super::sandbox::{Caller, Sandbox};
 
+/// Silence after which a stream says that it is alive, unless the client wants another time.
+const KEEPALIVE: Duration = Duration::from_secs(90);
 /// Answers a call of `/filesystem.Filesystem/NAME`.
-pub(super) async fn call(_sandbox: &Arc<Sandbox>, _name: &str, _request: Request) -> Response {
-    not_found()
+pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Request) -> Response {
+    const UNARY_CALLS: [&str; 8] = [
+        "Stat",
+        "MakeDir",
+        "Move",
+        "ListDir",
+        "Remove",
+        "CreateWatcher",
+        "GetWatcherEvents",
+        "RemoveWatcher",
+    ];
+    if name == "WatchDir" {
+        return watch_dir(sandbox, request).await;
+    }
+    if !UNARY_CALLS.contains(&name) {
+        return not_found();
+    }
+    let message = match read_unary(&mut request, &sandbox.incoming).await {
+        Ok(message) => message,
+        Err(response) => return *response,
+    };
+    // Already JSON, and large.
+    if name == "ListDir" {
+        return match list(sandbox, &request.head, &message).await {
+            Ok(entries) => Response::full(200, UNARY, [b"{\"entries\":", entries.as_slice(), b"}"].concat()),
+            Err(error) => connect::unary(Err(error)),
+        };
+    }
+    connect::unary(answer(sandbox, name, &request.head, &message).await)
+}
+
+async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -> Result<Value, Error> {
+    let entry = |entry: Entry| json!({ "entry": entry });
+    match name {
+        "GetWatcherEvents" => {
+            let events = sandbox.storage.watches.events(message.string("watcherId")?).await.map_err(told)?;
+            Ok(json!({ "events": events }))
+        }
+        "RemoveWatcher" => {
+            sandbox.storage.watches.remove(message.string("watcherId")?).map_err(told)?;
+            Ok(json!({}))
+        }
+        "CreateWatcher" => {
+            let (watch, _) = begin(sandbox, head, message).await?;
+            Ok(json!({ "watcherId": sandbox.storage.watches.keep(watch) }))
+        }
+        "Move" => {
+            let (root, owner) = place(&caller(sandbox, head).await?);
+            let (from, to) = (path(&owner, message, "source")?, path(&owner, message, "destination")?);
+            let moved = sandbox.storage.workers.run(move |_| change::rename(&root, &owner, &from, &to)).await;
+            moved.map(entry).map_err(told)
+        }
+        _ => {
+            let (root, owner) = place(&caller(sandbox, head).await?);
+            let path = path(&owner, message, "path")?;
+            let workers = &sandbox.storage.workers;
+            match name {
+                "Stat" => workers.run(move |_| Entry::of(&root, &root.names(), &path)).await.map(entry),
+                "MakeDir" => {
+                    workers.run(move |_| change::make_directory(&root, &owner, &path)).await.map(entry)
+                }
+                _ => workers.run(move |stop| change::remove(&root, &path, stop)).await.map(|()| json!({})),
+            }
+            .map_err(told)
+        }
+    }
+}
+
+async fn caller(sandbox: &Sandbox, head: &Head) -> Result<Caller, Error> {
+    sandbox.caller(head, None).await.map_err(|error| error.to_connect())
+}
+
+fn path(owner: &Owner, message: &Message, field: &str) -> Result<String, Error> {
+    owner.expand(message.string(field)?).map_err(told)
+}
+
+/// An error of files in the terms of the protocol.
+fn told(error: FileError) -> Error {
+    let code = match error.kind() {
+        FileErrorKind::NotFound => Code::NotFound,
+        FileErrorKind::Invalid => Code::InvalidArgument,
+        FileErrorKind::Exists => Code::AlreadyExists,
+        FileErrorKind::Precondition => Code::FailedPrecondition,
+        FileErrorKind::Exhausted | FileErrorKind::Space => Code::ResourceExhausted,
+        FileErrorKind::Denied => Code::PermissionDenied,
+        FileErrorKind::Cancelled => Code::Canceled,
+        FileErrorKind::Internal => Code::Internal,
+    };
+    Error::new(code, error.to_string())
+}
+
+async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Vec<u8>, Error> {
+    let (root, owner) = place(&caller(sandbox, head).await?);
+    let (path, depth) = (path(&owner, message, "path")?, message.uint32("depth")?);
+    let _room = sandbox.storage.list().await.map_err(told)?;
+    sandbox.storage.workers.run(move |stop| list::list(&root, &path, depth, stop)).await.map_err(told)
+}
+
+/// Begins the watch that a request asks for.
+async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<(Watch, Caller), Error> {
+    let caller = caller(sandbox, head).await?;
+    let (root, owner) = place(&caller);
+    let options = Options {
+        path: path(&owner, message, "path")?,
+        recursive: message.bool("recursive")?,
+        include_entry: message.bool("includeEntry")?,
+    };
+    let allow_network = message.bool("allowNetworkMounts")?;
+    let first = caller.target.container.process("").ok();
+    let gone = async move {
+        if let Some(first) = first {
+            // However it ends.
+            drop(first.end().await);
+        }
+    };
+    let watch = sandbox.storage.watches.watch(root, options, allow_network, gone).await.map_err(told)?;
+    Ok((watch, caller))
+}
+
+async fn watch_dir(sandbox: &Arc<Sandbox>, request: Request) -> Response {
+    let head = request.head.clone();
+    let messages = match client_stream(request, &sandbox.incoming) {
+        Ok(messages) => messages,
+        Err(response) => return *response,
+    };
+    let begun = async {
+        let message = messages.only().await?;
+        let deadline = connect::deadline(&head)?;
+        let (watch, _) = begin(sandbox, &head, &message).await?;
+        Ok((watch, deadline))
+    };
+    match begun.await {
+        Ok((watch, deadline)) => connect::stream(told_as_it_comes(watch, deadline, keepalive(&head))),
+        Err(error) => connect::stream(stream::iter([Err(error)])),
+    }
+}
+
+/// Silence after which a stream is to say that it is alive.
+fn keepalive(head: &Head) -> Duration {
+    let seconds =
+        head.headers.get("keepalive-ping-interval").and_then(|text| text.trim().parse::<u32>().ok());
+    seconds.filter(|seconds| *seconds > 0).map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()))
+}
+
+fn told_as_it_comes(
+    watch: Watch,
+    deadline: Option<Duration>,
+    keepalive: Duration,
+) -> impl Stream<Item = Result<Value, Error>> + Send + 'static {
+    struct State {
+        watch: Watch,
+        waiting: VecDeque<Event>,
+        is_started: bool,
+    }
+    let end = deadline.map(|deadline| Instant::now() + deadline);
+    let state = State { watch, waiting: VecDeque::new(), is_started: false };
+    stream::unfold(state, move |mut state| async move {
+        let message = if !state.is_started {
+            state.is_started = true;
+            Ok(json!({ "start": {} }))
+        } else {
+            next(&state.watch, &mut state.waiting, end, keepalive).await
+        };
+        Some((message, state))
+    })
+}
+
+async fn next(
+    watch: &Watch,
+    waiting: &mut VecDeque<Event>,
+    end: Option<Instant>,
+    keepalive: Duration,
+) -> Result<Value, Error> {
+    if waiting.is_empty() {
+        let silence = Instant::now() + keepalive;
+        let until = end.map_or(silence, |end| end.min(silence));
+        match tokio::time::timeout_at(until, watch.next()).await {
+            Ok(events) => waiting.extend(events.map_err(told)?),
+            Err(_) if end.is_some_and(|end| end <= until) => {
+                return Err(Error::new(Code::DeadlineExceeded, "context deadline exceeded"));
+            }
+            Err(_) => return Ok(json!({ "keepalive": {} })),
+        }
+    }
+    Ok(waiting.pop_front().map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event })))
 }

@@ -1,0 +1,144 @@
+//! `/pith/tree`: a directory with all that is in it, as a tar archive, out and in.
+//!
+//! ```text
+//! curl  'http://…/pith/tree?path=/work' | tar -x
+//! tar -c . | curl -T - 'http://…/pith/tree?path=/work'
+//! ```
+//!
+//! A thread works on each, and waits for the client at both ends of a short queue. It ends with the connection.
+
+mod pack;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use futures_util::stream;
+use sandbox_api::http::{BodyError, Head, Request, Response};
+use tokio::sync::mpsc;
+
+use self::unpack::{Counts, Owners};
+use crate::sandbox_api::failure::Failure;
+use crate::sandbox_api::place::place;
+use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
+use crate::sandbox_api::sandbox::Sandbox;
+
+/// Pieces between a thread and its connection.
+const PIECES: usize = 4;
+
+/// Answers a request for `/pith/tree`.
+pub(super) async fn call(sandbox: &Arc<Sandbox>, request: Request) -> Response {
+    let answered = match request.head.method.as_str() {
+        "GET" => pack(sandbox, &request.head).await,
+        "PUT" | "POST" => unpack(sandbox, request).await,
+        other => return Response::failure(405, &format!("/pith/tree has no {other}: GET, PUT and POST")),
+    };
+    answered.unwrap_or_else(|failure| failure.answer())
+}
+
+async fn asked(sandbox: &Sandbox, head: &Head) -> Result<(Root, Owner, String), Failure> {
+    let caller = sandbox.caller(head, head.query.get("username")).await?;
+    let (root, owner) = place(&caller);
+    let path = owner.expand(head.query.get("path").unwrap_or_default())?;
+    Ok((root, owner, path))
+}
+
+async fn pack(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
+    let (root, _, path) = asked(sandbox, head).await?;
+    // It is never closed.
+    let permit = sandbox.storage.tree().await?;
+    let shown = path.clone();
+    let top = sandbox.storage.workers.run(move |_| pack::Top::find(&root, &path)).await?;
+    let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    drop(tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        if let Err(error) = top.pack(|piece| sender.blocking_send(Ok(piece)).is_ok()) {
+            tracing::warn!(path = shown, error = %crate::error::chain(&error), "a tree is not sent to its end");
+            // The client hears of it by a connection that ends too early.
+            drop(sender.blocking_send(Err(io::Error::other(error))));
+        }
+    }));
+    let chunks = stream::poll_fn(move |context| pieces.poll_recv(context));
+    Ok(Response::stream("application/x-tar", Box::pin(chunks)))
+}
+
+async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Failure> {
+    let (root, owner, path) = asked(sandbox, &request.head).await?;
+    let owners = match request.head.query.get("owners") {
+        None | Some("" | "caller") => Owners::Caller,
+        Some("archive") => Owners::Archive,
+        Some(other) => {
+            let text = format!("owners={other}: caller or archive is expected");
+            return Err(FileError::Invalid(text).into());
+        }
+    };
+    let is_gzip = match request.head.headers.get("content-encoding").unwrap_or_default() {
+        "" | "identity" => false,
+        "gzip" => true,
+        other => {
+            let text = format!("unsupported content encoding '{other}': gzip or identity is expected");
+            return Err(FileError::Invalid(text).into());
+        }
+    };
+    let permit = sandbox.storage.tree().await?;
+    let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
+    let stop = Stop::default();
+    let _guard = stop.on_drop();
+    let thread = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let input = Pieces { pieces, current: Bytes::new(), is_ended: false };
+        let unpack = |input: &mut dyn Read| unpack::unpack(&root, &owner, &path, owners, input, &stop);
+        if is_gzip { unpack(&mut MultiGzDecoder::new(input)) } else { unpack(&mut { input }) }
+    });
+    let fed = feed(&mut request, sender).await;
+    let unpacked = thread
+        .await
+        .map_err(|error| FileError::io("unpack", "the archive", io::Error::other(error.to_string())))?;
+    fed?;
+    let Counts { entries, bytes } = unpacked?;
+    Ok(Response::json(200, &serde_json::json!({ "entries": entries, "bytes": bytes })))
+}
+
+/// Hands the body to the thread, as long as it wants any.
+async fn feed(request: &mut Request, sender: mpsc::Sender<Piece>) -> Result<(), BodyError> {
+    while let Some(piece) = request.body.chunk().await? {
+        if sender.send(Piece::Data(piece)).await.is_err() {
+            return Ok(());
+        }
+    }
+    // The thread may have seen the archive's end already.
+    drop(sender.send(Piece::End).await);
+    Ok(())
+}
+
+/// What comes to the thread: that nothing comes any more is not the end.
+enum Piece {
+    Data(Bytes),
+    End,
+}
+
+/// The body, as a file.
+struct Pieces {
+    pieces: mpsc::Receiver<Piece>,
+    current: Bytes,
+    is_ended: bool,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.is_ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.current = data,
+                Some(Piece::End) => self.is_ended = true,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}

@@ -1,0 +1,156 @@
+//! Joins files into one.
+//!
+//! What is joined is complete, or nothing has happened: it is written under another name beside the destination, renamed, and
+//! only then the sources are removed.
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, Read as _};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use serde::Deserialize;
+
+use super::metadata::Metadata;
+use super::upload::Written;
+use crate::sandbox_api::rooted::{FILE_MODE, FileError, Location, Owner, Root, Stop, give};
+
+/// Most files that are joined at once.
+pub(crate) const MOST_SOURCES: usize = 1000;
+/// Bytes that are copied before a look is taken whether somebody still waits.
+const STEP: u64 = 16 << 20;
+
+/// What is to be joined.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Composition {
+    #[serde(default)]
+    source_paths: Vec<String>,
+    #[serde(default)]
+    destination: String,
+    /// Whose paths they are.
+    #[serde(default)]
+    pub(super) username: Option<String>,
+}
+
+impl Composition {
+    /// Reads one.
+    pub(super) fn parse(body: &[u8]) -> Result<Composition, FileError> {
+        serde_json::from_slice(body)
+            .map_err(|error| FileError::Invalid(format!("the request is not understood: {error}")))
+    }
+
+    /// Joins the files. Blocks.
+    pub(super) fn compose(&self, root: &Root, owner: &Owner, stop: &Stop) -> Result<Written, FileError> {
+        let refuse = |text: String| Err(FileError::Invalid(text));
+        if self.source_paths.is_empty() || self.source_paths.iter().any(String::is_empty) {
+            return refuse("source_paths must name at least one file, and none may be empty".to_owned());
+        }
+        if self.source_paths.len() > MOST_SOURCES {
+            return refuse(format!("source_paths: at most {MOST_SOURCES} files are joined at once"));
+        }
+        if self.destination.is_empty() {
+            return refuse("destination is required".to_owned());
+        }
+        let destination = owner.expand(&self.destination)?;
+        let sources =
+            self.source_paths.iter().map(|path| owner.expand(path)).collect::<Result<Vec<_>, _>>()?;
+        // Before anything is made: every source is there, and is a file.
+        for path in &sources {
+            open(root, path)?;
+        }
+        if root.find(&destination, true).is_ok_and(|found| found.kind() == rustix::fs::FileType::Directory) {
+            return refuse(format!("path is a directory: {destination}"));
+        }
+        let place = root.locate_or_make(&destination, owner)?;
+        let unfinished = Unfinished::new(place, &destination)?;
+        let mut read = Vec::new();
+        for path in &sources {
+            let (file, stat) = open(root, path)?;
+            copy(&file, &unfinished.file, path, &destination, stop)?;
+            read.push((path, stat));
+        }
+        give(&unfinished.file, owner).map_err(FileError::during("change the owner of", &destination))?;
+        unfinished.publish(&destination)?;
+        for (path, stat) in read {
+            remove(root, path, &stat)?;
+        }
+        Ok(Written::new(&destination, Metadata::new()))
+    }
+}
+
+fn open(root: &Root, path: &str) -> Result<(File, Stat), FileError> {
+    root.read(path).map_err(|error| match error {
+        FileError::Missing(path) => FileError::NoSource(path),
+        error => error,
+    })
+}
+
+fn copy(from: &File, mut to: &File, source: &str, destination: &str, stop: &Stop) -> Result<(), FileError> {
+    loop {
+        stop.check()?;
+        // Inside of the kernel where it can.
+        let copied = io::copy(&mut from.take(STEP), &mut to)
+            .map_err(|error| FileError::io("join", &format!("{source}' into '{destination}"), error))?;
+        if copied == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes a source, unless its name is another file's by now, such as that of the destination.
+fn remove(root: &Root, path: &str, stat: &Stat) -> Result<(), FileError> {
+    let failed = || FileError::during::<Errno>("remove the joined", path);
+    let now = match root.find(path, true) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found.map_err(failed())?.stat,
+    };
+    if (now.st_dev, now.st_ino) != (stat.st_dev, stat.st_ino) {
+        return Ok(());
+    }
+    let place = root.locate(path)?;
+    match rustix::fs::unlinkat(&place.parent, place.name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failed()(errno)),
+    }
+}
+
+/// A file under a name of its own, which goes with it.
+struct Unfinished<'a> {
+    file: File,
+    place: Location<'a>,
+    name: Option<String>,
+}
+
+impl<'a> Unfinished<'a> {
+    fn new(place: Location<'a>, path: &str) -> Result<Unfinished<'a>, FileError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let name = format!(".pith-compose-{:016x}", RandomState::new().build_hasher().finish());
+            match rustix::fs::openat(&place.parent, &name, flags, Mode::from_raw_mode(FILE_MODE)) {
+                Err(Errno::EXIST) => {}
+                made => {
+                    let file = File::from(made.map_err(FileError::during("make", path))?);
+                    return Ok(Unfinished { file, place, name: Some(name) });
+                }
+            }
+        }
+    }
+
+    fn publish(mut self, path: &str) -> Result<(), FileError> {
+        let Some(name) = &self.name else { return Ok(()) };
+        rustix::fs::renameat(&self.place.parent, name, &self.place.parent, self.place.name)
+            .map_err(FileError::during("make", path))?;
+        self.name = None;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name
+            && let Err(errno) = rustix::fs::unlinkat(&self.place.parent, name, AtFlags::empty())
+        {
+            tracing::warn!(%errno, name, "an unfinished file stays");
+        }
+    }
+}

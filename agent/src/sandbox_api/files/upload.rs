@@ -1,0 +1,268 @@
+//! Files on their way in.
+//!
+//! ```text
+//! body ─ piece ─► thread: gzip? ─ form? ─ file
+//! ```
+//!
+//! Each piece of the body is worked on by a thread, to its end, before the next one is read: nothing is held but what a decoder
+//! keeps. What a piece unpacks to goes to the disk at once, and stops where the disk is full or nobody waits. A file is
+//! emptied and written in place, as the protocol wants it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+
+use flate2::write::MultiGzDecoder;
+use sandbox_api::multipart::{FormError, Parser, Part, Sink};
+use serde::Serialize;
+
+use super::metadata::{self, Metadata};
+use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, base};
+
+/// Most bytes of the paths of one request, which the answer repeats.
+pub(crate) const MOST_PATHS: usize = 1 << 20;
+/// The form's fields that are files.
+const FIELD: &str = "file";
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Written {
+    name: String,
+    path: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    metadata: Metadata,
+}
+
+impl Written {
+    pub(super) fn new(path: &str, metadata: Metadata) -> Written {
+        Written { name: base(path).to_owned(), path: path.to_owned(), kind: "file", metadata }
+    }
+}
+
+/// How a body is to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoding<'a> {
+    /// `Content-Type`.
+    pub(super) content_type: &'a str,
+    /// `Content-Encoding`.
+    pub(super) content_encoding: &'a str,
+}
+
+/// Where files go.
+#[derive(Debug, Clone)]
+pub(super) struct Destination {
+    pub(super) root: Root,
+    pub(super) owner: Owner,
+    /// `path` of the request, as it came.
+    pub(super) path: Option<String>,
+    pub(super) metadata: Metadata,
+}
+
+/// An upload under way.
+pub(super) struct Upload(Box<Decoder>);
+
+enum Decoder {
+    Plain(Content),
+    Gzip(MultiGzDecoder<Content>),
+}
+
+/// What is in the body, once it is unpacked.
+enum Content {
+    Form(Parser, Files),
+    Bytes(Files),
+}
+
+impl Upload {
+    /// Begins one. Opens the file of a body that is one. Blocks.
+    pub(super) fn new(to: Destination, encoding: Encoding<'_>, stop: &Stop) -> Result<Upload, FileError> {
+        let kind = encoding.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let mut files = Files::new(to);
+        files.stop = stop.clone();
+        let content = match kind.as_str() {
+            "multipart/form-data" => Content::Form(Parser::new(encoding.content_type).map_err(form)?, files),
+            "application/octet-stream" => {
+                let path = files.to.path.clone().filter(|path| !path.is_empty());
+                files.open(&path.ok_or_else(|| {
+                    FileError::Invalid(
+                        "path is required for an upload of application/octet-stream".to_owned(),
+                    )
+                })?)?;
+                Content::Bytes(files)
+            }
+            _ => {
+                let wanted = "multipart/form-data or application/octet-stream is expected";
+                return Err(FileError::Invalid(format!("unsupported content type '{kind}': {wanted}")));
+            }
+        };
+        Ok(Upload(Box::new(match encoding.content_encoding.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Decoder::Plain(content),
+            "gzip" | "x-gzip" => Decoder::Gzip(MultiGzDecoder::new(content)),
+            other => {
+                return Err(FileError::Invalid(format!(
+                    "unsupported content encoding '{other}': gzip or identity is expected"
+                )));
+            }
+        })))
+    }
+
+    /// Takes the next piece of the body. Blocks.
+    pub(super) fn feed(&mut self, piece: &[u8], stop: &Stop) -> Result<(), FileError> {
+        match &mut *self.0 {
+            Decoder::Plain(content) => {
+                content.files().stop = stop.clone();
+                content.feed(piece)
+            }
+            Decoder::Gzip(decoder) => {
+                decoder.get_mut().files().stop = stop.clone();
+                decoder.write_all(piece).map_err(unpacked)
+            }
+        }
+    }
+
+    /// The body is complete: what was written. Blocks.
+    pub(super) fn finish(self, stop: &Stop) -> Result<Vec<Written>, FileError> {
+        match *self.0 {
+            Decoder::Plain(content) => content.finish(),
+            Decoder::Gzip(mut decoder) => {
+                decoder.get_mut().files().stop = stop.clone();
+                decoder.finish().map_err(unpacked)?.finish()
+            }
+        }
+    }
+}
+
+impl Content {
+    fn files(&mut self) -> &mut Files {
+        match self {
+            Content::Form(_, files) | Content::Bytes(files) => files,
+        }
+    }
+
+    fn feed(&mut self, data: &[u8]) -> Result<(), FileError> {
+        match self {
+            Content::Form(parser, files) => parser.feed(data, files).map_err(|PartError(error)| error),
+            Content::Bytes(files) => files.write(data),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Written>, FileError> {
+        match self {
+            Content::Form(parser, files) => parser.finish().map_err(form).map(|()| files.written),
+            Content::Bytes(mut files) => {
+                files.close();
+                Ok(files.written)
+            }
+        }
+    }
+}
+
+/// What the decoder writes to.
+impl Write for Content {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.feed(data).map_err(io::Error::other)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn form(error: FormError) -> FileError {
+    FileError::Invalid(error.to_string())
+}
+
+/// What stopped the decoder: the files, or the body itself.
+fn unpacked(error: io::Error) -> FileError {
+    let text = error.to_string();
+    match error.into_inner().map(|inner| inner.downcast::<FileError>()) {
+        Some(Ok(error)) => *error,
+        _ => FileError::Invalid(format!("the body is not gzip: {text}")),
+    }
+}
+
+/// The files of one request.
+struct Files {
+    to: Destination,
+    seen: HashSet<String>,
+    paths: usize,
+    current: Option<(File, Written)>,
+    written: Vec<Written>,
+    stop: Stop,
+}
+
+impl Files {
+    fn new(to: Destination) -> Files {
+        let stop = Stop::default();
+        Files { to, seen: HashSet::new(), paths: 0, current: None, written: Vec::new(), stop }
+    }
+
+    fn open(&mut self, path: &str) -> Result<(), FileError> {
+        self.stop.check()?;
+        let path = self.to.owner.expand(path)?;
+        self.paths += path.len();
+        if self.paths > MOST_PATHS {
+            return Err(FileError::Exhausted(format!(
+                "the paths of one request have at most {MOST_PATHS} bytes together"
+            )));
+        }
+        if !self.seen.insert(path.clone()) {
+            return Err(FileError::Invalid(format!(
+                "you cannot upload multiple files to the same path '{path}'"
+            )));
+        }
+        let file = self.to.root.write(&path, &self.to.owner)?;
+        let is_kept = metadata::replace(&file, &path, &self.to.metadata)?;
+        let metadata = if is_kept { self.to.metadata.clone() } else { Metadata::new() };
+        self.current = Some((file, Written::new(&path, metadata)));
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), FileError> {
+        self.stop.check()?;
+        let Some((file, written)) = &mut self.current else { return Ok(()) };
+        file.write_all(data).map_err(FileError::during("write", &written.path))
+    }
+
+    fn close(&mut self) {
+        self.written.extend(self.current.take().map(|(_, written)| written));
+    }
+}
+
+/// An error of a form's part; a type of its own, since errors of forms become it.
+struct PartError(FileError);
+
+impl From<FormError> for PartError {
+    fn from(error: FormError) -> PartError {
+        PartError(form(error))
+    }
+}
+
+impl Sink for Files {
+    type Error = PartError;
+
+    fn begin(&mut self, part: Part) -> Result<(), PartError> {
+        // Data of other fields goes nowhere.
+        if part.name != FIELD {
+            return Ok(());
+        }
+        let path = self.to.path.clone().filter(|path| !path.is_empty()).or(part.filename);
+        let path = path.filter(|path| !path.is_empty()).ok_or_else(|| {
+            FileError::Invalid(
+                "a file needs a path: neither the query has one nor the part a filename".to_owned(),
+            )
+        });
+        path.and_then(|path| self.open(&path)).map_err(PartError)
+    }
+
+    fn data(&mut self, data: &[u8]) -> Result<(), PartError> {
+        self.write(data).map_err(PartError)
+    }
+
+    fn end(&mut self) -> Result<(), PartError> {
+        self.close();
+        Ok(())
+    }
+}
