@@ -70,7 +70,7 @@ pub(super) struct Destination {
 pub(super) struct Upload(Decoder);
 
 enum Decoder {
-    Plain(Content),
+    Plain(Box<Content>),
     Gzip(Box<MultiGzDecoder<Content>>),
 }
 
@@ -114,7 +114,7 @@ impl Upload {
         let decoder = if is_gzip {
             Decoder::Gzip(Box::new(MultiGzDecoder::new(content)))
         } else {
-            Decoder::Plain(content)
+            Decoder::Plain(Box::new(content))
         };
         Ok(Upload(decoder))
     }
