@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for piece in bytes.chunks(usize::from(*size).max(1)) {
         frames.put(piece);
         loop {
-            match frames.next() {
+            match frames.take() {
                 Ok(Some(Frame::Message(message))) => {
                     if let Ok(message) = Message::parse(&message) {
                         ask(&message);

@@ -55,7 +55,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`EnvelopeError`]; nothing that follows can be understood.
-    pub fn next(&mut self) -> Result<Option<Frame>, EnvelopeError> {
+    pub fn take(&mut self) -> Result<Option<Frame>, EnvelopeError> {
         let Some((&[flags, a, b, c, d], _)) = self.buffer.split_first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -112,7 +112,7 @@ mod tests {
             let (mut frames, mut found) = (Frames::new(100), Vec::new());
             for piece in bytes.chunks(piece) {
                 frames.put(piece);
-                while let Some(frame) = frames.next().unwrap() {
+                while let Some(frame) = frames.take().unwrap() {
                     found.push(frame);
                 }
             }
@@ -125,13 +125,13 @@ mod tests {
     fn what_is_too_large_is_known_by_its_first_bytes() {
         let mut frames = Frames::new(100);
         frames.put(&[0, 0, 0, 0, 101]);
-        assert_eq!(frames.next(), Err(EnvelopeError::TooLarge(101)));
+        assert_eq!(frames.take(), Err(EnvelopeError::TooLarge(101)));
         let mut frames = Frames::new(100);
         frames.put(&[1, 0, 0, 0, 1]);
-        assert_eq!(frames.next(), Err(EnvelopeError::Compressed));
+        assert_eq!(frames.take(), Err(EnvelopeError::Compressed));
         let mut frames = Frames::new(100);
         frames.put(&[0, 0, 0, 0, 1]);
-        assert_eq!((frames.next(), frames.finish()), (Ok(None), Err(EnvelopeError::Truncated)));
+        assert_eq!((frames.take(), frames.finish()), (Ok(None), Err(EnvelopeError::Truncated)));
     }
 
     proptest! {
@@ -139,7 +139,7 @@ mod tests {
         fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let mut frames = Frames::new(16);
             frames.put(&bytes);
-            while let Ok(Some(_)) = frames.next() {}
+            while let Ok(Some(_)) = frames.take() {}
         }
     }
 }

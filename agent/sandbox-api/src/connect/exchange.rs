@@ -174,7 +174,7 @@ impl ClientStream {
         }
         let (mut held, mut room) = (0, None);
         loop {
-            match self.frames.next() {
+            match self.frames.take() {
                 Ok(Some(Frame::Message(message))) => return Message::parse(&message).map(Some),
                 Ok(Some(Frame::End(_))) => {
                     self.is_ended = true;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::watch::{Event, Options, Watch};
 use super::answer::not_found;
 use super::place::place;
-use super::rooted::{Entry, FileError, FileErrorKind, Owner};
+use super::rooted::{Entry, FileError, FileErrorKind, Owner, Root};
 use super::sandbox::{Caller, Sandbox};
 
 /// Silence after which a stream says that it is alive, unless the client wants another time.
@@ -127,7 +127,9 @@ async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Vec<u
 /// Begins the watch that a request asks for.
 async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<(Watch, Caller), Error> {
     let caller = caller(sandbox, head).await?;
-    let (root, owner) = place(&caller);
+    let (_, owner) = place(&caller);
+    // A watch lives on, and users come and go: they are read when they are told of.
+    let root = Root::new(Arc::clone(&caller.root));
     let options = Options {
         path: path(&owner, message, "path")?,
         recursive: message.bool("recursive")?,
