@@ -7,9 +7,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use machine::vm::find_tool;
 use serde_json::Value;
 
 use crate::pods::{Pods, root};
+
+/// Names the program that stands in for the host's vsock.
+const VSOCK_DEVICE: &str = "PITH_VHOST_DEVICE_VSOCK";
 
 /// The sample image.
 fn busybox() -> String {
@@ -188,8 +192,13 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
     // A cache of its own: what others have pulled does not count.
     let cache = pods.path().join("cache");
     let pith = |arguments: &[&str]| -> Result<(String, String, Option<i32>)> {
-        let output =
-            pods.command(arguments)?.env("PITH_CACHE", &cache).env_remove("DOCKER_CONFIG").output()?;
+        let mut command = pods.command(arguments)?;
+        command.env("PITH_CACHE", &cache).env_remove("DOCKER_CONFIG");
+        // It may be in the cache that is not used here.
+        if let Some(device) = find_tool("vhost-device-vsock", VSOCK_DEVICE) {
+            command.env(VSOCK_DEVICE, device);
+        }
+        let output = command.output()?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok((text(output.stdout), text(output.stderr), output.status.code()))
     };

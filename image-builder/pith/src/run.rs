@@ -305,7 +305,7 @@ impl RunArgs {
             keep: self.keep,
             bench_exec: self.bench_exec.unwrap_or(if self.timings { BENCH_EXEC } else { 0 }),
             sizes,
-            table: self.timings && !detach::child().is_some(),
+            table: self.timings && detach::child().is_none(),
             ceiling: self.unpacking.ceiling(),
             sources,
             leave_record: !self.rm,

@@ -128,7 +128,9 @@ fn path(dir: &Path, name: &str, start: u64) -> PathBuf {
 }
 
 fn times_of(segment: &Path) -> PathBuf {
-    segment.with_added_extension("times")
+    let mut name = segment.as_os_str().to_owned();
+    name.push(".times");
+    name.into()
 }
 
 /// Where the segments of a log begin that are there now.
