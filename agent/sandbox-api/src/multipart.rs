@@ -8,7 +8,7 @@
 //! much data as could be the beginning of a boundary. File names are what clients really send: raw UTF-8 in quotes, where a
 //! quote is `%22` (browsers and the SDKs) or has a backslash (curl, Go), or `filename*` of RFC 8187.
 
-use memchr::memmem::Finder;
+use memchr::memchr_iter;
 
 /// Most parts of a body.
 pub const MOST_PARTS: usize = 4096;
@@ -86,7 +86,7 @@ enum State {
 #[derive(Debug)]
 pub struct Parser {
     /// CRLF, two dashes and the boundary.
-    delimiter: Finder<'static>,
+    delimiter: Vec<u8>,
     state: State,
     /// What was not understood yet.
     pending: Vec<u8>,
@@ -112,7 +112,7 @@ impl Parser {
         if !is_boundary {
             return Err(refuse());
         }
-        let delimiter = Finder::new(&format!("\r\n--{boundary}")).into_owned();
+        let delimiter = format!("\r\n--{boundary}").into_bytes();
         // The first boundary has no line before it.
         Ok(Parser { delimiter, state: State::Preamble, pending: b"\r\n".to_vec(), parts: 0 })
     }
@@ -164,7 +164,7 @@ impl Parser {
 
     fn skip(&self, rest: &mut &[u8]) -> Option<State> {
         let (before, found) = self.search(rest);
-        *rest = &rest[before + if found { self.delimiter.needle().len() } else { 0 }..];
+        *rest = &rest[before + if found { self.delimiter.len() } else { 0 }..];
         found.then_some(State::Delimiter)
     }
 
@@ -173,7 +173,7 @@ impl Parser {
         if before > 0 {
             sink.data(&rest[..before])?;
         }
-        *rest = &rest[before + if found { self.delimiter.needle().len() } else { 0 }..];
+        *rest = &rest[before + if found { self.delimiter.len() } else { 0 }..];
         if found {
             sink.end()?;
         }
@@ -182,19 +182,18 @@ impl Parser {
 
     /// How many bytes come before a boundary, and whether there is one. Without one, what could be its beginning is left.
     fn search(&self, rest: &[u8]) -> (usize, bool) {
-        let needle = self.delimiter.needle();
-        let mut from = 0;
-        while let Some(at) = self.delimiter.find(&rest[from..]).map(|at| from + at) {
-            match rest.get(at + needle.len()) {
-                Some(b' ' | b'\t' | b'\r' | b'-') => return (at, true),
+        for at in memchr_iter(b'\r', rest) {
+            let here = &rest[at..];
+            match here.strip_prefix(self.delimiter.as_slice()) {
+                Some([b' ' | b'\t' | b'\r' | b'-', ..]) => return (at, true),
                 // A longer word that begins like the boundary.
-                Some(_) => from = at + needle.len(),
-                None => return (at, false),
+                Some([_, ..]) => {}
+                Some([]) => return (at, false),
+                None if self.delimiter.starts_with(here) => return (at, false),
+                None => {}
             }
         }
-        let most = needle.len().min(rest.len() - from);
-        let tail = (1..=most).rev().find(|length| needle.starts_with(&rest[rest.len() - length..]));
-        (rest.len() - tail.unwrap_or(0), false)
+        (rest.len(), false)
     }
 
     fn after_delimiter(&mut self, rest: &mut &[u8]) -> Result<Option<State>, FormError> {
@@ -224,7 +223,7 @@ impl Parser {
         let (length, skipped) = if within.starts_with(b"\r\n") {
             (0, 2)
         } else {
-            match memchr::memmem::find(within, b"\r\n\r\n") {
+            match memchr_iter(b'\r', within).find(|at| within[*at..].starts_with(b"\r\n\r\n")) {
                 Some(at) => (at, at + 4),
                 None if within.len() < MOST_HEADERS + 4 => return Ok(None),
                 None => return Err(FormError::LongHeaders.into()),
@@ -428,8 +427,7 @@ mod tests {
 
     #[test]
     fn content_types_need_a_boundary() {
-        let boundary =
-            |text: &str| Parser::new(text).ok().map(|parser| parser.delimiter.needle()[4..].to_vec());
+        let boundary = |text: &str| Parser::new(text).ok().map(|parser| parser.delimiter[4..].to_vec());
         assert_eq!(boundary("multipart/form-data; boundary=abc"), Some(b"abc".to_vec()));
         assert_eq!(
             boundary("Multipart/Form-Data ;charset=utf-8; Boundary=\"a b:c\""),

@@ -1,9 +1,14 @@
 //! Why a plain request for files is not answered as it wants.
 
-use sandbox_api::http::{BodyError, Response};
+use std::time::Duration;
+
+use sandbox_api::http::{Body, BodyError, Response};
 
 use super::rooted::FileError;
 use super::sandbox::CallerError;
+
+/// How long the rest of a body is read that nobody wants any more.
+const REST: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -37,4 +42,12 @@ impl Failure {
         };
         Response::failure(status, &self.to_string())
     }
+}
+
+/// Reads what is left of a body, before the answer says why it is not wanted: a client that still sends when the connection
+/// closes never sees the answer.
+pub(super) async fn pass_over(body: &mut Body) {
+    let rest = async { while let Ok(Some(_)) = body.chunk().await {} };
+    // What takes longer is cut off.
+    drop(tokio::time::timeout(REST, rest).await);
 }

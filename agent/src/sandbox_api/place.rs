@@ -7,8 +7,8 @@ use super::sandbox::Caller;
 
 /// The root of a caller's container, and as whom the caller works there.
 pub(super) fn place(caller: &Caller) -> (Root, Owner) {
-    let Caller { root, account, workdir, .. } = caller;
+    let Caller { root, accounts, account, workdir, .. } = caller;
     let owner =
         Owner { uid: account.uid, gid: account.gid, home: account.home.clone(), workdir: workdir.clone() };
-    (Root::new(Arc::clone(root)), owner)
+    (Root::with_accounts(Arc::clone(root), Arc::clone(accounts)), owner)
 }

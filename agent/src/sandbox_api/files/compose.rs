@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use serde::Deserialize;
+use sandbox_api::connect::Message;
 
 use super::metadata::Metadata;
 use super::upload::Written;
@@ -21,22 +21,26 @@ pub(crate) const MOST_SOURCES: usize = 1000;
 const STEP: u64 = 16 << 20;
 
 /// What is to be joined.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Composition {
-    #[serde(default)]
     source_paths: Vec<String>,
-    #[serde(default)]
     destination: String,
     /// Whose paths they are.
-    #[serde(default)]
     pub(super) username: Option<String>,
 }
 
 impl Composition {
     /// Reads one.
     pub(super) fn parse(body: &[u8]) -> Result<Composition, FileError> {
-        serde_json::from_slice(body)
-            .map_err(|error| FileError::Invalid(format!("the request is not understood: {error}")))
+        let read = || {
+            let message = Message::parse(body)?;
+            Ok(Composition {
+                source_paths: message.strings("sourcePaths")?,
+                destination: message.string("destination")?.to_owned(),
+                username: message.optional_string("username")?.map(str::to_owned),
+            })
+        };
+        read().map_err(|error: sandbox_api::connect::Error| FileError::Invalid(error.message))
     }
 
     /// Joins the files. Blocks.

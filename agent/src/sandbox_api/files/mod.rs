@@ -15,12 +15,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sandbox_api::http::{Body, Head, Headers, Request, Response};
 use sandbox_api::signature::{Operation, Signed};
+use serde_json::Value;
 
 use self::compose::Composition;
 use self::download::Download;
 use self::upload::{Destination, Encoding, Upload, Written};
 use super::answer::not_found;
-use super::failure::Failure;
+use super::failure::{Failure, pass_over};
 use super::place::place;
 use super::rooted::{FileError, Owner, Root, Workers};
 use super::sandbox::Sandbox;
@@ -112,9 +113,12 @@ async fn upload(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
     let to = Destination { root, owner, path: head.query.get("path").map(str::to_owned), metadata };
     let field = |name: &str| head.headers.get(name).unwrap_or_default().to_owned();
     let _permit = sandbox.storage.transfer().await?;
-    let written =
-        receive(&sandbox.storage.workers, to, field("content-type"), field("content-encoding"), body).await?;
-    Ok(text(&written))
+    let (content_type, content_encoding) = (field("content-type"), field("content-encoding"));
+    let received = receive(&sandbox.storage.workers, to, content_type, content_encoding, body).await;
+    if matches!(received, Err(Failure::File(_))) {
+        pass_over(body).await;
+    }
+    received.map(|written| text(&written))
 }
 
 /// Writes what a body brings.
@@ -142,8 +146,8 @@ async fn receive(
 
 /// Envd sends this JSON as a text, and clients take it so.
 fn text(written: &[Written]) -> Response {
-    let json = serde_json::to_string(written).unwrap_or_default();
-    Response::text(200, json)
+    let written: Vec<Value> = written.iter().map(Written::to_json).collect();
+    Response::text(200, Value::from(written).to_string())
 }
 
 async fn compose(sandbox: &Sandbox, mut request: Request) -> Result<Response, Failure> {
@@ -152,5 +156,5 @@ async fn compose(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fa
     let (root, owner) = asked(sandbox, &request.head, named.as_deref()).await?;
     let _permit = sandbox.storage.transfer().await?;
     let written = sandbox.storage.workers.run(move |stop| composition.compose(&root, &owner, stop)).await?;
-    Ok(Response::full(200, "application/json", serde_json::to_vec(&written).unwrap_or_default()))
+    Ok(Response::json(200, &written.to_json()))
 }

@@ -1,3 +1,5 @@
+//! Files in and out of a temporary directory, without a connection.
+
 use super::*;
 use crate::sandbox_api::rooted::Stop;
 use futures_util::StreamExt as _;
@@ -37,7 +39,7 @@ impl Case {
         let to = Destination { root: self.root(), owner: own(), path: path.map(str::to_owned), metadata };
         let mut body = Body::of(body.into());
         let written = receive(&self.workers, to, kind.into(), encoding.into(), &mut body).await?;
-        Ok(written.iter().map(|written| serde_json::to_value(written).unwrap()).collect())
+        Ok(written.iter().map(Written::to_json).collect())
     }
 
     async fn get(&self, path: &str, fields: &[(&str, &str)]) -> (Response, Vec<u8>) {
@@ -132,6 +134,10 @@ async fn uploads_that_cannot_be_are_told() {
     ] {
         assert_eq!(status(upload(path, kind, body.clone()).await).0, 400, "{kind:?} {body:?}");
     }
+    // Nothing is emptied for a body that cannot be read.
+    std::fs::write(case.path("kept"), "text").unwrap();
+    assert_eq!(status(upload(Some("/kept"), ("application/octet-stream", "br"), vec![]).await).0, 400);
+    assert_eq!(case.text("kept"), "text");
     // A cut stream is not taken for a whole one.
     let cut = gzip(&[7; 1000]);
     let cut = cut[..cut.len() - 9].to_vec();
@@ -264,7 +270,7 @@ fn files_are_joined_in_order_and_the_sources_go() {
     }
     let join =
         |sources: &[&str], to: &str| composition(sources, to).compose(&case.root(), &own(), &Stop::default());
-    let written = serde_json::to_value(join(&["/1", "/2", "/1"], "/n/all").unwrap()).unwrap();
+    let written = join(&["/1", "/2", "/1"], "/n/all").unwrap().to_json();
     assert_eq!(written, serde_json::json!({ "name": "all", "path": "/n/all", "type": "file" }));
     assert_eq!(case.text("n/all"), "one two one ");
     assert!(!case.path("1").exists() && !case.path("2").exists());

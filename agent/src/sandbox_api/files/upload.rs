@@ -14,10 +14,10 @@ use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
 use sandbox_api::multipart::{FormError, Parser, Part, Sink};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::metadata::{self, Metadata};
-use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, base};
+use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, base, texts_to_json};
 
 /// Most bytes of the paths of one request, which the answer repeats.
 pub(crate) const MOST_PATHS: usize = 1 << 20;
@@ -25,19 +25,25 @@ pub(crate) const MOST_PATHS: usize = 1 << 20;
 const FIELD: &str = "file";
 
 /// A file that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
     name: String,
     path: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
 }
 
 impl Written {
+    /// As it is answered.
+    pub(super) fn to_json(&self) -> Value {
+        let mut written = json!({ "name": self.name, "path": self.path, "type": "file" });
+        if !self.metadata.is_empty() {
+            written["metadata"] = texts_to_json(&self.metadata);
+        }
+        written
+    }
+
     pub(super) fn new(path: &str, metadata: Metadata) -> Written {
-        Written { name: base(path).to_owned(), path: path.to_owned(), kind: "file", metadata }
+        Written { name: base(path).to_owned(), path: path.to_owned(), metadata }
     }
 }
 
@@ -61,11 +67,11 @@ pub(super) struct Destination {
 }
 
 /// An upload under way.
-pub(super) struct Upload(Box<Decoder>);
+pub(super) struct Upload(Decoder);
 
 enum Decoder {
-    Plain(Content),
-    Gzip(MultiGzDecoder<Content>),
+    Plain(Box<Content>),
+    Gzip(Box<MultiGzDecoder<Content>>),
 }
 
 /// What is in the body, once it is unpacked.
@@ -78,6 +84,15 @@ impl Upload {
     /// Begins one. Opens the file of a body that is one. Blocks.
     pub(super) fn new(to: Destination, encoding: Encoding<'_>, stop: &Stop) -> Result<Upload, FileError> {
         let kind = encoding.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        // Before a file is emptied.
+        let is_gzip = match encoding.content_encoding.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => false,
+            "gzip" | "x-gzip" => true,
+            other => {
+                let wanted = "gzip or identity is expected";
+                return Err(FileError::Invalid(format!("unsupported content encoding '{other}': {wanted}")));
+            }
+        };
         let mut files = Files::new(to);
         files.stop = stop.clone();
         let content = match kind.as_str() {
@@ -96,20 +111,17 @@ impl Upload {
                 return Err(FileError::Invalid(format!("unsupported content type '{kind}': {wanted}")));
             }
         };
-        Ok(Upload(Box::new(match encoding.content_encoding.trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Decoder::Plain(content),
-            "gzip" | "x-gzip" => Decoder::Gzip(MultiGzDecoder::new(content)),
-            other => {
-                return Err(FileError::Invalid(format!(
-                    "unsupported content encoding '{other}': gzip or identity is expected"
-                )));
-            }
-        })))
+        let decoder = if is_gzip {
+            Decoder::Gzip(Box::new(MultiGzDecoder::new(content)))
+        } else {
+            Decoder::Plain(Box::new(content))
+        };
+        Ok(Upload(decoder))
     }
 
     /// Takes the next piece of the body. Blocks.
     pub(super) fn feed(&mut self, piece: &[u8], stop: &Stop) -> Result<(), FileError> {
-        match &mut *self.0 {
+        match &mut self.0 {
             Decoder::Plain(content) => {
                 content.files().stop = stop.clone();
                 content.feed(piece)
@@ -123,7 +135,7 @@ impl Upload {
 
     /// The body is complete: what was written. Blocks.
     pub(super) fn finish(self, stop: &Stop) -> Result<Vec<Written>, FileError> {
-        match *self.0 {
+        match self.0 {
             Decoder::Plain(content) => content.finish(),
             Decoder::Gzip(mut decoder) => {
                 decoder.get_mut().files().stop = stop.clone();

@@ -160,9 +160,9 @@ mod tests {
         let case = Case::new();
         std::fs::write(case.path("f"), "1").unwrap();
         let moved = case.rename("/f", "/n/m/g").unwrap();
-        assert_eq!((moved.name.as_str(), moved.path.as_str(), moved.size.as_str()), ("g", "/n/m/g", "1"));
+        assert_eq!((moved.name.as_str(), moved.path.as_str(), moved.size), ("g", "/n/m/g", 1));
         std::fs::write(case.path("h"), "22").unwrap();
-        assert_eq!(case.rename("/n/m/g", "/h").unwrap().size, "1");
+        assert_eq!(case.rename("/n/m/g", "/h").unwrap().size, 1);
         assert!(matches!(case.rename("/none", "/new/x"), Err(FileError::Missing(path)) if path == "/none"));
         assert!(!case.path("new").exists(), "nothing is made in vain");
         assert!(matches!(case.rename("/n", "/n/m/x"), Err(FileError::Invalid(_))));

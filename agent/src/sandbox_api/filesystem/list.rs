@@ -61,8 +61,7 @@ fn list_within(root: &Root, path: &str, depth: u32, stop: &Stop, most: usize) ->
         if answer.len() > 1 {
             answer.push(b',');
         }
-        serde_json::to_writer(&mut answer, &entry)
-            .map_err(|error| FileError::io("list", path, std::io::Error::from(error)))?;
+        answer.extend(entry.to_json().to_string().into_bytes());
         if answer.len() > most {
             return Err(full());
         }

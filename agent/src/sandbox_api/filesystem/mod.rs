@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::watch::{Event, Options, Watch};
 use super::answer::not_found;
 use super::place::place;
-use super::rooted::{Entry, FileError, FileErrorKind, Owner};
+use super::rooted::{Entry, FileError, FileErrorKind, Owner, Root};
 use super::sandbox::{Caller, Sandbox};
 
 /// Silence after which a stream says that it is alive, unless the client wants another time.
@@ -57,10 +57,11 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
 }
 
 async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -> Result<Value, Error> {
-    let entry = |entry: Entry| json!({ "entry": entry });
+    let entry = |entry: Entry| json!({ "entry": entry.to_json() });
     match name {
         "GetWatcherEvents" => {
             let events = sandbox.storage.watches.events(message.string("watcherId")?).await.map_err(told)?;
+            let events: Vec<Value> = events.iter().map(Event::to_json).collect();
             Ok(json!({ "events": events }))
         }
         "RemoveWatcher" => {
@@ -126,7 +127,9 @@ async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Vec<u
 /// Begins the watch that a request asks for.
 async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<(Watch, Caller), Error> {
     let caller = caller(sandbox, head).await?;
-    let (root, owner) = place(&caller);
+    let (_, owner) = place(&caller);
+    // A watch lives on, and users come and go: they are read when they are told of.
+    let root = Root::new(Arc::clone(&caller.root));
     let options = Options {
         path: path(&owner, message, "path")?,
         recursive: message.bool("recursive")?,
@@ -209,5 +212,7 @@ async fn next(
             Err(_) => return Ok(json!({ "keepalive": {} })),
         }
     }
-    Ok(waiting.pop_front().map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event })))
+    Ok(waiting
+        .pop_front()
+        .map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event.to_json() })))
 }

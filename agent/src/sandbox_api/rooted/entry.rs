@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustix::fs::{FileType, Stat};
 use sandbox_api::mode::permissions;
 use sandbox_api::time::Timestamp;
-use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::root::magic;
 use super::{FileError, Found, Root, base};
@@ -16,38 +16,21 @@ pub(crate) const PREFIX: &str = "user.e2b.";
 /// Most bytes of a list of extended attributes, and of one of them: the kernel's own bounds.
 const LARGEST: usize = 64 << 10;
 
-/// `EntryInfo`, in protobuf's JSON: what has its default is left out, and 64 bits are a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// `EntryInfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) name: String,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) path: String,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) size: String,
-    #[serde(skip_serializing_if = "is_none")]
+    pub(crate) size: i64,
     pub(crate) mode: u32,
     pub(crate) permissions: String,
     pub(crate) owner: String,
     pub(crate) group: String,
     pub(crate) modified_time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) symlink_target: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) metadata: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_symlink: bool,
-}
-
-fn is_zero(text: &str) -> bool {
-    text == "0"
-}
-
-fn is_none(mode: &u32) -> bool {
-    *mode == 0
 }
 
 impl Entry {
@@ -73,7 +56,7 @@ impl Entry {
                 _ => None,
             }),
             path: path.to_owned(),
-            size: st_size.to_string(),
+            size: st_size,
             mode: last.map_or(0, |last| last.stat.st_mode & 0o777),
             permissions: permissions(st_mode),
             owner: names.user(st_uid),
@@ -84,6 +67,50 @@ impl Entry {
             is_symlink,
         }
     }
+
+    /// In protobuf's JSON: what has its default is left out, and 64 bits are a text.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| {
+            fields.insert(name.to_owned(), value);
+        };
+        let texts = [
+            ("name", &self.name),
+            ("path", &self.path),
+            ("permissions", &self.permissions),
+            ("owner", &self.owner),
+            ("group", &self.group),
+            ("modifiedTime", &self.modified_time),
+        ];
+        for (name, text) in texts {
+            put(name, text.as_str().into());
+        }
+        if let Some(kind) = self.kind {
+            put("type", kind.into());
+        }
+        if self.size != 0 {
+            put("size", self.size.to_string().into());
+        }
+        if self.mode != 0 {
+            put("mode", self.mode.into());
+        }
+        if let Some(target) = &self.symlink_target {
+            put("symlinkTarget", target.as_str().into());
+        }
+        if self.is_symlink {
+            put("isSymlink", true.into());
+        }
+        if !self.metadata.is_empty() {
+            put("metadata", texts_to_json(&self.metadata));
+        }
+        Value::Object(fields)
+    }
+}
+
+/// Metadata in JSON.
+pub(crate) fn texts_to_json(texts: &BTreeMap<String, String>) -> Value {
+    let fields = texts.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+    Value::Object(fields.collect())
 }
 
 /// The metadata of an upload; none where the file system has no attributes.

@@ -12,7 +12,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use entry::{Entry, PREFIX};
+pub(crate) use entry::{Entry, PREFIX, texts_to_json};
 pub(crate) use error::{FileError, FileErrorKind, errno};
 pub(crate) use path::{Owner, base, join};
 pub(crate) use root::{

@@ -27,7 +27,11 @@ pub(crate) const FILE_MODE: u32 = 0o644;
 
 /// See the module. A clone is the same root.
 #[derive(Debug, Clone)]
-pub(crate) struct Root(Arc<OwnedFd>);
+pub(crate) struct Root {
+    directory: Arc<OwnedFd>,
+    /// Its users, if they are known already.
+    accounts: Option<Arc<Accounts>>,
+}
 
 /// An entry found without being opened.
 #[derive(Debug)]
@@ -57,7 +61,12 @@ pub(crate) struct Location<'a> {
 impl Root {
     /// The root that this descriptor of a directory is.
     pub(crate) fn new(directory: Arc<OwnedFd>) -> Root {
-        Root(directory)
+        Root { directory, accounts: None }
+    }
+
+    /// As [`Root::new`], with the users that were just read of it.
+    pub(crate) fn with_accounts(directory: Arc<OwnedFd>, accounts: Arc<Accounts>) -> Root {
+        Root { directory, accounts: Some(accounts) }
     }
 
     /// Finds what has a path. A link at its end is followed, or found itself.
@@ -75,7 +84,7 @@ impl Root {
 
     fn open(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        retry(|| rustix::fs::openat2(&*self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve))
+        retry(|| rustix::fs::openat2(&*self.directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve))
     }
 
     /// Finds the directory of a path's last name.
@@ -193,7 +202,7 @@ impl Root {
     pub(crate) fn path_of(&self, fd: impl AsFd) -> Option<String> {
         let real =
             |fd: BorrowedFd<'_>| rustix::fs::readlinkat(CWD, magic(fd), Vec::new()).ok()?.into_string().ok();
-        let (root, path) = (real(self.0.as_fd())?, real(fd.as_fd())?);
+        let (root, path) = (real(self.directory.as_fd())?, real(fd.as_fd())?);
         let below = path.strip_prefix(root.trim_end_matches('/'))?;
         match below {
             "" => Some("/".to_owned()),
@@ -203,7 +212,10 @@ impl Root {
 
     /// Names of the container's users and groups. Blocks.
     pub(crate) fn names(&self) -> Names {
-        Accounts::read(&*self.0).names()
+        match &self.accounts {
+            Some(accounts) => accounts.names(),
+            None => Accounts::read(&*self.directory).names(),
+        }
     }
 }
 

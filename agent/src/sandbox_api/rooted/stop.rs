@@ -1,7 +1,7 @@
 //! Work on files that nobody waits for any more is not finished.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -57,17 +57,31 @@ impl Workers {
         T: Send + 'static,
         W: FnOnce(&Stop) -> Result<T, FileError> + Send + 'static,
     {
+        let slot = Arc::new(Mutex::new(None));
+        let filled = Arc::clone(&slot);
+        let fill = move |stop: &Stop| {
+            let result = work(stop);
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        };
+        self.run_boxed(Box::new(fill)).await?;
+        let result = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.unwrap_or(Err(FileError::Abandoned))
+    }
+
+    /// Works on a thread. One function for all kinds of work: for each, a task would be some kilobytes of code.
+    async fn run_boxed(&self, work: Box<dyn FnOnce(&Stop) + Send>) -> Result<(), FileError> {
         let permit = self.permit().await?;
         let stop = Stop::default();
         let _guard = stop.on_drop();
         let thread = tokio::task::spawn_blocking(move || {
-            let result = stop.check().and_then(|()| work(&stop));
+            if stop.check().is_ok() {
+                work(&stop);
+            }
             drop(permit);
-            result
         });
-        thread.await.unwrap_or_else(|error| {
-            Err(FileError::io("work on", "a file", std::io::Error::other(error.to_string())))
-        })
+        thread
+            .await
+            .map_err(|error| FileError::io("work on", "a file", std::io::Error::other(error.to_string())))
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, FileError> {

@@ -1,3 +1,5 @@
+//! Files of a root that is a temporary directory.
+
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -34,7 +36,7 @@ impl Case {
     }
 
     fn entry(&self, path: &str) -> serde_json::Value {
-        serde_json::to_value(Entry::of(&self.root, &self.root.names(), path).unwrap()).unwrap()
+        Entry::of(&self.root, &self.root.names(), path).unwrap().to_json()
     }
 }
 

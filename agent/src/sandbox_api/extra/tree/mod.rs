@@ -16,13 +16,12 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use futures_util::stream;
 use sandbox_api::http::{BodyError, Head, Request, Response};
 use tokio::sync::mpsc;
 
 use self::unpack::{Counts, Owners};
-use crate::sandbox_api::failure::Failure;
+use crate::sandbox_api::failure::{Failure, pass_over};
 use crate::sandbox_api::place::place;
 use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
 use crate::sandbox_api::sandbox::Sandbox;
@@ -76,29 +75,28 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
             return Err(FileError::Invalid(text).into());
         }
     };
-    let is_gzip = match request.head.headers.get("content-encoding").unwrap_or_default() {
-        "" | "identity" => false,
-        "gzip" => true,
-        other => {
-            let text = format!("unsupported content encoding '{other}': gzip or identity is expected");
-            return Err(FileError::Invalid(text).into());
-        }
-    };
+    let encoding = request.head.headers.get("content-encoding").unwrap_or_default();
+    if !matches!(encoding, "" | "identity") {
+        let text = format!("unsupported content encoding '{encoding}': the archive is to be sent as it is");
+        return Err(FileError::Invalid(text).into());
+    }
     let permit = sandbox.storage.tree().await?;
     let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
     let stop = Stop::default();
     let _guard = stop.on_drop();
     let thread = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let input = Pieces { pieces, current: Bytes::new(), is_ended: false };
-        let unpack = |input: &mut dyn Read| unpack::unpack(&root, &owner, &path, owners, input, &stop);
-        if is_gzip { unpack(&mut MultiGzDecoder::new(input)) } else { unpack(&mut { input }) }
+        let mut input = Pieces { pieces, current: Bytes::new(), is_ended: false };
+        unpack::unpack(&root, &owner, &path, owners, &mut input, &stop)
     });
     let fed = feed(&mut request, sender).await;
     let unpacked = thread
         .await
         .map_err(|error| FileError::io("unpack", "the archive", io::Error::other(error.to_string())))?;
     fed?;
+    if unpacked.is_err() {
+        pass_over(&mut request.body).await;
+    }
     let Counts { entries, bytes } = unpacked?;
     Ok(Response::json(200, &serde_json::json!({ "entries": entries, "bytes": bytes })))
 }

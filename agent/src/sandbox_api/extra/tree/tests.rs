@@ -1,3 +1,5 @@
+//! Trees in and out of a temporary directory.
+
 use super::*;
 use crate::sandbox_api::rooted::Workers;
 use sandbox_api::tar::{END, Entry, Kind};

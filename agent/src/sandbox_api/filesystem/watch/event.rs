@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use rustix::fs::inotify::ReadFlags;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::sandbox_api::rooted::Entry;
 
@@ -12,35 +12,49 @@ pub(crate) const MOST_KEPT: usize = 256 << 10;
 /// What an event needs beside its texts.
 const EACH: usize = 128;
 
-/// `FilesystemEvent`, in protobuf's JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// `FilesystemEvent`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     /// Path below the watched directory; `.` is the directory itself.
     pub(crate) name: String,
     /// What happened.
-    #[serde(rename = "type")]
     pub(crate) kind: Kind,
     /// What it happened to, if that was asked for and is still there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) entry: Option<Box<Entry>>,
 }
 
 /// `EventType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    #[serde(rename = "EVENT_TYPE_CREATE")]
     Create,
-    #[serde(rename = "EVENT_TYPE_RENAME")]
     Rename,
-    #[serde(rename = "EVENT_TYPE_CHMOD")]
     Chmod,
-    #[serde(rename = "EVENT_TYPE_WRITE")]
     Write,
-    #[serde(rename = "EVENT_TYPE_REMOVE")]
     Remove,
 }
 
+impl Event {
+    /// In protobuf's JSON.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut event = json!({ "name": self.name, "type": self.kind.name() });
+        if let Some(entry) = &self.entry {
+            event["entry"] = entry.to_json();
+        }
+        event
+    }
+}
+
 impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Create => "EVENT_TYPE_CREATE",
+            Kind::Rename => "EVENT_TYPE_RENAME",
+            Kind::Chmod => "EVENT_TYPE_CHMOD",
+            Kind::Write => "EVENT_TYPE_WRITE",
+            Kind::Remove => "EVENT_TYPE_REMOVE",
+        }
+    }
+
     /// What inotify's bits mean, in the order in which it is told.
     pub(super) fn of(flags: ReadFlags) -> impl Iterator<Item = Kind> {
         let table = [
@@ -131,7 +145,7 @@ mod tests {
         let all: Vec<Kind> = Kind::of(ReadFlags::all()).collect();
         assert_eq!(all, [Kind::Create, Kind::Rename, Kind::Chmod, Kind::Write, Kind::Remove]);
         assert_eq!(Kind::of(ReadFlags::IGNORED).count(), 0);
-        let text = serde_json::to_string(&event("a")).unwrap();
+        let text = event("a").to_json().to_string();
         assert_eq!(text, r#"{"name":"a","type":"EVENT_TYPE_WRITE"}"#);
     }
 }

@@ -130,7 +130,11 @@ impl Watch {
     /// Exhausted once after events were lost; NotFound when the container is gone.
     pub(crate) async fn events(&self) -> Result<Vec<Event>, FileError> {
         let inner = Arc::clone(&self.inner);
-        self.inner.workers.run(move |_| Ok(while inner.drain() {})).await?;
+        let drain = move |_: &Stop| {
+            while inner.drain() {}
+            Ok(())
+        };
+        self.inner.workers.run(drain).await?;
         self.take()
     }
 

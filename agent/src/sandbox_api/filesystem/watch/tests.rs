@@ -1,3 +1,5 @@
+//! Watches of a temporary directory.
+
 use super::event::Kind;
 use super::tree::MOST_DIRECTORIES;
 use super::*;
@@ -113,7 +115,7 @@ async fn entries_come_along_if_asked_for() {
     let events = watch.events().await.unwrap();
     let last = events.last().unwrap();
     let entry = last.entry.as_ref().unwrap();
-    assert_eq!((entry.path.as_str(), entry.size.as_str(), entry.name.as_str()), ("/w/g", "3", "g"));
+    assert_eq!((entry.path.as_str(), entry.size, entry.name.as_str()), ("/w/g", 3, "g"));
     // The old name leads nowhere.
     assert!(events.iter().filter(|event| event.name == "f").all(|event| event.entry.is_none()));
 }
