@@ -160,7 +160,7 @@ fn now() -> i128 {
 
 /// Whether a clock is so wrong that it is to be set; `ahead` is how far it is, in nanoseconds.
 fn is_wrong(ahead: i128) -> bool {
-    ahead < -BEHIND || ahead > AHEAD
+    !(-BEHIND..=AHEAD).contains(&ahead)
 }
 
 fn set_clock(sandbox: &Sandbox, stamp: i128) -> Result<(), String> {
