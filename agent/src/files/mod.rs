@@ -12,7 +12,9 @@ mod path;
 mod remove;
 
 pub(crate) use copy::{Copies, CopyRequest};
-pub(crate) use remove::{remove_tree, remove_tree_at};
+pub(crate) use remove::remove_tree;
+#[cfg(feature = "sandbox-api")]
+pub(crate) use remove::remove_tree_at;
 
 use std::io;
 use std::path::PathBuf;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use images::image::{Ceiling, prepare_within};
 use store::cache::Cache;
 use store::digest::Digest;
-use images::image::{Ceiling, prepare_within};
 use tempfile::TempDir;
 
 /// What an image may unpack to.
