@@ -73,6 +73,8 @@ pub(super) struct Caller {
     pub(super) target: Target,
     /// Its root, as its processes see it.
     pub(super) root: Arc<OwnedFd>,
+    /// Its users.
+    pub(super) accounts: Arc<Accounts>,
     /// As whom.
     pub(super) account: Account,
     /// What an empty path means, if it is not the home.
@@ -166,7 +168,8 @@ impl Sandbox {
             let root = target.root().map_err(CallerError::Root)?;
             let accounts = Accounts::read(root.as_fd());
             let account = choose(&accounts, named.as_deref(), settings.user.as_deref(), own_user(&target))?;
-            Ok(Caller { target, root: Arc::new(root), account, workdir: settings.workdir })
+            let (root, accounts) = (Arc::new(root), Arc::new(accounts));
+            Ok(Caller { target, root, accounts, account, workdir: settings.workdir })
         };
         let done = tokio::task::spawn_blocking(work).await;
         done.unwrap_or_else(|error| Err(CallerError::Root(error.into())))
