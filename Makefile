@@ -59,7 +59,8 @@ lint: setup ## Formatting, clippy, licences and sources of dependencies
 
 unit: setup ## Tests that assume nothing but cargo
 	$(CARGO) nextest run $(WORKSPACE)
-	$(CARGO) nextest run $(WORKSPACE) --features agent/policy,agent/sandbox-api -E 'package(agent) and test(/policy|sandbox_api/)'
+	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
+	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 
 fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)

@@ -171,6 +171,7 @@ mod tests {
     use crate::sandbox_api::sandbox::empty;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    #[cfg(not(feature = "policy"))]
     async fn ask(sandbox: &Arc<Sandbox>, text: &str) -> String {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let entrance = Arc::new(Entrance { sandbox: Arc::clone(sandbox), is_host: true });
