@@ -9,6 +9,7 @@ mod files;
 mod kernel;
 mod limits;
 mod output;
+mod sandbox;
 mod scene;
 
 use anyhow::{Result, ensure};
@@ -95,5 +96,20 @@ async fn a_client_harms_nobody_but_itself() -> Result<()> {
     scene.survives("B8", "streams that nobody claims", clients::unclaimed_streams).await;
     scene.survives("B22", "60 console sessions", clients::console_sessions).await;
     scene.survives("B2", "readers of the log that do not read", clients::log_readers).await;
+    scene.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_the_sandbox_api_harms_nobody() -> Result<()> {
+    let guest = Guest::builder().memory(768).flavour("sandbox").cmdline(&["agent.sandbox_api=vsock"]);
+    let scene = Scene::set(guest.boot().await?).await?;
+    // What runs for the first time stays: threads that work on files, for one.
+    sandbox::files_without_an_end(&scene).await?;
+    scene.survives("S1", "1,000 commands", sandbox::thousand_commands).await;
+    scene.survives("S2", "200 idle connections", sandbox::idle_connections).await;
+    scene.survives("S3", "a reader that stalls", sandbox::stalled_reader).await;
+    scene.survives("S4", "clients that are killed", sandbox::killed_clients).await;
+    scene.survives("S5", "heads and bodies without an end", sandbox::broken_requests).await;
+    scene.survives("S6", "files without an end", sandbox::files_without_an_end).await;
     scene.end().await
 }

@@ -52,7 +52,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let text = String::from_utf8_lossy(body);
     drop(Parser::new(&text));
     let size = u64::from(*size);
-    let conditions = Conditions { range: Some(&text), if_modified_since: Some(&text), ..Conditions::default() };
+    let conditions =
+        Conditions { range: Some(&text), if_modified_since: Some(&text), ..Conditions::default() };
     match conditions.select(size, 1) {
         Selection::Part(range) => assert!(range.start <= range.end && range.end <= size),
         Selection::Parts(ranges) => assert!(ranges.iter().all(|range| range.end <= size)),

@@ -22,7 +22,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
 
 fn again(entry: &Entry, data: &[u8]) {
     // Names end at a NUL where they are short, and with one a directory's name is told from a file's.
-    if entry.path.contains(&0) || entry.link.contains(&0) || entry.path.ends_with(b"/") || entry.path.is_empty() {
+    if entry.path.contains(&0)
+        || entry.link.contains(&0)
+        || entry.path.ends_with(b"/")
+        || entry.path.is_empty()
+    {
         return;
     }
     let mut archive = entry.encode();
