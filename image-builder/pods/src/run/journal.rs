@@ -59,8 +59,8 @@ impl Journal {
             let mut held =
                 Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
             let (mine, there) = (held.metadata()?, fs::metadata(&path));
-            // Another one may have made it the older one meanwhile.
-            if there.is_ok_and(|there| there.ino() != mine.ino()) {
+            // Another one may have made it the older one meanwhile, and nobody begun the next one yet.
+            if !there.is_ok_and(|there| there.ino() == mine.ino()) {
                 continue;
             }
             if mine.len() > MOST {
