@@ -33,7 +33,7 @@ programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static,
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
 
-images: flavours ## Build everything that a VM can boot: all kernels, every flavour as initrd and as disks
+images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks
 	@$(BUILDER) kernel build --profile sandbox
 	@$(BUILDER) kernel build --profile aarch64
 	@$(BUILDER) disk --all
