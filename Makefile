@@ -1,4 +1,4 @@
-# `make help` lists the verbs. What takes long (kernel, tools, sample images) is kept in the cache by content.
+# `make help` lists the targets. Results that take long (kernel, tools, sample images) are cached by content.
 
 PITH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pith
 export PITH_CACHE
@@ -15,10 +15,10 @@ WORKSPACE := --locked --workspace
 
 .PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
 
-help: ## List the verbs
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing: Debian packages, vhost-device-vsock, cargo-nextest, cargo-deny
+setup: ## Install everything that is missing: Debian packages, vhost-device-vsock, cargo-nextest, cargo-deny
 	@.ci/setup
 
 $(BUILDER): FORCE
@@ -33,7 +33,7 @@ programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static,
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
 
-images: flavours ## Build all that a VM can boot: the kernels that ship, every flavour as initrd and as disks
+images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks
 	@$(BUILDER) kernel build --profile sandbox
 	@$(BUILDER) kernel build --profile aarch64
 	@$(BUILDER) disk --all
@@ -50,47 +50,47 @@ test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
 
 test: SECONDS = 6
 
-lint: setup ## Formatting, clippy, licences and sources of dependencies
+lint: setup ## Check formatting, clippy, and the licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
-unit: setup ## Tests that assume nothing but cargo
+unit: setup ## Run the tests that need only cargo
 	$(CARGO) nextest run $(WORKSPACE)
 	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 
-fuzz: setup ## Throw arbitrary input at what decides of specs; TARGET=plan for one of tests/fuzz/targets, SECONDS=60 each
+fuzz: setup ## Feed arbitrary input to the code that judges input; TARGET=plan selects one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
-guest-tests: images programs samples ## Tests that boot guests under QEMU
+guest-tests: images programs samples ## Run the tests that boot guests under QEMU
 	@rm -rf out/devices
 	$(CARGO) nextest run $(WORKSPACE) -P guest
 	@tests/devices/table.sh
 
-nested: images programs samples ## A host with KVM, made of Debian packages under emulation, and our tests in it; ARGS='part of a name'
+nested: images programs samples ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some
 	@CARGO='$(CARGO)' tests/nested/run.sh $(ARGS)
 
-devices: build programs samples ## Every storage driver and kind of device on the real thing, with a table
+devices: build programs samples ## Test every storage driver and kind of device with real devices, and print a table
 	@rm -rf out/devices
 	$(CARGO) nextest run $(WORKSPACE) -P devices
 	@tests/devices/table.sh
 
-conformance: flavours samples ## Every method of the API in guests, with a table; ARGS='--json FILE' or parts of names
+conformance: flavours samples ## Test every method of the API in guests, and print a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
-oracle: flavours programs ## The same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
+oracle: flavours programs ## Run the same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
 	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
 
-soak: build samples ## Ten thousand lives in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
+soak: build samples ## Create and remove 10,000 containers in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
 	SOAK=$${SOAK:-1} $(CARGO) nextest run $(WORKSPACE) -P soak
 
-abuse: images programs samples ## Hostile containers and clients, and what they leave, with a table
+abuse: images programs samples ## Test hostile containers and clients, and print what they leave behind
 	$(CARGO) nextest run $(WORKSPACE) -P abuse
 
-sandbox: images programs samples ## Unmodified E2B SDKs drive guests by the sandbox API
+sandbox: images programs samples ## Test the sandbox API with unmodified E2B SDKs
 	$(CARGO) nextest run $(WORKSPACE) -P sandbox
 
 bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
@@ -102,7 +102,7 @@ bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all
 
-clean: ## Remove what was built here; the cache stays
+clean: ## Remove everything that was built here; the cache stays
 	rm -rf target out
 
 FORCE:

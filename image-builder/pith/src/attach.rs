@@ -27,7 +27,7 @@ const LEAVE: [u8; 2] = [0x10, 0x11];
 pub struct AttachArgs {
     /// The pod.
     pod: String,
-    /// The container; not needed when there is only one.
+    /// The container. Only needed if the pod has several.
     container: Option<String>,
 }
 

@@ -26,57 +26,57 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a container of an image, or the pod of a manifest; exits with its status.
+    /// Run an image, or the pod of a manifest, and exit with its status.
     Run(Box<run::RunArgs>),
-    /// List pods, or the containers of one with their ids.
+    /// List pods, or the containers of one pod with their ids.
     Ps(look::PsArgs),
-    /// Run one more command in a container. Signals are passed on to it; this program ends by SIGTERM or SIGHUP when the
-    /// command has not ended 5 s later, and by any when the guest does not take it.
+    /// Run another command in a container. Signals are passed on to the command. If the command has not ended 5 s after
+    /// SIGTERM or SIGHUP, or if the guest does not accept a signal, the signal ends this program.
     Exec(exec::ExecArgs),
-    /// Show what a container wrote, also after its end.
+    /// Show the output of a container, also after it has ended.
     Logs(logs::LogsArgs),
-    /// Connect to the standard input of a container that has one, and show what it writes from now on. Ends with the
-    /// container, and with its status; or by a signal, and on a terminal by Ctrl-P Ctrl-Q, while the container goes on.
+    /// Connect to the standard input of a container, and show what it writes from now on. When the container ends, this
+    /// program exits with its status. A signal, or Ctrl-P Ctrl-Q on a terminal, ends only this program.
     Attach(attach::AttachArgs),
-    /// End pods.
+    /// Stop pods.
     Stop(look::StopArgs),
-    /// End a pod, if it runs, and start it again as it was started.
+    /// Stop a pod if it runs, and start it again with the same arguments.
     Restart(life::RestartArgs),
     /// Wait until pods have ended, and print their exit statuses.
     Wait(life::WaitArgs),
-    /// Remove what is left of pods that have ended.
+    /// Remove the records and logs of pods that have ended.
     Rm(life::RmArgs),
     /// Freeze the processes of a pod.
     Pause(life::PauseArgs),
-    /// Let the processes of a pod that was paused go on.
+    /// Let the processes of a paused pod continue.
     Unpause(life::PauseArgs),
     /// Show the processes of a container.
     Top(life::TopArgs),
-    /// Show what containers use: processor, memory, processes, disks.
+    /// Show how much processor, memory, processes and disk containers use.
     Stats(stats::StatsArgs),
-    /// Show everything that is known of pods, as JSON.
+    /// Show everything that is known about pods, as JSON.
     Inspect(life::InspectArgs),
-    /// Show what happens to pods.
+    /// Show the events of pods: starts, ends, restarts and more.
     Events(events::EventsArgs),
-    /// List the ports of this host that lead into pods.
+    /// List the published ports of pods.
     Port(life::PortArgs),
-    /// Fetch images from registries.
+    /// Pull images from registries.
     Pull(images::PullArgs),
-    /// List the images that were pulled, and how large the cache is.
+    /// List pulled images, and the size of the cache.
     Images(images::ImagesArgs),
-    /// Remove images that were pulled.
+    /// Remove pulled images.
     Rmi(images::RmiArgs),
-    /// Make room in the cache of images and disks.
+    /// Remove unused images and disks from the cache.
     Prune(images::PruneArgs),
-    /// Make a disk of an image, as `run` does, and say where it is.
+    /// Make the disk of an image, as `run` does, and print its path.
     Image(images::ImageArgs),
-    /// Connect to the debug console of a pod's guest (end with Ctrl-]).
+    /// Connect to the debug console of a pod's guest. Ctrl-] disconnects.
     Console(exec::ConsoleArgs),
-    /// Measure execs in a running pod and show its sizes and times.
+    /// Measure execs in a running pod, and show its sizes and times.
     Timings(look::TimingsArgs),
-    /// Say what is missing on this host for running pods, and what to type.
+    /// Show what this host lacks for running pods, and what to type.
     Doctor(doctor::DoctorArgs),
-    /// Print the script that completes verbs, options, pods, containers and images in a shell.
+    /// Print a shell script that completes verbs, options, pods, containers and images.
     Completions(complete::CompletionsArgs),
     /// Write manual pages, one for each verb.
     Man(complete::ManArgs),

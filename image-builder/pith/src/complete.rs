@@ -16,7 +16,7 @@ use crate::global::{Global, state, write};
 pub enum Shell {
     /// Put `source <(pith completions bash)` into `~/.bashrc`.
     Bash,
-    /// Put `source <(pith completions zsh)` into `~/.zshrc`, behind `compinit`.
+    /// Put `source <(pith completions zsh)` into `~/.zshrc`, after `compinit`.
     Zsh,
     /// Put `pith completions fish | source` into `~/.config/fish/config.fish`.
     Fish,
@@ -69,7 +69,7 @@ const FILES: &str = ":files";
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// For which shell.
+    /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -232,7 +232,7 @@ fn values(arg: &clap::Arg, known: &dyn Fn(Kind<'_>) -> Vec<String>) -> Vec<Strin
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The directory to write the pages to, one for each verb; it is made when it is absent.
+    /// The directory for the pages. It is created if it is missing.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -17,13 +17,13 @@ const POLL: Duration = Duration::from_millis(200);
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Of these pods alone.
+    /// Show only the events of these pods.
     #[arg(value_name = "POD")]
     pods: Vec<String>,
-    /// Begin with what happened since then: a time, or a span until now such as 90s, 10m, 2h [default: now].
+    /// Begin with the events since TIME: a point in time, or an age such as 90s, 10m, 2h [default: now].
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<Moment>,
-    /// Show what there is and end.
+    /// Show the events so far, and end.
     #[arg(long)]
     no_stream: bool,
 }

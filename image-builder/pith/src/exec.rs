@@ -26,25 +26,25 @@ const ESCAPE: u8 = 0x1d;
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
-    /// Pass standard input on.
+    /// Pass on standard input.
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal.
     #[arg(short, long)]
     tty: bool,
-    /// Set a variable, on top of the container's.
+    /// Set an environment variable, in addition to the container's.
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Working directory instead of the container's.
+    /// The working directory [default: the container's].
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// User instead of the container's, by name or number, as the container's own /etc/passwd and /etc/group have it.
+    /// The user, by number or by a name in the container's own /etc/passwd and /etc/group [default: the container's
+    /// user].
     #[arg(short, long, value_name = "USER[:GROUP]", value_parser = parse_user)]
     user: Option<String>,
     /// The pod, or the id of a container.
     pod: String,
-    /// The command and its arguments. In front of it the container, and `--` between the two; without one it is the
-    /// pod's only one.
+    /// The command and its arguments. If the pod has several containers, put the container's name and `--` in front.
     #[arg(
         value_name = "[CONTAINER --] COMMAND",
         required = true,

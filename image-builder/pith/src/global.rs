@@ -18,10 +18,10 @@ use store::text;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Print results and errors as JSON; progress becomes silent.
+    /// Print results and errors as JSON, and show no progress.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where the kernel and the initrd of the guest are [default: the first of the places that `pith doctor` lists].
+    /// The directory of the guest's kernel and initrd [default: the first of those that `pith doctor` lists].
     #[arg(long, global = true, value_name = "DIR", env = "PITH_OUT")]
     pub out: Option<PathBuf>,
 }

@@ -29,22 +29,22 @@ const SHOWN_AFTER: Duration = Duration::from_millis(400);
 /// When an image that has a name is fetched from its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum PullPolicy {
-    /// Each time, to have the newest.
+    /// Pull each time, to get the newest version.
     Always,
-    /// When it is not in the cache.
+    /// Pull if the image is not in the cache.
     #[default]
     Missing,
-    /// Never.
+    /// Never pull.
     Never,
 }
 
 /// How registries are spoken to, and what is taken from them.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Fetching {
-    /// Speak http, without TLS, to a registry that is not on this host.
+    /// Use http without TLS, also for registries on other hosts.
     #[arg(long)]
     pub plain_http: bool,
-    /// The most that the blobs of an image may take, for example 100Gi [default: 64Gi].
+    /// The largest total size of the blobs of one image, for example 100Gi [default: 64Gi].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     pub max_size: Option<u64>,
 }
@@ -52,7 +52,7 @@ pub struct Fetching {
 /// How much an image may become.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Unpacking {
-    /// The most that the files of one image may take, for example 100Gi [default: 64Gi].
+    /// The largest total size of the unpacked files of one image, for example 100Gi [default: 64Gi].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     max_unpacked: Option<u64>,
 }
@@ -254,7 +254,7 @@ fn short(digest: &str) -> &str {
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// What to pull, such as nginx, ghcr.io/owner/name:tag or localhost:5000/name@sha256:DIGEST.
+    /// The images, such as nginx, ghcr.io/owner/name:tag or localhost:5000/name@sha256:DIGEST.
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
     #[command(flatten)]
@@ -282,10 +282,10 @@ impl PullArgs {
 /// Arguments of `images`.
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    /// Also list the disks that were made, of images and of files.
+    /// Also list the disks that were made from pulled images and from files.
     #[arg(short, long)]
     all: bool,
-    /// Print the names alone.
+    /// Print only the names.
     #[arg(short, long, conflicts_with = "all")]
     quiet: bool,
 }
@@ -349,10 +349,10 @@ pub(crate) fn span(seconds: u64) -> String {
 /// Arguments of `rmi`.
 #[derive(Debug, Args)]
 pub struct RmiArgs {
-    /// The image, by its name or the beginning of its digest.
+    /// The images, by name or by the beginning of the digest.
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Also one that a running pod was started from.
+    /// Also remove images that running pods use.
     #[arg(short, long)]
     force: bool,
 }
@@ -395,10 +395,10 @@ impl RmiArgs {
 /// Arguments of `prune`.
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Remove all disks, and all images that no running pod was started from.
+    /// Remove all disks, and all images that no running pod uses.
     #[arg(short, long, conflicts_with = "limit")]
     all: bool,
-    /// What the cache may hold afterwards [default: PITH_CACHE_LIMIT, else 20G].
+    /// Remove until the cache is at most this large [default: PITH_CACHE_LIMIT, or 20G].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     limit: Option<u64>,
 }
@@ -433,8 +433,9 @@ impl PruneArgs {
 /// Arguments of `image`.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
-    /// An image as docker, podman, skopeo, buildah, containerd or umoci save it, or a root file system as a directory or a
-    /// tar archive; `:NAME` or `@sha256:DIGEST` behind it picks one of several images. Or the name of one that was pulled.
+    /// The image: a file or directory as docker, podman, skopeo, buildah, containerd or umoci save it, a root file
+    /// system as a directory or a tar archive, or the name of a pulled image. If a file has several images, add `:NAME`
+    /// or `@sha256:DIGEST`.
     reference: String,
     #[command(flatten)]
     unpacking: Unpacking,

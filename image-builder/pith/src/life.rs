@@ -64,7 +64,7 @@ pub struct RmArgs {
     /// All pods that have ended.
     #[arg(short, long, conflicts_with = "pods")]
     all: bool,
-    /// Also pods that run, which are stopped first.
+    /// Also remove running pods. They are stopped first.
     #[arg(short, long)]
     force: bool,
 }
@@ -130,7 +130,7 @@ impl RestartArgs {
 pub struct PauseArgs {
     /// The pod.
     pod: String,
-    /// One of its containers; all of them when none is named.
+    /// One of its containers [default: all].
     container: Option<String>,
 }
 
@@ -179,7 +179,7 @@ const PROCESSES: &str = "printf '%-7s %-5s %s\\n' PID STATE COMMAND; for d in /p
 pub struct TopArgs {
     /// The pod, or the id of a container.
     pod: String,
-    /// The container; not needed when there is only one.
+    /// The container. Only needed if the pod has several.
     container: Option<String>,
 }
 
@@ -218,7 +218,7 @@ impl TopArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The pods, or ids of containers.
+    /// The pods, or ids of their containers.
     #[arg(value_name = "POD", required = true)]
     pods: Vec<String>,
 }
@@ -248,7 +248,7 @@ impl InspectArgs {
 /// Arguments of `port`.
 #[derive(Debug, Args)]
 pub struct PortArgs {
-    /// The pod; all that run when none is named.
+    /// The pod [default: all running pods].
     pod: Option<String>,
 }
 

@@ -17,13 +17,14 @@ use crate::time::{self, Moment};
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Go on until the container has ended.
+    /// Keep showing output until the container ends.
     #[arg(short, long)]
     follow: bool,
-    /// Begin with this many of the last lines.
+    /// Show only the last LINES lines.
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<usize>,
-    /// Begin with what was written since then: a time such as 2026-11-28T08:00:00Z, or a span until now such as 90s, 10m, 2h.
+    /// Show only what was written since TIME: a point in time such as 2026-11-28T08:00:00Z, or an age such as 90s, 10m,
+    /// 2h.
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<Moment>,
     /// Show when each line was written.
@@ -31,7 +32,7 @@ pub struct LogsArgs {
     timestamps: bool,
     /// The pod.
     pod: String,
-    /// The container; not needed when there is only one.
+    /// The container. Only needed if the pod has several.
     container: Option<String>,
 }
 

@@ -23,12 +23,12 @@ const SWITCH_OFF: Duration = Duration::from_secs(10);
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
-    /// The pod whose containers to list, with the ids that the agent's API knows them by.
+    /// List the containers of this pod, with their ids in the agent's API.
     pod: Option<String>,
     /// Also list pods that have ended.
     #[arg(short, long)]
     all: bool,
-    /// Print the names alone.
+    /// Print only the names.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -118,11 +118,11 @@ pub struct StopArgs {
     /// The pods.
     #[arg(value_name = "POD", required_unless_present = "all")]
     pods: Vec<String>,
-    /// All pods that run.
+    /// All running pods.
     #[arg(short, long, conflicts_with = "pods")]
     all: bool,
-    /// Seconds after which the guest is switched off under the containers [default: what their grace period and an orderly
-    /// end can take].
+    /// Switch the guest off after this many seconds, even if containers still run [default: long enough for their grace
+    /// periods and an orderly end].
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }
@@ -187,12 +187,12 @@ async fn is_gone(state: &StateDir, pod: &PodRecord, within: Duration) -> bool {
 pub struct TimingsArgs {
     /// The pod.
     pod: String,
-    /// The container to measure in [default: the first that runs].
+    /// The container to measure in [default: the first running one].
     container: Option<String>,
     /// How many execs to measure.
     #[arg(long, value_name = "N", default_value_t = BENCH_EXEC)]
     bench_exec: u32,
-    /// What to execute.
+    /// The command to execute.
     #[arg(last = true, default_value = "/bin/true")]
     command: Vec<String>,
 }

@@ -16,40 +16,40 @@ use crate::exec::parse_user;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Container")]
 pub struct ContainerArgs {
-    /// The pod's name, and its container's [default: the image's and four digits].
+    /// The name of the pod and its container [default: the image's name and four digits].
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Pass standard input on.
+    /// Pass on standard input.
     #[arg(short, long)]
     pub interactive: bool,
     /// Give the container a terminal.
     #[arg(short, long)]
     pub tty: bool,
-    /// Set a variable; without a value it has that of this program's environment.
+    /// Set an environment variable. Without a value, it is copied from this program's environment.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
-    /// Set the variables in this file, one NAME=VALUE a line; lines that begin with # are skipped.
+    /// Set the environment variables in this file. It has one NAME=VALUE per line; lines that begin with # are skipped.
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Show a file or a directory of this host in the container, or a volume of that name, which is made when it is new.
+    /// Mount a file or directory of this host, or a named volume. A new volume is created.
     #[arg(short, long, value_name = "HOSTPATH|NAME:PATH[:ro]")]
     pub volume: Vec<String>,
-    /// Run as this user, by name or number as the image's own files have it.
+    /// The user, by number or by a name in the image's own files [default: the image's user].
     #[arg(short, long, value_name = "USER[:GROUP]", value_parser = parse_user)]
     pub user: Option<String>,
-    /// Working directory instead of the image's.
+    /// The working directory [default: the image's].
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Program instead of the image's entry point; its arguments are those after IMAGE.
+    /// The program to run instead of the image's entry point. Its arguments come after IMAGE.
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
-    /// Do not let the container write to its root.
+    /// Make the container's root file system read-only.
     #[arg(long)]
     pub read_only: bool,
-    /// Give the container a capability beyond the usual ones, such as NET_ADMIN.
+    /// Add a capability to the default ones, such as NET_ADMIN.
     #[arg(long, value_name = "CAP")]
     pub cap_add: Vec<String>,
-    /// Take a usual capability away; ALL takes every one.
+    /// Remove a default capability. ALL removes all of them.
     #[arg(long, value_name = "CAP")]
     pub cap_drop: Vec<String>,
     /// Give the container all capabilities and all devices of its guest.

@@ -38,36 +38,36 @@ pub(crate) const BENCH_EXEC: u32 = 20;
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The image to run: a file or a directory, or a name such as nginx:1.27, which is pulled when it is not there yet.
+    /// The image: a file, a directory, or a name such as nginx:1.27, which is pulled if it is not in the cache.
     #[arg(value_name = "IMAGE", required_unless_present = "file", conflicts_with = "file")]
     image: Option<String>,
-    /// What to run in it, instead of what the image says.
+    /// The command and its arguments [default: the image's].
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
     /// Run the pod of this manifest; `-` is standard input.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The pod to run, if the file has several.
+    /// The pod to run if the file has several.
     #[arg(long, value_name = "NAME", requires = "file")]
     pod: Option<String>,
-    /// Print the pod's name and return as soon as all containers have started and are ready; the pod goes on in the
-    /// background.
+    /// Run the pod in the background. Print its name and return when all containers have started and are ready.
     #[arg(short, long)]
     detach: bool,
-    /// Leave nothing behind when the pod has ended. Without it `logs`, `inspect` and `restart` still know it, until `rm`.
+    /// Leave nothing behind when the pod has ended. Without this option, `logs`, `inspect` and `restart` still work
+    /// until `rm`.
     #[arg(long)]
     rm: bool,
-    /// When to pull an image that has a name.
+    /// When to pull an image from its registry.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pull: PullPolicy,
     #[command(flatten)]
     fetching: Fetching,
     #[command(flatten)]
     container: ContainerArgs,
-    /// Keep the pod up after its main containers ended, until `stop`.
+    /// Keep the pod running after its main containers have ended, until `stop`.
     #[arg(long)]
     keep: bool,
-    /// Show the table of sizes and times in the end.
+    /// Show a table of sizes and times at the end.
     #[arg(help_heading = "Guest", long)]
     timings: bool,
     /// Measure this many execs of /bin/true before the pod ends.
@@ -79,28 +79,29 @@ pub struct RunArgs {
     /// The accelerator.
     #[arg(help_heading = "Guest", long, default_value = "auto")]
     accel: Accel,
-    /// Guest memory, in MiB or such as 1G or 512Mi [default: 512 MiB plus the containers' limits].
+    /// The guest's memory: a number in MiB, or with a unit such as 1G or 512Mi [default: 512 MiB plus the containers'
+    /// limits].
     #[arg(help_heading = "Guest", short, long, value_name = "SIZE", value_parser = mebibytes)]
     memory: Option<u32>,
-    /// Guest CPUs.
+    /// The number of guest CPUs.
     #[arg(help_heading = "Guest", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
-    /// Words added to the kernel's command line, for example `agent.log=debug`.
+    /// Add words to the kernel's command line, for example `agent.log=debug`.
     #[arg(help_heading = "Guest", long, value_name = "WORD")]
     append: Vec<String>,
-    /// How the guest is connected: `user` (QEMU's network: a way out, and published ports in), `none`, or
-    /// `netns=NAME[/LINK]` (a link of a network namespace, as root).
+    /// The pod's network: `user` (QEMU's user-mode network, with published ports), `none`, or `netns=NAME[/LINK]` (a
+    /// link of a network namespace; needs root).
     #[arg(help_heading = "Guest", long, value_name = "MODE", default_value = "user")]
     network: NetworkMode,
-    /// Let a port of the host lead into the pod.
+    /// Publish a port of the pod on this host.
     #[arg(help_heading = "Guest", short, long, value_name = "[HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]")]
     publish: Vec<Publish>,
-    /// Switch on the sandbox API, which speaks E2B's envd protocol, and serve it at this address of the host; port 0 takes a
-    /// free one. Whoever reaches the address is root in the container, unless there is a token. Boots the initrd of the
+    /// Switch on the sandbox API (E2B's envd protocol), and serve it at this address of the host. Port 0 selects a free
+    /// port. Without a token, everybody who reaches the address is root in the container. Boots the initrd of the
     /// flavour `sandbox`.
     #[arg(help_heading = "Guest", long, value_name = "HOSTIP:PORT", conflicts_with = "uki")]
     sandbox_api: Option<SocketAddr>,
-    /// A file whose first line is the access token for the sandbox API; `-` is standard input.
+    /// A file whose first line is the access token of the sandbox API; `-` is standard input.
     #[arg(help_heading = "Guest", long, value_name = "FILE", requires = "sandbox_api")]
     sandbox_api_token: Option<PathBuf>,
     /// Switch on the debug console that `console` connects to.
@@ -112,13 +113,13 @@ pub struct RunArgs {
     /// The initrd [default: OUT/initrd.img].
     #[arg(help_heading = "Guest", long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// A disk made by `image-builder disk` in place of an initrd; its .cmdline file lies beside it.
+    /// A disk made by `image-builder disk`, instead of an initrd. Its .cmdline file must be beside it.
     #[arg(help_heading = "Guest", long, value_name = "FILE", conflicts_with = "initrd")]
     disk: Option<PathBuf>,
-    /// A unified kernel image made by `image-builder uki`, started by firmware, in place of kernel and initrd.
+    /// A unified kernel image made by `image-builder uki`, instead of kernel and initrd. Firmware starts it.
     #[arg(help_heading = "Guest", long, value_name = "FILE", conflicts_with_all = ["initrd", "kernel", "disk", "append", "debug_console"])]
     uki: Option<PathBuf>,
-    /// Firmware for it.
+    /// The firmware for --uki.
     #[arg(
         help_heading = "Guest",
         long,
@@ -127,7 +128,7 @@ pub struct RunArgs {
         requires = "uki"
     )]
     firmware: PathBuf,
-    /// How that disk is attached.
+    /// How to attach the disk of --disk.
     #[arg(help_heading = "Guest", long, value_enum, default_value_t, requires = "disk")]
     disk_as: Attachment,
     #[command(flatten)]

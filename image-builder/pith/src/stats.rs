@@ -21,10 +21,10 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Arguments of `stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
-    /// The pods; all that run when none is named.
+    /// The pods [default: all running pods].
     #[arg(value_name = "POD")]
     pods: Vec<String>,
-    /// Look once.
+    /// Show the figures once, and end.
     #[arg(long)]
     no_stream: bool,
 }

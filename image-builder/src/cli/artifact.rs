@@ -12,7 +12,7 @@ use super::Global;
 /// `image-builder artifact`.
 #[derive(Debug, Args)]
 pub(crate) struct ArtifactArgs {
-    /// Where the layout goes; an empty directory, or none yet.
+    /// The directory for the layout. It must be empty or not exist.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
@@ -20,7 +20,7 @@ pub(crate) struct ArtifactArgs {
 /// `image-builder push`.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// Where to, as host[:port]/path:tag.
+    /// The target: host[:port]/path:tag.
     #[arg(value_name = "REF")]
     reference: Reference,
     #[command(flatten)]
@@ -30,10 +30,10 @@ pub(crate) struct PushArgs {
 /// `image-builder pull`.
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// What, as host[:port]/path@sha256:…, or by a tag.
+    /// The artifact: host[:port]/path@sha256:…, or with a tag.
     #[arg(value_name = "REF")]
     reference: Reference,
-    /// The most that its files may take together, for example 1Gi [default: 16Gi].
+    /// The largest total size of its files, for example 1Gi [default: 16Gi].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     max_size: Option<u64>,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(crate) struct PullArgs {
 /// How to speak to the registry.
 #[derive(Debug, Clone, Copy, Args)]
 struct Transport {
-    /// Speak http, without TLS, to a registry that is not on this host.
+    /// Use http without TLS, also for registries on other hosts.
     #[arg(long)]
     plain_http: bool,
 }

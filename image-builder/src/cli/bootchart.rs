@@ -20,16 +20,16 @@ pub(crate) struct BootchartArgs {
     /// The flavour.
     #[arg(long, default_value = store::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// Which machine.
+    /// The machine model.
     #[arg(long, value_enum, default_value_t)]
     machine: Machine,
-    /// Which accelerator.
+    /// The accelerator.
     #[arg(long, value_enum, default_value_t)]
     accel: Accel,
     /// Draw the boot into FILE.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// How many of the longest pieces are listed.
+    /// How many of the longest steps to list.
     #[arg(long, default_value_t = 12, value_name = "N")]
     longest: usize,
 }

@@ -33,7 +33,7 @@ impl AgentArgs {
 /// `image-builder program`.
 #[derive(Debug, Args)]
 pub(crate) struct ProgramArgs {
-    /// Packages of the workspace, each with a binary of its name.
+    /// Packages of the workspace. Each must have a binary of the same name.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -56,10 +56,10 @@ impl ProgramArgs {
 pub(crate) struct InitrdArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Write it to FILE only, not into the product directory.
+    /// Write it to FILE instead of the product directory.
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
-    /// Pack every flavour there is.
+    /// Pack every flavour.
     #[arg(long, conflicts_with = "flavour")]
     all: bool,
 }
@@ -67,13 +67,13 @@ pub(crate) struct InitrdArgs {
 /// Which initrd, and how.
 #[derive(Debug, Args)]
 struct RecipeArgs {
-    /// The recipe in rootfs/flavour; another one than `minimal` becomes out/initrd-NAME.img.
+    /// The flavour: a recipe in rootfs/flavour. `minimal` becomes out/initrd.img, any other out/initrd-NAME.img.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// How to compress it.
+    /// The compression method.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
-    /// Pack it twice and fail if the two differ.
+    /// Pack it twice, and fail if the two results differ.
     #[arg(long)]
     check: bool,
 }

@@ -21,61 +21,63 @@ use super::Global;
 /// `image-builder install`.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// For the shims of Kata Containers; the only place there is so far.
+    /// Install for the shims of Kata Containers. This is the only target so far.
     #[arg(long, required = true)]
     kata: bool,
     /// The VMM that the shim starts.
     #[arg(long, value_enum, default_value_t)]
     hypervisor: Hypervisor,
-    /// Which shim [default: the one that is installed; of two, the Go shim with Kata Containers 3.x, the Rust one with 4.x].
+    /// The shim [default: the installed one. If both are installed: the Go shim for Kata Containers 3.x, the Rust shim
+    /// for 4.x].
     #[arg(long, value_enum)]
     shim: Option<Shim>,
-    /// The version of Kata Containers [default: what the file VERSION says, such as /opt/kata/VERSION].
+    /// The version of Kata Containers [default: read from a file VERSION, such as /opt/kata/VERSION].
     #[arg(long, value_name = "VERSION")]
     kata_version: Option<KataVersion>,
-    /// The shim's program [default: the first containerd-shim-kata-v2 of the places where it is put].
+    /// The shim's program [default: the first containerd-shim-kata-v2 in the usual places].
     #[arg(long, value_name = "FILE")]
     runtime_path: Option<PathBuf>,
-    /// The recipe in rootfs/flavour.
+    /// The flavour: a recipe in rootfs/flavour.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// What the guest's root is in.
+    /// The form of the guest's root.
     #[arg(long, value_enum, default_value_t)]
     root_as: RootKind,
-    /// What a disk's root is formatted as.
+    /// The file system of a disk's root.
     #[arg(long, value_enum, default_value_t)]
     root_fs: FileSystem,
-    /// A word for the kernel's command line, such as agent.log=debug, after the host's own; can be given more than once.
+    /// A word to add to the kernel's command line, after the host's own, such as agent.log=debug. Can be repeated.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
     /// Let the shim pass seccomp profiles to the guest (disable_guest_seccomp = false).
     #[arg(long)]
     guest_seccomp: bool,
-    /// Where the products and the receipts of installations go.
+    /// The directory for the products and the receipts of installations.
     #[arg(long, default_value = "/opt/pith", value_name = "DIR")]
     prefix: PathBuf,
-    /// Where the configuration goes; a directory for each installation.
+    /// The directory for the configuration. Each installation needs its own.
     #[arg(long, default_value = "/etc/kata-containers/pith", value_name = "DIR")]
     config: PathBuf,
-    /// The host's own configuration [default: the first for this VMM in the places of Kata Containers and kata-deploy].
+    /// The host's own configuration [default: the first one for this VMM in the places where Kata Containers and
+    /// kata-deploy put it].
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// Look for Kata Containers below DIR as if it were /.
+    /// Look for Kata Containers below DIR, as if DIR were /.
     #[arg(long, value_name = "DIR")]
     host: Option<PathBuf>,
-    /// Name of the installation, the runtime handler and the RuntimeClass.
+    /// The name of the installation, the runtime handler and the RuntimeClass.
     #[arg(long, default_value = "kata-pith", value_name = "NAME")]
     name: String,
-    /// Write below DIR as if it were /, for packages.
+    /// Write below DIR, as if DIR were /. For packages.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
-    /// Say what would be done, and do nothing.
+    /// Show what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Also replace or remove files of this installation that were changed since. Never files of anybody else.
+    /// Also replace or remove files of this installation that were changed later. Files of others are never touched.
     #[arg(long)]
     force: bool,
-    /// Remove the installation called NAME below the prefix, by its receipt.
+    /// Remove the installation called NAME, as its receipt below the prefix lists it.
     #[arg(long)]
     uninstall: bool,
 }
@@ -186,19 +188,19 @@ fn lines(report: &Report, dry_run: bool) -> Vec<String> {
 /// `image-builder vm-config`.
 #[derive(Debug, Args)]
 pub(crate) struct VmConfigArgs {
-    /// Whose configuration.
+    /// The VMM.
     #[arg(value_enum)]
     vmm: Vmm,
     /// The kernel's profile.
     #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     profile: String,
-    /// The recipe in rootfs/flavour.
+    /// The flavour: a recipe in rootfs/flavour.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// What the guest's root is in.
+    /// The form of the guest's root.
     #[arg(long, value_enum, default_value_t)]
     root_as: RootKind,
-    /// What a disk's root is formatted as.
+    /// The file system of a disk's root.
     #[arg(long, value_enum, default_value_t)]
     root_fs: FileSystem,
     /// Guest memory in MiB.
@@ -207,13 +209,14 @@ pub(crate) struct VmConfigArgs {
     /// Guest CPUs.
     #[arg(long, default_value_t = 1, value_name = "N")]
     cpus: u32,
-    /// The socket that leads to the guest's vsock.
+    /// The Unix socket of the guest's vsock device.
     #[arg(long, default_value = "pith.vsock", value_name = "PATH")]
     vsock: String,
-    /// Firecracker will run with its option --enable-pci: devices are on PCI then, and the kernel must have it.
+    /// Make a configuration for Firecracker with its option --enable-pci. Devices are on PCI then, and the kernel must
+    /// support PCI.
     #[arg(long)]
     enable_pci: bool,
-    /// A word for the kernel's command line; can be given more than once.
+    /// A word to add to the kernel's command line. Can be repeated.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
 }

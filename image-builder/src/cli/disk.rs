@@ -13,22 +13,23 @@ use super::build::{build_agent, print_made, products};
 /// `image-builder disk`.
 #[derive(Debug, Args)]
 pub(crate) struct DiskArgs {
-    /// The recipe in rootfs/flavour; becomes out/disk-NAME-FORM.img, or out/disk-NAME-FORM-ext4.img.
+    /// The flavour: a recipe in rootfs/flavour. It becomes out/disk-NAME-FORM.img, or out/disk-NAME-FORM-ext4.img.
     #[arg(long, default_value = store::layout::SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// What it looks like.
+    /// The layout of the disk.
     #[arg(long, value_enum, default_value_t)]
     form: Form,
-    /// What its root is formatted as.
+    /// The file system of its root.
     #[arg(long, value_enum, default_value_t)]
     root_fs: FileSystem,
-    /// Pack it twice and fail if the two differ.
+    /// Pack it twice, and fail if the two results differ.
     #[arg(long)]
     check: bool,
-    /// Write it to FILE, and its words for the kernel's command line beside it, not into the product directory.
+    /// Write it to FILE instead of the product directory, and its words for the kernel's command line to a file beside
+    /// it.
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
-    /// Pack every flavour in every form, and in Kata's form with ext4, too.
+    /// Pack every flavour in every form, and also in Kata's form with ext4.
     #[arg(long, conflicts_with_all = ["flavour", "form", "root_fs"])]
     all: bool,
 }

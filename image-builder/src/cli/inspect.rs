@@ -13,7 +13,7 @@ pub(crate) struct InspectArgs {
     /// An initrd in any compression, a disk with an MBR or a GPT, an EROFS or ext4 file system, or a unified kernel image.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Show so many levels of directories only.
+    /// Show only this many levels of directories.
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
 }

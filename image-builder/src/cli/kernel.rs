@@ -17,9 +17,9 @@ use super::Global;
 pub(crate) enum Command {
     /// Merge the fragments, verify the configuration, compile, and install vmlinuz (Image for aarch64) and vmlinux.
     Build(KernelArgs),
-    /// Merge the fragments, verify the configuration, and show which requirements it meets; takes seconds.
+    /// Merge the fragments, verify the configuration, and show which requirements it meets. Takes seconds.
     Check(CheckArgs),
-    /// Show what the parts of a built kernel weigh, by subsystem and by fragment. Counts whole object files only.
+    /// Show the size of the parts of a built kernel, by subsystem and by fragment. Counts only whole object files.
     Size(SizeArgs),
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct SizeArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Every profile there is.
+    /// Check every profile.
     #[arg(long, conflicts_with = "profile")]
     all: bool,
 }
@@ -46,13 +46,13 @@ pub(crate) struct CheckArgs {
 /// Which kernel.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
-    /// The profile in kernel-config/profile.
+    /// The profile: a file in kernel-config/profile.
     #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     pub(crate) profile: String,
-    /// A tarball in place of the one in kernel.toml.
+    /// A source tarball to use instead of the one in kernel.toml.
     #[arg(long, value_name = "PATH|URL")]
     pub(crate) source: Option<String>,
-    /// What the tarball must hash to; obligatory with a URL.
+    /// The SHA-256 of the tarball. Required with a URL.
     #[arg(long, value_name = "HEX", requires = "source")]
     pub(crate) sha256: Option<Digest>,
 }
@@ -62,10 +62,10 @@ pub(crate) struct SourceArgs {
 pub(crate) struct KernelArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// How many jobs make runs [default: one per CPU].
+    /// How many jobs make runs in parallel [default: one per CPU].
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) jobs: usize,
-    /// Build even if it is cached, and fail if the outcome differs from the cached one.
+    /// Build even if it is cached, and fail if the result differs from the cached one.
     #[arg(long)]
     pub(crate) rebuild: bool,
 }

@@ -40,13 +40,13 @@ pub(crate) struct Cli {
 /// Options that every command understands.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Print results as JSON on standard output; progress becomes silent.
+    /// Print results as JSON on standard output, and show no progress.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The source tree [default: the nearest directory upwards that has kernel-config/kernel.toml].
+    /// The source tree [default: the working directory or the nearest one above it with kernel-config/kernel.toml].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// Where products go [default: ROOT/out].
+    /// The directory for products [default: ROOT/out].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -64,33 +64,33 @@ enum Command {
     Initrd(build::InitrdArgs),
     /// Pack a flavour into a disk, with hashes that the guest checks (dm-verity).
     Disk(disk::DiskArgs),
-    /// Put kernel, command line and initrd into one program that EFI firmware starts.
+    /// Pack kernel, command line and initrd into one program that EFI firmware starts (UKI).
     Uki(uki::UkiArgs),
     /// Build everything: kernel, agent and initrd.
     Build(build::BuildArgs),
-    /// Build the products of a directory again and compare them byte for byte; exit status 1 when one differs.
+    /// Build the products of a directory again and compare them byte for byte. If one differs, the exit status is 1.
     Verify(verify::VerifyArgs),
-    /// Write everything that was built as an OCI image layout.
+    /// Write all built products as an OCI image layout.
     Artifact(artifact::ArtifactArgs),
-    /// Upload everything that was built to an OCI registry.
+    /// Upload all built products to an OCI registry.
     Push(artifact::PushArgs),
-    /// Fetch what was pushed into the product directory, verified by digest.
+    /// Download pushed products into the product directory, and verify their digests.
     Pull(artifact::PullArgs),
-    /// Show what is in an initrd, a disk or a unified kernel image, with sizes.
+    /// List the files in an initrd, a disk or a unified kernel image, with sizes.
     Inspect(inspect::InspectArgs),
-    /// Show what takes the room in an initrd, a disk or a unified kernel image, also as a treemap.
+    /// Show the largest files in an initrd, a disk or a unified kernel image, or draw a treemap.
     Size(size::SizeArgs),
-    /// Boot a guest and show where the time goes, also as a picture.
+    /// Boot a guest and show where the time goes, or draw it.
     Bootchart(bootchart::BootchartArgs),
-    /// List what everything that was built is made of (SPDX), in out/sbom.spdx.json.
+    /// Write the components of all built products to out/sbom.spdx.json (SPDX).
     Sbom(sbom::SbomArgs),
-    /// Install the guest for the shims of Kata Containers, beside their own.
+    /// Install the guest for the shims of Kata Containers, beside Kata's own guest.
     Install(deploy::InstallArgs),
-    /// Print how Firecracker or Cloud Hypervisor boots what was built.
+    /// Print a configuration with which Firecracker or Cloud Hypervisor boots the guest.
     VmConfig(deploy::VmConfigArgs),
     #[command(flatten)]
     Pod(pod::Command),
-    /// Print the script that completes commands and options in a shell.
+    /// Print a shell script that completes commands and options.
     Completions(shell::CompletionsArgs),
     /// Write manual pages, one for each command.
     Man(shell::ManArgs),

@@ -11,7 +11,7 @@ use super::{Cli, Global};
 /// `image-builder completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// For which shell.
+    /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -29,7 +29,7 @@ impl CompletionsArgs {
 /// `image-builder man`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The directory to write the pages to, one for each command; it is made when it is absent.
+    /// The directory for the pages. It is created if it is missing.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

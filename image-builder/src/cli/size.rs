@@ -18,7 +18,7 @@ pub(crate) struct SizeArgs {
     /// Draw a treemap into FILE.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// How many of the largest files are listed.
+    /// How many of the largest files to list.
     #[arg(long, default_value_t = 10, value_name = "N")]
     largest: usize,
 }

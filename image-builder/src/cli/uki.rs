@@ -14,22 +14,22 @@ use super::build::{print_made, products};
 /// `image-builder uki`.
 #[derive(Debug, Args)]
 pub(crate) struct UkiArgs {
-    /// The flavour whose initrd is in it; becomes out/uki-NAME.efi.
+    /// The flavour whose initrd is packed. It becomes out/uki-NAME.efi.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
-    /// All of the kernel's command line.
+    /// The whole command line of the kernel.
     #[arg(long, default_value = uki::CMDLINE, value_name = "TEXT")]
     cmdline: String,
-    /// A word added to it; can be given more than once.
+    /// A word to add to the command line. Can be repeated.
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// Another stub than systemd's.
+    /// The stub to use instead of systemd's.
     #[arg(long, value_name = "FILE")]
     stub: Option<PathBuf>,
-    /// Write it to FILE, not into the product directory.
+    /// Write it to FILE instead of the product directory.
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
-    /// One for every flavour.
+    /// Pack one for every flavour.
     #[arg(long, conflicts_with = "flavour")]
     all: bool,
 }

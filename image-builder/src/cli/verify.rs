@@ -15,7 +15,7 @@ pub(crate) struct VerifyArgs {
     /// The directory with the products and their manifest.json [default: OUT].
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Compile kernels again, too, even those in the cache.
+    /// Also compile kernels again, even those in the cache.
     #[arg(long)]
     rebuild: bool,
 }

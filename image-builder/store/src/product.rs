@@ -90,14 +90,14 @@ pub fn cmdline_path(disk: &Path) -> PathBuf {
 /// What a disk looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Form {
-    /// As Kata's shims expect: an MBR, the root in partition 1 at 1 MiB, its hashes in partition 2.
+    /// As Kata's shims expect it: an MBR, the root in partition 1 at 1 MiB, its hashes in partition 2.
     #[default]
     Kata,
-    /// The same behind a prefix with which an NVDIMM maps it into the guest (DAX).
+    /// The same after a prefix that lets an NVDIMM map it into the guest (DAX).
     KataDax,
-    /// A GPT with the root and its hashes, found by their names.
+    /// A GPT with the root and its hashes, which are found by their names.
     Gpt,
-    /// A GPT with the root alone, unchecked.
+    /// A GPT with only the root, without hashes.
     Plain,
 }
 
@@ -122,10 +122,10 @@ impl fmt::Display for Form {
 /// What the root is formatted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, clap::ValueEnum)]
 pub enum FileSystem {
-    /// EROFS, which every kernel of ours mounts and image-builder writes itself.
+    /// EROFS. All our kernels mount it, and image-builder writes it itself.
     #[default]
     Erofs,
-    /// ext4, for kernels with CONFIG_EXT4_FS (of ours: the profile `kata`, not `sandbox`); needs e2fsprogs.
+    /// ext4, for kernels with CONFIG_EXT4_FS (of ours: the profile `kata`, not `sandbox`). Needs e2fsprogs.
     Ext4,
 }
 

@@ -17,12 +17,12 @@ use store::cache;
 /// Which accelerator to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Accel {
-    /// KVM where a guest really boots in it, else TCG.
+    /// KVM if a guest really boots with it, otherwise TCG.
     #[default]
     Auto,
-    /// KVM or an error.
+    /// KVM. It is an error if KVM does not work.
     Kvm,
-    /// QEMU's translator: slow, works everywhere.
+    /// QEMU's emulation: slow, works everywhere.
     Tcg,
 }
 

@@ -25,7 +25,7 @@ pub enum Machine {
     /// No PCI, no ACPI: virtio-mmio devices named on the kernel's command line. Boots fastest.
     #[default]
     Microvm,
-    /// As `microvm`, with ACPI tables that name the devices.
+    /// Like `microvm`, with ACPI tables that name the devices.
     MicrovmAcpi,
 }
 

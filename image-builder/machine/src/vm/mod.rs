@@ -148,10 +148,10 @@ impl Root {
 /// How a root disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Attachment {
-    /// As virtio-blk, behind all other disks, whose names it does not change.
+    /// As virtio-blk, after all other disks, so that their names do not change.
     #[default]
     Blk,
-    /// As an NVDIMM that shares the host's page cache with the guest; wants the form `kata-dax`, and a q35.
+    /// As an NVDIMM that shares the host's page cache with the guest. Needs the form `kata-dax` and the machine q35.
     Nvdimm,
 }
 

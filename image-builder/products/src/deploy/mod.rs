@@ -176,10 +176,10 @@ impl DeployError {
 /// What the guest's own files are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum RootKind {
-    /// An initrd: nothing to attach.
+    /// An initrd. No disk is attached.
     #[default]
     Initrd,
-    /// A disk whose blocks the guest checks.
+    /// A disk whose blocks the guest checks (dm-verity).
     Disk,
 }
 

@@ -17,7 +17,7 @@ use store::product::{FileSystem, Form, Product};
 pub enum Vmm {
     /// Firecracker: JSON for `firecracker --config-file`.
     Firecracker,
-    /// Cloud Hypervisor: its command line, for a shell.
+    /// Cloud Hypervisor: a shell script with its command line.
     CloudHypervisor,
 }
 

@@ -12,16 +12,16 @@ use liblzma::write::XzEncoder;
 /// How an initrd is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Compression {
-    /// Small and quick to unpack; the default.
+    /// Small, and quick to unpack. The default.
     #[default]
     Zstd,
-    /// For kernels that know nothing else.
+    /// For kernels that support nothing else.
     Gzip,
     /// Fastest to unpack.
     Lz4,
-    /// Smallest of all, and slowest to unpack.
+    /// The smallest, and the slowest to unpack.
     Xz,
-    /// Not at all: fastest to boot where the VMM maps the file.
+    /// No compression. Boots fastest if the VMM maps the file.
     None,
 }
 
