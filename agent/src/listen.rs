@@ -25,6 +25,8 @@ use crate::sys;
 
 /// Most bytes in one write to a vsock.
 const LARGEST_WRITE: usize = 28 * 1024;
+/// Connections that wait to be accepted, at most: as many as the sandbox API serves at once.
+const BACKLOG: i32 = 1024;
 /// Pause after a failed accept, as when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -51,7 +53,15 @@ pub(crate) fn vsock(
         Cid::Any => tokio_vsock::VMADDR_CID_ANY,
         Cid::Is(cid) => cid,
     };
-    Ok(from_the_host(VsockListener::bind(VsockAddr::new(cid, port))?, watcher))
+    let listener = VsockListener::bind(VsockAddr::new(cid, port))?;
+    deepen(&listener)?;
+    Ok(from_the_host(listener, watcher))
+}
+
+/// Lets [`BACKLOG`] connections wait. A vsock resets those that find no place, and the library asks for 128.
+fn deepen(listener: impl AsFd) -> io::Result<()> {
+    // The kernel takes another number for a socket that listens already (`vsock_listen` of Linux 6.12).
+    Ok(rustix::net::listen(listener, BACKLOG)?)
 }
 
 /// Whether a host could reach this guest by vsock: whether a device gave it a context id. One may still be plugged in.
@@ -249,6 +259,30 @@ mod tests {
         std::fs::write(&file, "something else").unwrap();
         assert_eq!(unix(&file).err().unwrap().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "something else");
+    }
+
+    #[test]
+    fn many_connections_can_wait() {
+        // A unix socket refuses what finds no place, as a vsock does.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let flags = rustix::net::SocketFlags::NONBLOCK;
+        let socket = || {
+            let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+            rustix::net::socket_with(family, kind, flags, None).unwrap()
+        };
+        let address = rustix::net::SocketAddrUnix::new(&path).unwrap();
+        let listener = socket();
+        rustix::net::bind(&listener, &address).unwrap();
+        rustix::net::listen(&listener, 8).unwrap();
+        let mut waiting = Vec::new();
+        let mut connect = || {
+            let client = socket();
+            rustix::net::connect(&client, &address).map(|()| waiting.push(client))
+        };
+        while connect().is_ok() {}
+        deepen(&listener).unwrap();
+        assert!((0..200).all(|_| connect().is_ok()));
     }
 
     #[tokio::test]

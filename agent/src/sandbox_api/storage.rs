@@ -1,6 +1,7 @@
 //! What all work on files shares: its threads, and room for what takes memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +14,10 @@ pub(crate) const MOST_TRANSFERS: usize = 64;
 pub(crate) const MOST_TREES: usize = 4;
 /// Lists of directories that are made at the same time, for their memory.
 pub(crate) const MOST_LISTS: usize = 2;
+/// Large lists that clients have not read to their end.
+pub(crate) const MOST_UNREAD_LISTS: usize = 4;
+/// How long another one waits for that.
+const READING: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Storage {
@@ -23,6 +28,7 @@ pub(super) struct Storage {
     transfers: Arc<Semaphore>,
     trees: Arc<Semaphore>,
     lists: Arc<Semaphore>,
+    unread_lists: Arc<Semaphore>,
 }
 
 impl Default for Storage {
@@ -35,6 +41,7 @@ impl Default for Storage {
             transfers: room(MOST_TRANSFERS),
             trees: room(MOST_TREES),
             lists: room(MOST_LISTS),
+            unread_lists: room(MOST_UNREAD_LISTS),
         }
     }
 }
@@ -53,6 +60,14 @@ impl Storage {
     /// Waits until a list may be made.
     pub(super) async fn list(&self) -> Result<OwnedSemaphorePermit, FileError> {
         wait(&self.lists).await
+    }
+
+    /// Waits until a large list may be sent; not for ever, since clients may not read.
+    pub(super) async fn unread_list(&self) -> Result<OwnedSemaphorePermit, FileError> {
+        tokio::time::timeout(READING, wait(&self.unread_lists)).await.unwrap_or_else(|_| {
+            let text = format!("{MOST_UNREAD_LISTS} large lists are not read to their end yet");
+            Err(FileError::Exhausted(text))
+        })
     }
 }
 
@@ -82,5 +97,17 @@ mod tests {
         assert_eq!((files.len(), trees.len(), lists.len()), (MOST_TRANSFERS, MOST_TREES, MOST_LISTS));
         drop(files);
         assert!(storage.transfer().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_lists_that_nobody_reads_have_a_bound() {
+        let storage = Storage::default();
+        let mut held = Vec::new();
+        for _ in 0..MOST_UNREAD_LISTS {
+            held.push(storage.unread_list().await.unwrap());
+        }
+        assert!(matches!(storage.unread_list().await, Err(FileError::Exhausted(_))));
+        held.pop();
+        assert!(storage.unread_list().await.is_ok());
     }
 }

@@ -58,12 +58,18 @@ impl Download {
         #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
         let kind = rustix::fs::fstatfs(&file).map_err(FileError::during("open", path))?.f_type as i64;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let content = if size > 0 && !MADE_WHEN_READ.contains(&(kind & 0xFFFF_FFFF)) {
+        let is_made = MADE_WHEN_READ.contains(&(kind & 0xFFFF_FFFF));
+        let content = if size > 0 && !is_made {
             Content::Sized(file, size)
         } else {
             let mut first = Vec::new();
             let has_more = fill(&mut file, &mut first).map_err(FileError::during("read", path))?;
-            Content::Made(first, has_more.then_some(file))
+            // What is empty, and not only says so, has conditions as others have.
+            if first.is_empty() && !is_made {
+                Content::Sized(file, 0)
+            } else {
+                Content::Made(first, has_more.then_some(file))
+            }
         };
         Ok(Download { path: path.to_owned(), modified: stat.st_mtime, content })
     }

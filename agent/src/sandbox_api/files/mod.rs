@@ -108,17 +108,22 @@ fn accepts_identity(headers: &Headers) -> bool {
 async fn upload(sandbox: &Sandbox, mut request: Request) -> Result<Response, Failure> {
     check(sandbox, &request.head, Operation::Write)?;
     let Request { head, body } = &mut request;
+    let written = write(sandbox, head, body).await;
+    // A client that still sends when the connection ends never sees the answer.
+    if matches!(written, Err(Failure::File(_) | Failure::Caller(_))) {
+        pass_over(body).await;
+    }
+    written.map(|written| text(&written))
+}
+
+async fn write(sandbox: &Sandbox, head: &Head, body: &mut Body) -> Result<Vec<Written>, Failure> {
     let metadata = metadata::read(&head.headers)?;
     let (root, owner) = asked(sandbox, head, head.query.get("username")).await?;
     let to = Destination { root, owner, path: head.query.get("path").map(str::to_owned), metadata };
     let field = |name: &str| head.headers.get(name).unwrap_or_default().to_owned();
     let _permit = sandbox.storage.transfer().await?;
     let (content_type, content_encoding) = (field("content-type"), field("content-encoding"));
-    let received = receive(&sandbox.storage.workers, to, content_type, content_encoding, body).await;
-    if matches!(received, Err(Failure::File(_))) {
-        pass_over(body).await;
-    }
-    received.map(|written| text(&written))
+    receive(&sandbox.storage.workers, to, content_type, content_encoding, body).await
 }
 
 /// Writes what a body brings.

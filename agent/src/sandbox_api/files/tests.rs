@@ -237,6 +237,9 @@ async fn files_without_a_size_are_read_to_their_end() {
     std::fs::write(case.path("empty"), "").unwrap();
     let (response, _) = case.get("/empty", &[("Range", "bytes=0-9")]).await;
     assert_eq!(response.status, 200);
+    let date = response.headers.iter().find(|(name, _)| *name == "last-modified").unwrap().1.clone();
+    let (response, _) = case.get("/empty", &[("If-Modified-Since", &date)]).await;
+    assert_eq!(response.status, 304);
     assert!(matches!(Download::open(&root, "/dev/zero"), Err(FileError::Special(_))));
 }
 

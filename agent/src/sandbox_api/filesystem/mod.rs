@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use sandbox_api::connect::{self, Code, Error, Message, UNARY, client_stream, read_unary};
-use sandbox_api::http::{Head, Request, Response};
+use sandbox_api::http::{Head, Payload, Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -24,6 +25,9 @@ use super::sandbox::{Caller, Sandbox};
 
 /// Silence after which a stream says that it is alive, unless the client wants another time.
 const KEEPALIVE: Duration = Duration::from_secs(90);
+/// Lists of no more bytes than this are sent without a place.
+const SMALL_LIST: usize = 256 << 10;
+
 /// Answers a call of `/filesystem.Filesystem/NAME`.
 pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Request) -> Response {
     const UNARY_CALLS: [&str; 8] = [
@@ -48,10 +52,8 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
     };
     // Already JSON, and large.
     if name == "ListDir" {
-        return match list(sandbox, &request.head, &message).await {
-            Ok(entries) => Response::full(200, UNARY, [b"{\"entries\":", entries.as_slice(), b"}"].concat()),
-            Err(error) => connect::unary(Err(error)),
-        };
+        let listed = list(sandbox, &request.head, &message).await;
+        return listed.unwrap_or_else(|error| connect::unary(Err(error)));
     }
     connect::unary(answer(sandbox, name, &request.head, &message).await)
 }
@@ -117,11 +119,29 @@ fn told(error: FileError) -> Error {
     Error::new(code, error.to_string())
 }
 
-async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Vec<u8>, Error> {
+async fn list(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Response, Error> {
     let (root, owner) = place(&caller(sandbox, head).await?);
     let (path, depth) = (path(&owner, message, "path")?, message.uint32("depth")?);
     let _room = sandbox.storage.list().await.map_err(told)?;
-    sandbox.storage.workers.run(move |stop| list::list(&root, &path, depth, stop)).await.map_err(told)
+    let work = move |stop: &_| list::list(&root, &path, depth, stop);
+    let entries = sandbox.storage.workers.run(work).await.map_err(told)?;
+    let body = [b"{\"entries\":", entries.as_slice(), b"}"].concat();
+    drop(entries);
+    if body.len() <= SMALL_LIST {
+        return Ok(Response::full(200, UNARY, body));
+    }
+    let place = sandbox.storage.unread_list().await.map_err(told)?;
+    Ok(sent_with(body, place))
+}
+
+/// An answer that keeps something until it is sent.
+fn sent_with<T: Send + 'static>(body: Vec<u8>, kept: T) -> Response {
+    let length = body.len() as u64;
+    let pieces = stream::unfold((Some(Bytes::from(body)), kept), |(body, kept)| async {
+        body.map(|body| (Ok(body), (None, kept)))
+    });
+    let payload = Payload::Sized(length, Box::pin(pieces));
+    Response { payload, ..Response::full(200, UNARY, Bytes::new()) }
 }
 
 /// Begins the watch that a request asks for.
@@ -215,4 +235,22 @@ async fn next(
     Ok(waiting
         .pop_front()
         .map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event.to_json() })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt as _;
+
+    #[tokio::test]
+    async fn an_answer_keeps_its_place_until_it_is_sent() {
+        let place = Arc::new(());
+        let response = sent_with(b"{}".to_vec(), Arc::clone(&place));
+        assert_eq!(response.headers, [("content-type", UNARY.to_owned())]);
+        let Payload::Sized(2, mut pieces) = response.payload else { panic!("of another kind") };
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "{}");
+        assert_eq!(Arc::strong_count(&place), 2);
+        assert!(pieces.next().await.is_none());
+        assert_eq!(Arc::strong_count(&place), 1);
+    }
 }

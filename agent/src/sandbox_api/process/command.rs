@@ -27,6 +27,8 @@ const PIPE_CHUNK: usize = 32 * 1024;
 const PTY_CHUNK: usize = 16 * 1024;
 /// Bytes of an input that are handed to the process at once.
 const INPUT_CHUNK: usize = 64 * 1024;
+/// How long a call that kills a process waits for its end.
+const DYING: std::time::Duration = std::time::Duration::from_secs(1);
 /// Bytes that all commands together may hold, from where on each has little room.
 pub(super) const HELD: usize = 8 << 20;
 
@@ -238,7 +240,11 @@ impl Command {
         let killed = tokio::task::spawn_blocking(move || cgroup.kill()).await;
         self.hurries.send_replace(true);
         match killed {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                // Who asks again, or for a list, is not to find it still. What the kernel does not let go is not waited for.
+                drop(tokio::time::timeout(DYING, self.process.end()).await);
+                Ok(())
+            }
             Ok(Err(error)) => {
                 Err(Error::internal(format!("error sending signal: {}", crate::error::chain(&error))))
             }

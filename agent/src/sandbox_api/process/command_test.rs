@@ -133,8 +133,8 @@ async fn a_kill_goes_to_the_cgroup_and_the_time_can_be_over() {
     let command = start(&commands, dir.path(), "a", "exec sleep 1000");
     let listening = command.listen().unwrap();
     command.expire().await;
+    assert!(command.is_late() && !command.is_running(), "a kill waits for the end");
     assert!(matches!(all(&listening).await.1, Taken::End(_)));
-    assert!(command.is_late() && !command.is_running());
     assert_eq!(command.terminate().unwrap_err().code, Code::NotFound);
 }
 

@@ -103,12 +103,7 @@ fn nothing_lands_outside_of_the_directory() {
         vec![1; 512],
     ] {
         let error = case.unpack("/top", &refused).unwrap_err();
-        assert!(
-            error.status() < 500
-                || error.to_string().contains("outside")
-                || error.to_string().contains("link"),
-            "{error}"
-        );
+        assert!(error.status() < 500, "{error}");
     }
     assert_eq!(std::fs::read_to_string(case.path("outside/f")).unwrap(), "kept");
     assert_eq!(std::fs::read_dir(case.path("outside")).unwrap().count(), 1);

@@ -69,7 +69,10 @@ impl Top<'_> {
         let path = inside(&entry.path)?;
         let failed = || FileError::during::<Errno>("unpack", &path);
         let Some((directory, name)) = split(&path) else { return Ok(0) };
-        let parent = self.make(directory).map_err(failed())?;
+        let parent = self.make(directory).map_err(|errno| match errno {
+            Errno::XDEV => leads_out(&path),
+            errno => failed()(errno),
+        })?;
         if entry.kind == Kind::Directory {
             return self.directory(&parent, name, entry).map(|()| 0).map_err(failed());
         }
@@ -85,7 +88,10 @@ impl Top<'_> {
                 let to = inside(&entry.link)?;
                 let (directory, target) =
                     split(&to).ok_or_else(|| FileError::Directory(format!("path is a directory: {to}")))?;
-                let from = self.open(directory).map_err(FileError::during("link to", &to))?;
+                let from = self.open(directory).map_err(|errno| match errno {
+                    Errno::XDEV => leads_out(&to),
+                    errno => FileError::io("link to", &to, errno),
+                })?;
                 return rustix::fs::linkat(&from, target, &parent, name, AtFlags::empty())
                     .map(|()| 0)
                     .map_err(FileError::during("link to", &to));
@@ -201,6 +207,11 @@ impl Top<'_> {
             Err(errno) => Err(failed()(errno)),
         }
     }
+}
+
+/// What passes a link to somewhere else.
+fn leads_out(path: &str) -> FileError {
+    FileError::Path { path: path.to_owned(), reason: "leads out of the directory by a link" }
 }
 
 /// A path of an archive as one below the top, without `.` and empty names.
