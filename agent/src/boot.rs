@@ -295,6 +295,7 @@ fn serve_sandbox(config: &Config, api: &Api) {
     let sandbox = Sandbox::new(Parts {
         pod: Arc::clone(&api.pod),
         clock: api.clock.clone(),
+        trimmer: api.tools.trimmer.clone(),
         #[cfg(feature = "policy")]
         policy: api.policy.clone(),
         container: Some(config.sandbox_api_container.clone()).filter(|id| !id.is_empty()),

@@ -138,7 +138,7 @@ pub(crate) async fn idle_connections(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// A client that does not read what its command writes, while another one runs commands; and one that hangs up.
+/// A client that does not read what its command writes: others run commands, and the command can be killed.
 pub(crate) async fn stalled_reader(scene: &Scene) -> Result<()> {
     let mut stalled = Http::open(scene).await?;
     stalled.start("head -c 33554432 /dev/zero; echo end").await?;
@@ -147,18 +147,34 @@ pub(crate) async fn stalled_reader(scene: &Scene) -> Result<()> {
     other.start("echo here").await?;
     let (status, body) = other.answer().await?;
     ensure!(status == 200 && frames(&body)?.len() >= 3, "{status}");
-    drop(stalled);
-    // Nobody holds the command up any more: it comes to its end.
-    for _ in 0..100 {
+    let mut list = async || {
         other.send("POST /process.Process/List", "application/json", b"{}").await?;
         let (_, body) = other.answer().await?;
-        if serde_json::from_slice::<Value>(&body)?["processes"].as_array().is_none_or(Vec::is_empty) {
+        anyhow::Ok(
+            serde_json::from_slice::<Value>(&body)?["processes"].as_array().cloned().unwrap_or_default(),
+        )
+    };
+    let running = list().await?;
+    let [command] = running.as_slice() else { bail!("not one command runs: {running:?}") };
+    let order = json!({ "process": { "pid": command["pid"] }, "signal": "SIGNAL_SIGKILL" }).to_string();
+    let mut killer = Http::open(scene).await?;
+    killer.send("POST /process.Process/SendSignal", "application/json", order.as_bytes()).await?;
+    let (status, body) = killer.answer().await?;
+    ensure!(status == 200, "{status} {}", String::from_utf8_lossy(&body));
+    for _ in 0..100 {
+        if list().await?.is_empty() {
+            // What was written before is still for the client that did not read it.
+            let (status, body) = stalled.answer().await?;
+            ensure!(status == 200, "{status}");
+            let frames = frames(&body)?;
+            let end = frames.iter().find_map(|frame| frame["event"]["end"].as_object());
+            ensure!(end.is_some_and(|end| end["status"] == "signal: killed"), "{end:?}");
             tokio::time::sleep(FORGOTTEN).await;
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    bail!("the command whose client hung up does not end")
+    bail!("the command of a client that does not read does not end")
 }
 
 /// Clients that are killed as soon as they have asked.

@@ -14,6 +14,7 @@ use super::processors::Processors;
 use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
 use crate::guest::clock::Clock;
+use crate::heap::Trimmer;
 use crate::pod::Pod;
 
 /// What `boot` hands over.
@@ -22,6 +23,8 @@ pub(crate) struct Parts {
     pub(crate) pod: Arc<Pod>,
     /// The guest's clock.
     pub(crate) clock: Clock,
+    /// Gives memory back.
+    pub(crate) trimmer: Trimmer,
     /// The policy that judges requests.
     #[cfg(feature = "policy")]
     pub(crate) policy: crate::policy::Policy,
@@ -125,12 +128,13 @@ impl Caller {
 impl Sandbox {
     /// One for a pod, open to everybody.
     pub(crate) fn new(parts: Parts) -> Arc<Sandbox> {
+        let commands = Arc::new(Commands::new(parts.trimmer.clone()));
         Arc::new(Sandbox {
             parts,
             auth: Auth::default(),
             incoming: Incoming::default(),
             storage: Storage::default(),
-            commands: Arc::default(),
+            commands,
             processors: Processors::default(),
             inputs: Semaphore::new(LARGE_INPUTS),
             settings: Mutex::default(),
@@ -222,6 +226,7 @@ pub(super) fn empty(dir: &std::path::Path) -> Arc<Sandbox> {
     Sandbox::new(Parts {
         pod: Arc::new(Pod::new(crate::container::fake::tools(dir, &[]).0)),
         clock: Clock::keep(false),
+        trimmer: Trimmer::default(),
         #[cfg(feature = "policy")]
         policy: crate::policy::Policy::start_in_threads(&dir.join("none.rego")).unwrap(),
         container: None,

@@ -77,7 +77,10 @@ async fn accept<S: Io + 'static>(
         let entrance = Arc::clone(&entrance);
         drop(tokio::spawn(async move {
             match place {
-                Ok(_place) => http::serve(Box::new(stream), &*entrance, &Limits::default()).await,
+                Ok(_place) => {
+                    http::serve(Box::new(stream), &*entrance, &Limits::default()).await;
+                    entrance.sandbox.parts.trimmer.trim_soon();
+                }
                 Err(_) => drop(tokio::time::timeout(HEARING, http::refuse_all(Box::new(stream))).await),
             }
         }));

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::command::{Command, Held, Running, not_found};
 use crate::error::chain;
+use crate::heap::Trimmer;
 
 /// Most commands that run at once.
 const RUNNING: usize = 1024;
@@ -46,6 +47,8 @@ impl Selector {
 pub(in crate::sandbox_api) struct Commands {
     all: Mutex<Table>,
     held: Held,
+    /// For commands that are forgotten: they leave holes in the heap.
+    trimmer: Trimmer,
 }
 
 #[derive(Default)]
@@ -72,6 +75,11 @@ impl Drop for Place {
 }
 
 impl Commands {
+    /// None yet.
+    pub(in crate::sandbox_api) fn new(trimmer: Trimmer) -> Self {
+        Self { trimmer, ..Self::default() }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,6 +135,7 @@ impl Commands {
             commands.table().commands.retain(|other| !Arc::ptr_eq(other, &command));
             drop(command);
             drop(tidy.await);
+            commands.trimmer.trim_soon();
         }));
     }
 
