@@ -61,6 +61,12 @@ impl Scene {
         Ok(Scene { guest, neighbour, inspector, checks, first, rows: Mutex::default() })
     }
 
+    /// Takes what is held now for what is held before all abuses.
+    pub(crate) async fn begin_here(&mut self) -> Result<()> {
+        self.first = self.inspector.footprint().await?;
+        Ok(())
+    }
+
     /// A container that sees its own cgroup and may write there. What the kernel asks for beyond that, it has not.
     pub(crate) fn with_own_cgroup(&self, id: &str) -> ContainerBuilder {
         self.guest.container(id).spec(|spec| {
