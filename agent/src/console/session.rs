@@ -91,7 +91,13 @@ pub(super) async fn shell(
     let cgroup = blocking(move || Cgroup::create(&root, &path)).await?;
     let cgroup = Arc::new(cgroup);
     let directory = cgroup.dir().try_clone_to_owned().map_err(SessionError::Talk)?;
-    let launch = Launch { plan, cgroup: directory, namespaces: Vec::new(), streams: ChildStreams::default() };
+    let launch = Launch {
+        plan,
+        cgroup: directory,
+        namespaces: Vec::new(),
+        streams: ChildStreams::default(),
+        wants_inner_pid: false,
+    };
     let result = match console.launcher.launch(launch).await {
         Ok(launched) => {
             let master = launched.terminal.ok_or(SessionError::Panicked)?;

@@ -94,7 +94,8 @@ pub(super) async fn create(
     let listener = seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
     let kinds = kinds_to_hold(&plan);
     let (pipes, streams) = streams(&plan, tools.settings.pipe_size)?;
-    let launch = Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams };
+    let launch =
+        Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams, wants_inner_pid: false };
     let failed = |error| ContainerError::Launch(id.clone(), error);
     let mut newborn = tools.jailer.launch(launch).await.map_err(failed)?;
     body.hooks = Arc::new(hooks);

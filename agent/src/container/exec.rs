@@ -140,7 +140,13 @@ async fn start(
         Some(own) => own.directory(shared)?,
         None => birthplace(shared)?,
     };
-    let launch = Launch { plan, cgroup, namespaces: created.namespaces.clone(), streams };
+    let launch = Launch {
+        plan,
+        cgroup,
+        namespaces: created.namespaces.clone(),
+        streams,
+        wants_inner_pid: apart.is_some(),
+    };
     let newborn = tools
         .jailer
         .launch(launch)

@@ -79,7 +79,7 @@ pub(crate) struct Newborn {
     pub(crate) pid: i32,
     /// A descriptor of the process.
     pub(crate) pidfd: OwnedFd,
-    /// Its process id in its own namespace.
+    /// Its process id in its own namespace, if that was wanted and can be read.
     pub(crate) inner_pid: Option<i32>,
     /// Its end.
     pub(crate) exit: watch::Receiver<Option<i32>>,

@@ -50,6 +50,8 @@ pub(crate) struct Launch {
     pub(crate) namespaces: Vec<(NamespaceKind, Arc<OwnedFd>)>,
     /// The child's ends of its streams.
     pub(crate) streams: ChildStreams,
+    /// Whether its process id in its own namespace is wanted. That is a file to read, and few want it.
+    pub(crate) wants_inner_pid: bool,
 }
 
 /// A process whose jail stands, or whose root is built where its plan stops for hooks.
@@ -58,7 +60,7 @@ pub(crate) struct Launched {
     pub(crate) pid: i32,
     /// A descriptor of the process.
     pub(crate) pidfd: OwnedFd,
-    /// Its process id in its own namespace, where the guest's can be read.
+    /// Its process id in its own namespace, if that was wanted and can be read.
     pub(crate) inner_pid: Option<i32>,
     /// Its end.
     pub(crate) exit: watch::Receiver<Option<i32>>,
@@ -117,7 +119,7 @@ impl Launcher {
         let cause = Cause::default();
         let exit = self.reaper.register_with(starting.pid(), pidfd.as_fd(), cause.clone());
         // While it waits for its jail it cannot end by itself.
-        let inner_pid = inner_pid(starting.pid());
+        let inner_pid = launch.wants_inner_pid.then(|| inner_pid(starting.pid())).flatten();
         let terminal = if launch.plan.stop_for_hooks {
             starting.build()?;
             None
