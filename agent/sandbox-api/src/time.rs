@@ -63,7 +63,7 @@ impl Timestamp {
             return None;
         }
         let (mut at, mut nanos) = (19, 0);
-        if is(19, b".,") {
+        if is(19, b".") {
             at = 20;
             let mut unit = 100_000_000;
             while let Some(digit) = bytes.get(at).filter(|byte| byte.is_ascii_digit()) {
@@ -88,6 +88,11 @@ impl Timestamp {
         };
         let seconds = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
         Some(Timestamp { seconds, nanos })
+    }
+
+    /// Nanoseconds since 1970-01-01.
+    pub fn as_nanos(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }
 }
 
@@ -167,6 +172,30 @@ mod tests {
             "2001-09-09T01:46:4é",
         ] {
             assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_counted_from_1970() {
+        let nanos = |text: &str| Timestamp::from_rfc3339(text).map(Timestamp::as_nanos);
+        let second = 1_000_000_000;
+        assert_eq!(nanos("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(nanos("2000-02-29T12:00:00.5+01:00"), Some(951_822_000 * second + second / 2));
+        assert_eq!(nanos("2026-11-28T00:37:11.123456789123Z"), Some(1_795_826_231 * second + 123_456_789));
+        assert_eq!(nanos("1969-12-31T23:59:59-00:00"), Some(-second));
+        for wrong in [
+            "",
+            "2026-11-28",
+            "2026-11-28T00:37:11",
+            "2026-13-28T00:37:11Z",
+            "2026-11-28T24:00:00Z",
+            "2026-11-28T00:37:11.Z",
+            "2026-11-28T00:37:11,5Z",
+            "2026-11-28T00:37:11Zx",
+            "+026-11-28T00:37:11Z",
+            "2026-11-28T00:37:11+1:00",
+        ] {
+            assert_eq!(nanos(wrong), None, "{wrong}");
         }
     }
 

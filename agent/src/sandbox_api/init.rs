@@ -9,10 +9,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbox_api::connect::{Error, Message};
 use sandbox_api::http::{Request, Response};
+use sandbox_api::time::Timestamp;
 use serde_json::Value;
 
 use super::sandbox::Sandbox;
-use super::{freeze, target, time};
+use super::{freeze, target};
 use crate::container::ContainerHandle;
 use crate::error::chain;
 use crate::guest::random;
@@ -95,7 +96,8 @@ impl Asked {
             }
         }
         let timestamp = text("timestamp")?.map(|stamp| {
-            time::parse(&stamp)
+            Timestamp::from_rfc3339(&stamp)
+                .map(Timestamp::as_nanos)
                 .ok_or_else(|| Error::invalid(format!("timestamp: {stamp:?} is not a time of RFC 3339")))
         });
         let workdir = text("defaultWorkdir")?;

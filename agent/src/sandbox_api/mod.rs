@@ -33,7 +33,6 @@ mod server;
 mod splice;
 mod storage;
 mod target;
-mod time;
 mod volume;
 
 pub(crate) use sandbox::{Parts, Sandbox};
