@@ -23,6 +23,9 @@ const SMALL: usize = 16 * 1024;
 /// Larger messages that are read at once.
 const LARGE: usize = 2;
 
+/// How long a stream may be silent if the client does not say.
+const KEEPALIVE: Duration = Duration::from_secs(90);
+
 /// Bounds the memory of messages that are read, over all connections. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Incoming(Arc<Semaphore>);
@@ -84,6 +87,17 @@ pub fn deadline(head: &Head) -> Result<Option<Duration>, Error> {
     number.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {
         Error::invalid(format!("connect-timeout-ms: {text:?} is not a number of at most 10 digits"))
     })
+}
+
+/// The error of a call whose time is over.
+pub fn too_late() -> Error {
+    Error::new(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+/// How long a stream may be silent before it has to give a sign of life: `Keepalive-Ping-Interval` in seconds, else 90 s.
+pub fn keepalive(head: &Head) -> Duration {
+    let asked = head.headers.get("keepalive-ping-interval").and_then(|text| text.trim().parse::<u32>().ok());
+    asked.filter(|seconds| *seconds > 0).map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()))
 }
 
 /// Reads the message of a unary call.
@@ -314,6 +328,16 @@ mod tests {
         assert!(client_stream(cut, &Incoming::default()).unwrap().next().await.is_err());
         let unary_type = Request::of(head(&[("content-type", UNARY)]), "");
         assert_eq!(client_stream(unary_type, &Incoming::default()).unwrap_err().status, 415);
+    }
+
+    #[test]
+    fn silence_is_as_long_as_the_client_wants() {
+        let of = |text: &str| keepalive(&head(&[("keepalive-ping-interval", text)])).as_secs();
+        assert_eq!((of("50"), of(" 7 ")), (50, 7));
+        for wrong in ["", "0", "-1", "1s", "99999999999"] {
+            assert_eq!(of(wrong), 90, "{wrong}");
+        }
+        assert_eq!(keepalive(&head(&[])).as_secs(), 90);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use sandbox_api::connect::{self, Code, Error, Message, UNARY, client_stream, read_unary};
+use sandbox_api::connect::{
+    self, Code, Error, Message, UNARY, client_stream, keepalive, read_unary, too_late,
+};
 use sandbox_api::http::{Head, Payload, Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -23,8 +25,6 @@ use super::place::place;
 use super::rooted::{Entry, FileError, FileErrorKind, Owner, Root};
 use super::sandbox::{Caller, Sandbox};
 
-/// Silence after which a stream says that it is alive, unless the client wants another time.
-const KEEPALIVE: Duration = Duration::from_secs(90);
 /// Lists of no more bytes than this are sent without a place.
 const SMALL_LIST: usize = 256 << 10;
 
@@ -71,7 +71,7 @@ async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -
             Ok(json!({}))
         }
         "CreateWatcher" => {
-            let (watch, _) = begin(sandbox, head, message).await?;
+            let watch = begin(sandbox, head, message).await?;
             Ok(json!({ "watcherId": sandbox.storage.watches.keep(watch) }))
         }
         "Move" => {
@@ -145,7 +145,7 @@ fn sent_with<T: Send + 'static>(body: Vec<u8>, kept: T) -> Response {
 }
 
 /// Begins the watch that a request asks for.
-async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<(Watch, Caller), Error> {
+async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<Watch, Error> {
     let caller = caller(sandbox, head).await?;
     let (_, owner) = place(&caller);
     // A watch lives on, and users come and go: they are read when they are told of.
@@ -163,8 +163,7 @@ async fn begin(sandbox: &Sandbox, head: &Head, message: &Message) -> Result<(Wat
             drop(first.end().await);
         }
     };
-    let watch = sandbox.storage.watches.watch(root, options, allow_network, gone).await.map_err(told)?;
-    Ok((watch, caller))
+    sandbox.storage.watches.watch(root, options, allow_network, gone).await.map_err(told)
 }
 
 async fn watch_dir(sandbox: &Arc<Sandbox>, request: Request) -> Response {
@@ -176,20 +175,13 @@ async fn watch_dir(sandbox: &Arc<Sandbox>, request: Request) -> Response {
     let begun = async {
         let message = messages.only().await?;
         let deadline = connect::deadline(&head)?;
-        let (watch, _) = begin(sandbox, &head, &message).await?;
+        let watch = begin(sandbox, &head, &message).await?;
         Ok((watch, deadline))
     };
     match begun.await {
         Ok((watch, deadline)) => connect::stream(told_as_it_comes(watch, deadline, keepalive(&head))),
         Err(error) => connect::stream(stream::iter([Err(error)])),
     }
-}
-
-/// Silence after which a stream is to say that it is alive.
-fn keepalive(head: &Head) -> Duration {
-    let seconds =
-        head.headers.get("keepalive-ping-interval").and_then(|text| text.trim().parse::<u32>().ok());
-    seconds.filter(|seconds| *seconds > 0).map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()))
 }
 
 fn told_as_it_comes(
@@ -227,7 +219,7 @@ async fn next(
         match tokio::time::timeout_at(until, watch.next()).await {
             Ok(events) => waiting.extend(events.map_err(told)?),
             Err(_) if end.is_some_and(|end| end <= until) => {
-                return Err(Error::new(Code::DeadlineExceeded, "context deadline exceeded"));
+                return Err(too_late());
             }
             Err(_) => return Ok(json!({ "keepalive": {} })),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
-use sandbox_api::connect::{self, Code, Error, Message, encode_base64};
+use sandbox_api::connect::{self, Code, Error, Message, encode_base64, keepalive, too_late};
 use sandbox_api::http::{Head, Request, Response};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -16,8 +16,6 @@ use super::feed::{Piece, Stream, Taken};
 use super::registry::Selector;
 use super::start::{self, Asked, fell_behind, size};
 
-/// Silence of a stream after which a sign of life is sent, if the client says nothing.
-const KEEPALIVE: Duration = Duration::from_secs(90);
 /// Inputs of more bytes than this are written a few at a time.
 const LARGE_INPUT: usize = 64 * 1024;
 
@@ -86,10 +84,6 @@ async fn unary(sandbox: &Arc<Sandbox>, head: &Head, name: &str, message: Message
         None => work.await,
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(too_late())),
     }
-}
-
-fn too_late() -> Error {
-    Error::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
 /// The container that a call about running commands is for. It may not run any more.
@@ -219,12 +213,6 @@ async fn send_signal(sandbox: &Sandbox, head: &Head, message: &Message) -> Resul
         }
     }
     Ok(json!({}))
-}
-
-/// How often a stream gives a sign of life.
-fn keepalive(head: &Head) -> Duration {
-    let asked = head.headers.get("keepalive-ping-interval").and_then(|text| text.trim().parse::<u32>().ok());
-    asked.filter(|seconds| *seconds > 0).map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()))
 }
 
 async fn begin(sandbox: &Arc<Sandbox>, head: &Head, message: &Message) -> Result<Events, Error> {
