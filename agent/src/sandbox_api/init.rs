@@ -1,17 +1,17 @@
 //! `/init` and `/envs`: what a machine needs once it goes on from a snapshot, in one call.
 
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use sandbox_api::connect::{Error, Message};
 use sandbox_api::http::{Request, Response};
 use sandbox_api::time::Timestamp;
 use serde_json::Value;
 
+use super::rooted::{Owner, Root};
 use super::sandbox::Sandbox;
 use super::{freeze, target};
 use crate::container::ContainerHandle;
@@ -29,7 +29,7 @@ const ENVS: usize = 4096;
 const BEHIND: i128 = 50_000_000;
 const AHEAD: i128 = 5_000_000_000;
 /// Where programs of a container read how often the machine was made anew.
-const GENERATION: (&str, &str) = ("run/pith", "generation");
+const GENERATION: (&str, &str) = ("/run/pith", "generation");
 
 /// The variables of every command.
 pub(super) fn envs(sandbox: &Arc<Sandbox>) -> Response {
@@ -177,8 +177,7 @@ fn set_clock(sandbox: &Sandbox, stamp: i128) -> Result<(), String> {
 
 /// Writes the generation into a file of the container's, in place of the one before.
 fn tell(container: &ContainerHandle, generation: u64) -> std::io::Result<()> {
-    let root = container.root()?;
-    let directory = make(&root, GENERATION.0)?;
+    let directory = make(container.root()?, GENERATION.0)?;
     let name = format!(".{}.{generation}", GENERATION.1);
     let flags = OFlags::WRONLY
         | OFlags::CREATE
@@ -198,21 +197,11 @@ fn tell(container: &ContainerHandle, generation: u64) -> std::io::Result<()> {
 }
 
 /// Opens a directory of the container's, and makes what is missing of it.
-fn make(root: &OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut here = rustix::fs::openat(root, ".", flags, Mode::empty())?;
-    let mut so_far = String::new();
-    for name in path.split('/') {
-        match rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        so_far = format!("{so_far}/{name}");
-        // From the root, in which a link ends.
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        here = rustix::fs::openat2(root.as_fd(), &so_far[1..], flags, Mode::empty(), resolve)?;
-    }
-    Ok(here)
+fn make(root: OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
+    // The agent's own: nobody is to be given what is made.
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let owner = Owner { uid, gid, home: "/".to_owned(), workdir: None };
+    Root::new(Arc::new(root)).make(path, &owner).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
@@ -258,11 +247,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("root/real")).unwrap();
         std::os::unix::fs::symlink("/real", dir.path().join("root/run")).unwrap();
-        let root = OwnedFd::from(std::fs::File::open(dir.path().join("root")).unwrap());
-        make(&root, "run/pith").unwrap();
+        let root = || OwnedFd::from(std::fs::File::open(dir.path().join("root")).unwrap());
+        make(root(), "/run/pith").unwrap();
         assert!(dir.path().join("root/real/pith").is_dir());
         std::os::unix::fs::symlink("../../..", dir.path().join("root/out")).unwrap();
-        assert!(make(&root, "out/x").is_ok());
+        assert!(make(root(), "/out/x").is_ok());
         assert!(!dir.path().join("x").exists() && dir.path().join("root/x").is_dir());
     }
 }

@@ -1,14 +1,15 @@
 //! `/pith/socket`: a connection to a Unix socket of the container.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use sandbox_api::http::{Request, Response};
 use tokio::net::UnixStream;
 
-use super::sandbox::{Caller, Sandbox};
+use super::place::named;
+use super::rooted::{Root, magic};
+use super::sandbox::Sandbox;
 use super::splice;
 
 /// Joins the connection with the socket at the parameter `path`, after an answer 101.
@@ -18,18 +19,11 @@ pub(super) async fn socket(sandbox: &Arc<Sandbox>, request: Request) -> Response
     if !head.headers.has_word("connection", "upgrade") {
         return Response::failure(400, "ask with the fields Connection: Upgrade and Upgrade: unix-socket");
     }
-    let Some(path) = head.query.get("path").filter(|path| !path.is_empty()) else {
-        return Response::failure(400, "the parameter path is missing: the socket's path in the container");
+    let (root, path) = match named(sandbox, &head, "the socket's path in the container").await {
+        Ok(named) => named,
+        Err(refused) => return refused,
     };
-    let caller = match sandbox.caller(&head, head.query.get("username")).await {
-        Ok(caller) => caller,
-        Err(error) => return error.to_response(),
-    };
-    let path = match caller.path(path) {
-        Ok(path) => path,
-        Err(text) => return Response::failure(400, &text),
-    };
-    match connect(caller, path.clone()).await {
+    match connect(root, path.clone()).await {
         Ok(stream) => Response::takeover(move |mut peer| async move {
             use tokio::io::AsyncWriteExt as _;
             let head =
@@ -50,18 +44,12 @@ pub(super) async fn socket(sandbox: &Arc<Sandbox>, request: Request) -> Response
 }
 
 /// Connects to a socket inside of the container's root.
-async fn connect(caller: Caller, path: String) -> io::Result<UnixStream> {
-    let open = move || -> io::Result<std::os::fd::OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found =
-            rustix::fs::openat2(&*caller.root, path.trim_start_matches('/'), flags, Mode::empty(), resolve)?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::Socket {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
-        }
-        Ok(found)
-    };
-    let found = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+async fn connect(root: Root, path: String) -> io::Result<UnixStream> {
+    let found =
+        tokio::task::spawn_blocking(move || root.find(&path, true)).await.map_err(io::Error::other)??;
+    if found.kind() != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
+    }
     // By the descriptor: what is at the path may be another one by now.
-    UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await
+    UnixStream::connect(magic(&found.fd)).await
 }

@@ -1,14 +1,15 @@
 //! `/pith/fsfreeze`, `/pith/fsthaw` and `/pith/fstrim`: the file system that a directory of the container is on.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sandbox_api::http::{Head, Response};
 use serde_json::{Value, json};
 
-use super::sandbox::{Caller, Sandbox};
+use super::place::named;
+use super::rooted::Root;
+use super::sandbox::Sandbox;
 use crate::sys;
 
 /// What is to be done.
@@ -24,19 +25,12 @@ pub(super) enum Work {
 
 /// Does it to the file system that the directory of the parameter `path` is on.
 pub(super) async fn work(sandbox: &Arc<Sandbox>, head: &Head, work: Work) -> Response {
-    let Some(path) = head.query.get("path").filter(|path| !path.is_empty()) else {
-        return Response::failure(400, "the parameter path is missing: a directory of the container");
-    };
-    let caller = match sandbox.caller(head, head.query.get("username")).await {
-        Ok(caller) => caller,
-        Err(error) => return error.to_response(),
-    };
-    let path = match caller.path(path) {
-        Ok(path) => path,
-        Err(text) => return Response::failure(400, &text),
+    let (root, path) = match named(sandbox, head, "a directory of the container").await {
+        Ok(named) => named,
+        Err(refused) => return refused,
     };
     let shown = path.clone();
-    let done = tokio::task::spawn_blocking(move || apply(&caller, &path, work)).await;
+    let done = tokio::task::spawn_blocking(move || apply(&root, &path, work)).await;
     match done.unwrap_or_else(|error| Err(error.into())) {
         Ok(told) => Response::json(200, &told),
         Err(error) => {
@@ -53,12 +47,8 @@ pub(super) async fn work(sandbox: &Arc<Sandbox>, head: &Head, work: Work) -> Res
     }
 }
 
-fn apply(caller: &Caller, path: &str, work: Work) -> io::Result<Value> {
-    let relative = path.trim_start_matches('/');
-    let relative = if relative.is_empty() { "." } else { relative };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory: OwnedFd = rustix::fs::openat2(&*caller.root, relative, flags, Mode::empty(), resolve)?;
+fn apply(root: &Root, path: &str, work: Work) -> io::Result<Value> {
+    let directory = root.directory(path)?;
     match work {
         Work::Freeze => sys::fs::freeze(directory.as_fd()).map(|()| json!({})),
         Work::Thaw => sys::fs::thaw(directory.as_fd()).map(|()| json!({})),

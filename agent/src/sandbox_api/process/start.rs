@@ -1,17 +1,18 @@
 //! From what Start asks for to a process in a container.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{BoxBuilder, Process, User};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustjail::start::StartError;
 use sandbox_api::connect::{Code, Error, Message};
 use tokio::sync::{oneshot, watch};
 
 use super::super::answer;
+use super::super::place::place;
+use super::super::rooted::Root;
 use super::super::sandbox::{Caller, Sandbox};
 use super::command::{Command, Config, Input, Listening, tidy};
 use super::registry::{Commands, Place};
@@ -99,26 +100,15 @@ fn merge(groups: &[&[(String, String)]]) -> Vec<String> {
     merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// Opens something in the container's root, to see whether it is there.
-fn look(caller: &Caller, path: &str, flags: OFlags) -> Result<(), Errno> {
-    let relative = path.trim_start_matches('/');
-    let relative = if relative.is_empty() { "." } else { relative };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-    rustix::fs::openat2(caller.root.as_fd(), relative, flags, Mode::empty(), resolve).map(drop)
-}
-
 /// Where a command begins.
-fn directory(caller: &Caller, asked: Option<&str>) -> Result<String, Error> {
+fn directory(caller: &Caller, root: &Root, asked: Option<&str>) -> Result<String, Error> {
     let asked = asked.unwrap_or_default();
     let path = caller.path(asked).map_err(Error::invalid)?;
-    match look(caller, &path, OFlags::DIRECTORY) {
-        Ok(()) => Ok(path),
+    match root.find(&path, true) {
+        Ok(found) if found.kind() == FileType::Directory => Ok(path),
         // Nobody asked for the home, and an image need not have it.
-        Err(_) if asked.is_empty() && caller.workdir.is_none() => Ok("/".to_owned()),
-        Err(Errno::NOTDIR) if look(caller, &path, OFlags::empty()).is_ok() => {
-            Err(Error::invalid(format!("cwd '{path}' is not a directory")))
-        }
+        _ if asked.is_empty() && caller.workdir.is_none() => Ok("/".to_owned()),
+        Ok(_) => Err(Error::invalid(format!("cwd '{path}' is not a directory"))),
         Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::invalid(format!("cwd '{path}' does not exist"))),
         Err(errno) => Err(Error::invalid(format!("cwd '{path}' cannot be entered: {errno}"))),
     }
@@ -127,12 +117,13 @@ fn directory(caller: &Caller, asked: Option<&str>) -> Result<String, Error> {
 /// The process of a command. Blocks.
 fn process(caller: &Caller, asked: &Asked, global: &[(String, String)]) -> Result<Process, Error> {
     let account = &caller.account;
-    let cwd = directory(caller, asked.config.cwd.as_deref())?;
+    let root = place(caller).0;
+    let cwd = directory(caller, &root, asked.config.cwd.as_deref())?;
     // The container's own is the pattern: capabilities, limits and labels are the same.
     let spec = caller.target.container.spec();
     let mut process = spec.as_ref().and_then(|spec| spec.process().clone()).unwrap_or_default();
     let cmd = match asked.config.cmd.as_str() {
-        cmd if cmd == SHELL.0 && look(caller, cmd, OFlags::empty()).is_err() => SHELL.1,
+        cmd if cmd == SHELL.0 && root.find(cmd, true).is_err() => SHELL.1,
         cmd => cmd,
     };
     let args = std::iter::once(cmd.to_owned()).chain(asked.config.args.iter().cloned()).collect();
