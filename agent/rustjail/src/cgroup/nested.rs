@@ -48,11 +48,7 @@ impl Nested {
     /// # Errors
     /// What the kernel said.
     pub fn kill(&self) -> Result<(), Error> {
-        match self.directory.write("cgroup.kill", "1") {
-            Ok(_) => Ok(()),
-            Err(error) if error.vanished() => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.order("cgroup.kill", "1")
     }
 
     /// Stops every process in it and below it, or lets them go on. Does not wait until they stand still.
@@ -60,7 +56,11 @@ impl Nested {
     /// # Errors
     /// What the kernel said.
     pub fn set_frozen(&self, is_frozen: bool) -> Result<(), Error> {
-        match self.directory.write("cgroup.freeze", if is_frozen { "1" } else { "0" }) {
+        self.order("cgroup.freeze", if is_frozen { "1" } else { "0" })
+    }
+
+    fn order(&self, file: &str, value: &str) -> Result<(), Error> {
+        match self.directory.write(file, value) {
             Ok(_) => Ok(()),
             Err(error) if error.vanished() => Ok(()),
             Err(error) => Err(error),
