@@ -221,12 +221,15 @@ fn guests_memory() -> Result<Memory, ReserveError> {
     memory(&text).ok_or(ReserveError::Text(FILE))
 }
 
-/// Reads `/proc/meminfo`, whose numbers are in units of 1024 bytes.
+/// Bytes of an item of `/proc/meminfo`, whose numbers are in units of 1024 bytes (proc_meminfo(5)).
+pub(crate) fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Reads `/proc/meminfo`.
 fn memory(text: &str) -> Option<Memory> {
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-    };
+    let value = |name: &str| meminfo(text, name);
     let put_aside = value("Hugetlb").unwrap_or(0);
     Some(Memory { total: value("MemTotal")?.saturating_sub(put_aside), available: value("MemAvailable")? })
 }
@@ -305,6 +308,8 @@ mod tests {
         assert_eq!(memory(text), Some(Memory { total: 125_164 << 10, available: 100 << 10 }));
         let with_huge_pages = format!("{text}Hugetlb:         65536 kB\n");
         assert_eq!(memory(&with_huge_pages).map(|memory| memory.total), Some((125_164 - 65_536) << 10));
+        assert_eq!(meminfo("MemTotal:  100 kB\nMemFree: 5 kB\n", "MemFree"), Some(5 * 1024));
+        assert_eq!(meminfo("", "MemFree"), None);
         assert_eq!(memory("MemTotal: 1 kB\n"), None);
         assert_eq!(memory("MemTotal: x kB\nMemAvailable: 1 kB\n"), None);
     }

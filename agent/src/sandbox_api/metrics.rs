@@ -7,6 +7,7 @@ use sandbox_api::http::{Head, Response};
 use serde_json::json;
 
 use super::sandbox::Sandbox;
+use crate::reserve::meminfo;
 
 /// Answers with what the machine has and uses; the disk is the container's root.
 pub(super) async fn metrics(sandbox: &Arc<Sandbox>, head: &Head) -> Response {
@@ -14,7 +15,7 @@ pub(super) async fn metrics(sandbox: &Arc<Sandbox>, head: &Head) -> Response {
     let work = move || {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = text("/proc/meminfo");
-        let bytes = |name: &str| item(&memory, name) * 1024;
+        let bytes = |name: &str| meminfo(&memory, name).unwrap_or_default();
         let (total, used) = (bytes("MemTotal"), bytes("MemTotal").saturating_sub(bytes("MemAvailable")));
         let disk = target.and_then(|target| rustix::fs::fstatvfs(target.root().ok()?).ok());
         let (disk_total, disk_used) = disk.map_or((0, 0), |disk| {
@@ -37,22 +38,5 @@ pub(super) async fn metrics(sandbox: &Arc<Sandbox>, head: &Head) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(metrics) => Response::json(200, &metrics),
         Err(_) => Response::failure(500, "reading the metrics panicked"),
-    }
-}
-
-/// A line of `/proc/meminfo`, in KiB.
-fn item(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_found_by_name() {
-        assert_eq!(item("MemTotal:  100 kB\nMemFree: 5 kB\n", "MemFree"), 5);
-        assert_eq!(item("", "MemFree"), 0);
     }
 }
