@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 /// Opens a regular file of a container for reading. Links do not lead out of `root`; what is no regular file is an error.
-pub(crate) fn open(root: impl AsFd, path: &Path) -> io::Result<File> {
+pub(super) fn open(root: impl AsFd, path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?);

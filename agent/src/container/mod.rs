@@ -16,7 +16,7 @@ mod error;
 mod exec;
 #[cfg(test)]
 pub(crate) mod fake;
-pub(crate) mod file;
+mod file;
 mod freeze;
 mod handle;
 mod hook;
@@ -47,7 +47,9 @@ pub(crate) use shared_mount::SharedMount;
 #[cfg(feature = "sandbox-api")]
 pub(crate) use state::State;
 pub(crate) use tools::{Facts, Paths, Settings, Tools, follow_memory};
+#[cfg(all(test, feature = "sandbox-api"))]
+pub(crate) use user::LARGEST as LARGEST_TABLE;
 pub(crate) use user::UserNames;
 #[cfg(feature = "sandbox-api")]
-pub(crate) use user::{entries, number};
+pub(crate) use user::{entries, groups_of, number, read_table};
 pub(crate) use view::{Neighbours, PodView, SharedNamespaces};

@@ -5,6 +5,7 @@
 //! resolved inside the container's root, regular, of a bounded size.
 
 use std::io::{self, Read as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::User;
@@ -14,7 +15,7 @@ use super::file;
 use crate::error::{ErrorKind, Kind, kind_of_errno};
 
 /// Most bytes of a table that are looked at.
-const LARGEST: u64 = 1 << 20;
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 /// A user as texts. What is empty leaves the OCI process's own value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,11 +117,7 @@ fn apply(names: &UserNames, passwd: &str, group: &str, user: &mut User) -> Resul
         let gids = names.additional_gids.iter().map(|name| gid_of(name)).collect::<Result<Vec<u32>, _>>()?;
         user.set_additional_gids(Some(gids));
     } else if let Some(login) = login {
-        let is_member =
-            |fields: &Vec<&str>| fields.get(3).is_some_and(|list| list.split(',').any(|m| m == login));
-        let gids: Vec<u32> =
-            entries(group).filter(is_member).filter_map(|fields| number(fields.get(2))).collect();
-        user.set_additional_gids(Some(gids));
+        user.set_additional_gids(Some(groups_of(group, &login)));
     }
     Ok(())
 }
@@ -134,24 +131,35 @@ pub(crate) fn entries(table: &str) -> impl Iterator<Item = Vec<&str>> {
     table.lines().filter(|line| !line.starts_with('#')).map(|line| line.trim_end().split(':').collect())
 }
 
+/// The groups of which a table says that the user is a member.
+pub(crate) fn groups_of(group: &str, login: &str) -> Vec<u32> {
+    let is_member =
+        |fields: &Vec<&str>| fields.get(3).is_some_and(|list| list.split(',').any(|member| member == login));
+    entries(group).filter(is_member).filter_map(|fields| number(fields.get(2))).collect()
+}
+
 /// A field that is a number.
 pub(crate) fn number(field: Option<&&str>) -> Option<u32> {
     field?.parse().ok()
+}
+
+/// The beginning of a table in a container's root.
+pub(crate) fn read_table(root: impl AsFd, name: &str) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file::open(root, Path::new(name))?.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The text of a table in the container's root; empty where there is none.
 fn table(root: &Path, name: &'static str) -> Result<String, UserError> {
     let read = || -> io::Result<String> {
         let directory = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let file = match file::open(directory, Path::new(name)) {
+        match read_table(directory, name) {
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => {
-                return Ok(String::new());
+                Ok(String::new())
             }
-            opened => opened?,
-        };
-        let mut bytes = Vec::new();
-        file.take(LARGEST).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+            read => read,
+        }
     };
     read().map_err(|source| UserError::Table { table: name, root: root.to_owned(), source })
 }

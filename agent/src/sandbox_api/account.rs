@@ -3,14 +3,9 @@
 //! The files are the image's, so they are read as hostile ones: inside the container's root, regular, of a bounded size.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
 use std::os::fd::AsFd;
-use std::path::Path;
 
-use crate::container::{entries, file, number};
-
-/// Most bytes of a table that are looked at.
-const LARGEST: u64 = 1 << 20;
+use crate::container::{entries, groups_of, number, read_table};
 
 /// A user of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +51,8 @@ impl Names {
 impl Accounts {
     /// Reads those of a container's root. Blocks. What is not there, or no file, has no entries.
     pub(super) fn read(root: impl AsFd) -> Accounts {
-        let table = |name: &'static str| {
-            let read = || -> io::Result<String> {
-                let mut bytes = Vec::new();
-                file::open(root.as_fd(), Path::new(name))?.take(LARGEST).read_to_end(&mut bytes)?;
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
-            };
-            read().unwrap_or_else(|error| {
+        let table = |name| {
+            read_table(root.as_fd(), name).unwrap_or_else(|error| {
                 tracing::debug!(%error, table = name, "a container has no table of users");
                 String::new()
             })
@@ -80,7 +70,7 @@ impl Accounts {
                 name: fields[0].to_owned(),
                 uid: number(fields.get(2))?,
                 gid: number(fields.get(3))?,
-                groups: self.groups_of(fields[0]),
+                groups: groups_of(&self.group, fields[0]),
                 home: home.to_owned(),
             });
         }
@@ -91,13 +81,6 @@ impl Accounts {
         // Without an entry a number is a user all the same, as it is to container engines.
         let uid = number(Some(&name))?;
         Some(Account { name: name.to_owned(), uid, gid: 0, groups: Vec::new(), home: "/".to_owned() })
-    }
-
-    fn groups_of(&self, name: &str) -> Vec<u32> {
-        let is_member = |fields: &Vec<&str>| {
-            fields.get(3).is_some_and(|list| list.split(',').any(|member| member == name))
-        };
-        entries(&self.group).filter(is_member).filter_map(|fields| number(fields.get(2))).collect()
     }
 
     /// Names by number; of several names the first.
@@ -193,7 +176,7 @@ mod tests {
     fn only_the_beginning_of_a_table_is_read() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        let filler = "#\n".repeat(LARGEST as usize / 2);
+        let filler = "#\n".repeat(crate::container::LARGEST_TABLE as usize / 2);
         let table = format!("first:x:1:1::/:\n{filler}last:x:2:2::/:\n");
         std::fs::write(dir.path().join("etc/passwd"), table).unwrap();
         let accounts = Accounts::read(std::fs::File::open(dir.path()).unwrap());
