@@ -1,7 +1,7 @@
 //! `run`: boots a pod, of a manifest or of one image, and stays with it or leaves it in the background.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,6 @@ use pods::run::terminal::{RawMode, read_stdin};
 use pods::run::timing::Timings;
 use pods::run::{Input, Pod, RunOptions, StopRequest};
 use store::layout::Layout;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::detach;
@@ -28,7 +27,7 @@ use crate::exec::resizes;
 use crate::global::{Global, exit_code, state};
 use crate::images::{Fetching, PullPolicy, Unpacking, pack, resolve};
 use crate::request::{ContainerArgs, name_of};
-use crate::signals::interruptible_for;
+use crate::signals::{End, interruptible_for};
 
 /// The flavour whose agent has the sandbox API.
 const SANDBOX: &str = "sandbox";
@@ -231,14 +230,7 @@ impl RunArgs {
                 file.display()
             );
         }
-        let mut text = String::new();
-        let name = file.display();
-        if file == Path::new("-") {
-            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        } else {
-            text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-        }
-        Pod::parse_named(&text, self.pod.as_deref()).with_context(|| name.to_string())
+        Pod::parse_named(&read(file)?, self.pod.as_deref()).with_context(|| file.display().to_string())
     }
 
     /// The kernel, and what the guest runs.
@@ -346,14 +338,17 @@ impl RunArgs {
     }
 }
 
+/// The text of a file; `-` is standard input.
+fn read(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("cannot read standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// The first line of a file, which a token is kept in so that no list of processes shows it.
 fn read_token(file: &Path) -> anyhow::Result<String> {
-    let name = file.display();
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?
-    };
+    let (name, text) = (file.display(), read(file)?);
     let token = text.lines().next().unwrap_or_default().trim();
     ensure!(!token.is_empty(), "{name} has no token in its first line");
     ensure!(
@@ -365,18 +360,11 @@ fn read_token(file: &Path) -> anyhow::Result<String> {
 
 /// Turns signals into requests to stop: the first one politely, the second one at once.
 fn stop_requests() -> anyhow::Result<watch::Receiver<StopRequest>> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    let mut end = End::listen()?;
     let (ask, asked) = watch::channel(StopRequest::No);
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
+            end.next().await;
             ask.send_modify(|request| {
                 *request = if *request == StopRequest::No { StopRequest::Graceful } else { StopRequest::Now };
             });

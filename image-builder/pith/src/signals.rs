@@ -63,10 +63,11 @@ async fn insist(mut asked: End) {
 }
 
 /// Signals that ask a command to end.
-struct End([Signal; 3]);
+pub(crate) struct End([Signal; 3]);
 
 impl End {
-    fn listen() -> anyhow::Result<Self> {
+    /// Listens from now on.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self([
             listen(SignalKind::interrupt())?,
@@ -76,7 +77,7 @@ impl End {
     }
 
     /// The number of the next one.
-    async fn next(&mut self) -> u8 {
+    pub(crate) async fn next(&mut self) -> u8 {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => 2,
