@@ -72,7 +72,7 @@ fn container_and_command<'a>(
         {
             (Some(container.clone()), command)
         }
-        command => ((record.name != pod).then(|| pod.to_owned()), command),
+        command => (record.container_in(pod).map(str::to_owned), command),
     }
 }
 

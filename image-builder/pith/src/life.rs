@@ -190,8 +190,7 @@ impl TopArgs {
     /// When the pod does not run, or when the image has neither.
     pub async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let (_, record) = state().find(&self.pod)?;
-        let name = self.container.or_else(|| (record.name != self.pod).then(|| self.pod.clone()));
-        let container = record.container(name.as_deref())?;
+        let container = record.container(self.container.as_deref().or(record.container_in(&self.pod)))?;
         let client = AgentClient::connect(record.endpoint()?).await?;
         for command in [&["ps", "-o", "pid,user,time,args"][..], &["sh", "-c", PROCESSES][..]] {
             let args = command.iter().map(|&word| word.to_owned()).collect();

@@ -51,8 +51,8 @@ impl LogsArgs {
     pub async fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
         let state = state();
         let (dir, record) = state.find_any(&self.pod)?;
-        let name = self.container.clone().or_else(|| (record.name != self.pod).then(|| self.pod.clone()));
-        let name = record.container(name.as_deref())?.name.clone();
+        let name = self.container.as_deref().or(record.container_in(&self.pod));
+        let name = record.container(name)?.name.clone();
         let mut log = state::log(&dir, &name);
         let plain = !global.json && self.tail.is_none() && self.since.is_none() && !self.timestamps;
         // A terminal would obey what the container wrote; anything else gets it as it is.

@@ -159,7 +159,6 @@ mod tests {
     use super::*;
     use crate::run::output::JsonSink;
     use crate::run::state::StateDir;
-    use crate::run::timing::Timings;
 
     fn code_of(exits: &[Option<i32>], main: &[&str]) -> i32 {
         board_of(exits, main, None).1.code
@@ -182,26 +181,13 @@ mod tests {
         let exits: Vec<Option<i32>> = [init].into_iter().chain(exits.iter().copied()).collect();
         let containers = pod.all().zip(&exits);
         let record = PodRecord {
-            name: "web".into(),
-            pid: 1,
-            phase: Phase::Running,
-            stop_within: 0,
-            started: 0,
-            ended: None,
-            exit_code: None,
-            error: None,
-            origin: None,
-            accel: None,
-            endpoint: None,
-            ports: Vec::new(),
-            sandbox_api: None,
             containers: containers
                 .map(|(container, exit_code)| ContainerRecord {
                     exit_code: *exit_code,
                     ..crate::run::container::waiting(&pod, container)
                 })
                 .collect(),
-            timings: Timings::default(),
+            ..PodRecord::sample("web")
         };
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("state"));

@@ -163,6 +163,12 @@ pub struct PodRecord {
 }
 
 impl PodRecord {
+    /// The container that is meant by the word that led to this pod: none if that is the pod's name, else the word itself, which
+    /// is then a container's id.
+    pub fn container_in<'a>(&self, word: &'a str) -> Option<&'a str> {
+        (self.name != word).then_some(word)
+    }
+
     /// The container of that name or id, or the only one that is not there for others.
     ///
     /// # Errors
@@ -191,5 +197,29 @@ impl PodRecord {
     /// [`StateError::NotUp`] before it has booted.
     pub fn endpoint(&self) -> Result<&Endpoint, StateError> {
         self.endpoint.as_ref().ok_or_else(|| StateError::NotUp(self.name.clone()))
+    }
+}
+
+#[cfg(test)]
+impl PodRecord {
+    /// One of a pod that runs, without containers.
+    pub(super) fn sample(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            pid: 1,
+            phase: Phase::Running,
+            stop_within: 0,
+            started: 0,
+            ended: None,
+            exit_code: None,
+            error: None,
+            origin: None,
+            accel: None,
+            endpoint: None,
+            ports: Vec::new(),
+            sandbox_api: None,
+            containers: Vec::new(),
+            timings: Timings::default(),
+        }
     }
 }

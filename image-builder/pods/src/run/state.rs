@@ -383,23 +383,10 @@ pub fn log(pod: &Path, container: &str) -> Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::timing::Timings;
 
     fn record(name: &str) -> PodRecord {
         PodRecord {
-            name: name.into(),
-            pid: 1,
-            phase: Phase::Running,
             stop_within: 1,
-            started: 0,
-            ended: None,
-            exit_code: None,
-            error: None,
-            origin: None,
-            accel: None,
-            endpoint: None,
-            ports: Vec::new(),
-            sandbox_api: None,
             containers: vec![ContainerRecord {
                 name: "a".into(),
                 id: "web-a".into(),
@@ -408,7 +395,7 @@ mod tests {
                 exit_code: Some(7),
                 ..ContainerRecord::default()
             }],
-            timings: Timings::default(),
+            ..PodRecord::sample(name)
         }
     }
 
