@@ -46,14 +46,12 @@ const STORE: Crate = Crate {
         &["cache", "layout", "segments"],
         &["lib"],
     ],
-    tied: &["cache"],
+    tied: &[],
 };
 
-const MACHINE: Crate =
-    Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
+const MACHINE: Crate = Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
 
-const IMAGES: Crate =
-    Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]], tied: &["image"] };
+const IMAGES: Crate = Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]], tied: &[] };
 
 const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], &["lib"]], tied: &["run"] };
 
@@ -69,7 +67,7 @@ const PRODUCTS: Crate = Crate {
         &["verify"],
         &["lib"],
     ],
-    tied: &["deploy", "inspect"],
+    tied: &[],
 };
 
 const REGISTRY: Crate = Crate {
@@ -102,11 +100,8 @@ const PITH: Crate = Crate {
     tied: &[],
 };
 
-const BUILDER: Crate = Crate {
-    root: "image-builder/src",
-    layers: &[&["artifact"], &["lib"], &["cli"], &["main"]],
-    tied: &["cli"],
-};
+const BUILDER: Crate =
+    Crate { root: "image-builder/src", layers: &[&["artifact"], &["lib"], &["cli"], &["main"]], tied: &["cli"] };
 
 const FILE_SYSTEMS: Crate = Crate {
     root: "image-builder/fs/src",
@@ -225,6 +220,7 @@ impl Modules {
         }
         let names: BTreeSet<Name> = modules.keys().cloned().collect();
         for (name, module) in &mut modules {
+            module.body = without_visibility(&module.body);
             let (imports, body) = imports(&module.body);
             module.body = body;
             let found =
@@ -326,6 +322,17 @@ fn without_tests(code: &str) -> String {
         rest = &after[end..];
     }
     out + rest
+}
+
+/// The code without `in PATH` of what is visible in a part of the crate: to say who may use a thing is not to use them.
+fn without_visibility(code: &str) -> String {
+    let mut parts = code.split("pub(in ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("pub ");
+        out.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    out
 }
 
 /// Bytes of the block in braces that a text begins with.

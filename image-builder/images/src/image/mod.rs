@@ -12,6 +12,7 @@
 mod archive;
 mod blobs;
 mod bundle;
+mod ceiling;
 mod config;
 mod directory;
 mod document;
@@ -26,13 +27,13 @@ mod spool;
 mod tar;
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use fs_image::{Tree, erofs};
 use serde::{Deserialize, Serialize};
 
+pub use ceiling::Ceiling;
 pub use config::{Account, ImageConfig, SignalError, UserError, signal_number};
 pub use error::ImageError;
 pub use rootfs::contents;
@@ -47,31 +48,6 @@ const WRITER: &[u8] = b"erofs 2";
 const KIND: &str = "images";
 const DISK: &str = "disk.erofs";
 const RECORD: &str = "image.json";
-
-/// The most that an image may unpack to: one of a few kilobytes can grow until a disk is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ceiling {
-    /// Bytes of all files of all layers together.
-    pub bytes: u64,
-    /// Files, directories and everything else that has an inode.
-    pub entries: usize,
-}
-
-impl Default for Ceiling {
-    /// 64 GiB, four million entries.
-    fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 4_000_000 }
-    }
-}
-
-impl Ceiling {
-    fn reached(self) -> io::Error {
-        io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it unpacks to more than {} bytes; --max-unpacked raises that ceiling", self.bytes),
-        )
-    }
-}
 
 /// An image that a guest can use.
 #[derive(Debug, Clone, PartialEq, Eq)]

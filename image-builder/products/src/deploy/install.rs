@@ -18,10 +18,13 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::DeployError;
+use super::error::DeployError;
 use super::plan::{Plan, Planned};
 use super::receipt::{Receipt, Written};
 use super::root::{Found, Root};
+
+/// Why a file stays that was changed since it was written.
+pub(super) const EDITED: &str = "it was changed since it was installed (--force takes it all the same)";
 
 /// What an installation did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -152,7 +155,7 @@ fn stale(plan: &Plan, before: Option<&Receipt>, others: &[Receipt]) -> Result<St
         match plan.root.find(path)? {
             Found::Nothing => {}
             Found::File(found) if sha256.contains(&found) => stale.gone.push(path.clone()),
-            _ => stale.kept.push(Kept { path: path.clone(), reason: super::EDITED.into() }),
+            _ => stale.kept.push(Kept { path: path.clone(), reason: EDITED.into() }),
         }
     }
     Ok(stale)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::DeployError;
+use super::error::DeployError;
 use super::root::Root;
 use store::digest::Digest;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::DeployError;
+use super::error::DeployError;
 use super::root::Root;
 use store::digest::Digest;
 

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::install::{How, Kept, Report, lock, new_name, old_name, own_and_others};
+use super::error::DeployError;
+use super::install::{EDITED, How, Kept, Report, lock, new_name, old_name, own_and_others};
 use super::plan::check_name;
 use super::receipt::{Receipt, Written};
 use super::root::{Found, Root};
-use super::{DeployError, EDITED};
 
 /// Removes the files that the installation called `name` wrote, and the directories that it made and that are empty then.
 ///

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::DeployError;
+use super::error::DeployError;
 use store::digest::Digest;
 
 /// The root that absolute paths are taken below.

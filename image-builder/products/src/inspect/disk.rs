@@ -6,7 +6,8 @@ use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 
-use super::{Damage, Entry, Inspection, Partition, erofs, ext4};
+use super::found::{Damage, Entry, Inspection, Partition};
+use super::{erofs, ext4};
 use crate::format::dax;
 use crate::format::label::SECTOR;
 

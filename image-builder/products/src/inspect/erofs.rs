@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, REGULAR, SYMLINK, TYPE, number};
+use super::found::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, REGULAR, SYMLINK, TYPE, number};
 
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u64 = 0xE0F5_E1E2;

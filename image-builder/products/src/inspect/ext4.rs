@@ -2,7 +2,7 @@
 
 use ext4_view::{Ext4, Ext4Error, Metadata, Path};
 
-use super::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, FIFO, REGULAR, SOCKET, SYMLINK};
+use super::found::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, FIFO, REGULAR, SOCKET, SYMLINK};
 
 const SUPERBLOCK: u64 = 1024;
 /// Where a superblock has its mark.

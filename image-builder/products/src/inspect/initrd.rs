@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Cursor, Read};
 
 use cpio::newc;
 
-use super::{BLOCK, CHARACTER, Damage, Entry, REGULAR, SYMLINK, TYPE};
+use super::found::{BLOCK, CHARACTER, Damage, Entry, REGULAR, SYMLINK, TYPE};
 
 /// Unpacked, an initrd larger than this is nothing that a guest of ours could hold.
 const MOST: u64 = 1 << 30;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DIRECTORY, Entry, Inspection, TYPE};
+use super::found::{DIRECTORY, Entry, Inspection, TYPE};
 use store::progress::bytes;
 use store::text::printable;
 

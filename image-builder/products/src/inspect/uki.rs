@@ -1,6 +1,6 @@
 //! Unified kernel images: programs whose sections are the parts of a boot.
 
-use super::Section;
+use super::found::Section;
 use crate::format::pe;
 
 /// Sections that hold words.

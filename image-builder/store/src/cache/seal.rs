@@ -19,9 +19,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheError, MEASURED, replace, sync_dir, write_atomically};
+use super::error::CacheError;
+use super::write::{replace, sync_dir, write_atomically};
 use crate::digest::Digest;
 
+/// What was measured about an entry: the one file in it that may come, or change, after it was sealed.
+pub const MEASURED: &str = "sizes.json";
 const SEAL: &str = ".seal";
 const CHECKED: &str = ".checked";
 /// Changes with every boot of the host (random(4)).

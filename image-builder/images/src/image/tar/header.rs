@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Member;
+use super::member::Member;
 use super::sparse::Fragment;
 
 pub(super) const BLOCK: usize = 512;

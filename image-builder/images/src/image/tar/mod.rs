@@ -9,44 +9,20 @@
 //! know what a layer is: names are given as they are written.
 
 mod header;
+mod member;
+mod number;
 mod pax;
 mod sparse;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use header::{BLOCK, Block, Dialect};
+pub(super) use member::{Member, flag};
 use pax::Records;
 pub(super) use sparse::Fragment;
 
 /// The largest extension header or sparse map, in bytes.
 const MAX_SPECIAL: u64 = 1 << 20;
-
-/// Type flags of members.
-pub(super) mod flag {
-    /// A file, as old archives mark it.
-    pub(in crate::image) const OLD_REGULAR: u8 = 0;
-    pub(in crate::image) const REGULAR: u8 = b'0';
-    pub(in crate::image) const HARD_LINK: u8 = b'1';
-    pub(in crate::image) const SYMLINK: u8 = b'2';
-    pub(in crate::image) const CHAR: u8 = b'3';
-    pub(in crate::image) const BLOCK: u8 = b'4';
-    pub(in crate::image) const DIRECTORY: u8 = b'5';
-    pub(in crate::image) const FIFO: u8 = b'6';
-    /// A file whose blocks were next to each other.
-    pub(in crate::image) const CONTIGUOUS: u8 = b'7';
-    /// A file with holes, in GNU tar's old format.
-    pub(in crate::image) const GNU_SPARSE: u8 = b'S';
-    pub(super) const GNU_LONG_NAME: u8 = b'L';
-    pub(super) const GNU_LONG_LINK: u8 = b'K';
-    pub(super) const PAX: u8 = b'x';
-    pub(super) const PAX_GLOBAL: u8 = b'g';
-
-    /// Whether members of this type have no content, whatever their header says.
-    pub(super) fn is_header_only(flag: u8) -> bool {
-        matches!(flag, HARD_LINK | SYMLINK | CHAR | BLOCK | DIRECTORY | FIFO)
-    }
-}
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,32 +33,6 @@ pub(super) enum TarError {
     Truncated,
     #[error("the archive is malformed at byte {offset}: {problem}")]
     Malformed { offset: u64, problem: &'static str },
-}
-
-/// A member: all that its header and the extension headers in front of it say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
-    /// One of [`flag`], or anything else.
-    pub(super) flag: u8,
-    /// The name as it is written.
-    pub(super) path: Vec<u8>,
-    /// What a link leads to.
-    pub(super) link: Vec<u8>,
-    pub(super) mode: i64,
-    pub(super) uid: i64,
-    pub(super) gid: i64,
-    /// Seconds since 1970, and nanoseconds, which have the sign of the whole.
-    pub(super) mtime: (i64, i32),
-    /// Bytes of the file, holes included.
-    pub(super) size: u64,
-    /// Where data is, for a file with holes.
-    pub(super) fragments: Option<Vec<Fragment>>,
-    /// Major and minor number of a device.
-    pub(super) device: (i64, i64),
-    /// Extended attributes by their full names.
-    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Where the data is in the archive.
-    pub(super) offset: u64,
 }
 
 /// Where an archive comes from.

@@ -1,6 +1,6 @@
 //! Where the data of a file with holes is.
 
-use super::pax::integer;
+use super::number::integer;
 
 /// A stretch of a file that is data; what lies between them is zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Hypervisor;
 use super::base::{Base, KataVersion, Shim};
+use super::hypervisor::Hypervisor;
 use crate::deploy::{DeployError, Root};
 
 /// Where releases and kata-deploy put Kata Containers, unless told otherwise.
