@@ -56,9 +56,11 @@ lint: setup ## Check formatting, clippy, and the licences and sources of depende
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	$(CARGO) package --locked --quiet --package pith-protocols --allow-dirty --no-verify
 
 unit: setup ## Run the tests that need only cargo
 	$(CARGO) nextest run $(WORKSPACE)
+	$(CARGO) test $(WORKSPACE) --doc
 	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 

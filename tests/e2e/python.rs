@@ -26,6 +26,7 @@ fn at(guest: &Guest, order: &[&str]) -> Vec<String> {
     let place = match guest.vm().endpoint() {
         Endpoint::Hybrid { socket } => ["--socket".to_owned(), socket.display().to_string()],
         Endpoint::Vsock { cid } => ["--cid".to_owned(), cid.to_string()],
+        Endpoint::Unix { socket } => unreachable!("no machine is reached at {}", socket.display()),
     };
     place.into_iter().chain(order.iter().map(|word| (*word).to_owned())).collect()
 }
