@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs wheel guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static,
 
 wheel: setup ## Build the Python package into out/
 	@.ci/wheel
+
+site: ## Make the documents a website in out/site, by mdBook
+	@.ci/site
 
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
