@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
+.PHONY: help setup build flavours images samples run test lint unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
 
 programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
 	@$(BUILDER) program jail probe
+
+wheel: setup ## Build the Python package into out/
+	@.ci/wheel
+
+site: ## Make the documents a website in out/site, by mdBook
+	@.ci/site
 
 flavours: build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
@@ -56,21 +62,24 @@ lint: setup ## Check formatting, clippy, and the licences and sources of depende
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	$(CARGO) package --locked --quiet --package pith-protocols --allow-dirty --no-verify
+	@.ci/wheel --check
 
 unit: setup ## Run the tests that need only cargo
 	$(CARGO) nextest run $(WORKSPACE)
+	$(CARGO) test $(WORKSPACE) --doc
 	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 
 fuzz: setup ## Feed arbitrary input to the code that judges input; TARGET=plan selects one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
-guest-tests: images programs samples ## Run the tests that boot guests under QEMU
+guest-tests: images programs samples wheel ## Run the tests that boot guests under QEMU
 	@rm -rf out/devices
 	$(CARGO) nextest run $(WORKSPACE) -P guest
 	@tests/devices/table.sh
 
-nested: images programs samples ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some
+nested: images programs samples wheel ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some
 	@CARGO='$(CARGO)' tests/nested/run.sh $(ARGS)
 
 devices: build programs samples ## Test every storage driver and kind of device with real devices, and print a table

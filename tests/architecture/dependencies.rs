@@ -9,23 +9,23 @@ use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
 const OURS: [(&str, &[&str]); 17] = [
-    ("agent", &["init", "protocols", "rustjail", "sandbox-api"]),
+    ("agent", &["init", "pith-protocols", "rustjail", "sandbox-api"]),
     ("jail", &["rustjail"]),
     ("fs-image", &[]),
     ("image-builder", &["pith", "pods", "products", "registry", "machine", "store"]),
     ("images", &["fs-image", "store"]),
     ("init", &[]),
-    ("machine", &["protocols", "store"]),
-    ("pith", &["images", "machine", "pods", "protocols", "registry", "store"]),
-    ("pods", &["images", "machine", "protocols", "store"]),
+    ("machine", &["pith-protocols", "store"]),
+    ("pith", &["images", "machine", "pods", "pith-protocols", "registry", "store"]),
+    ("pods", &["images", "machine", "pith-protocols", "store"]),
     ("probe", &[]),
     ("products", &["fs-image", "images", "machine", "store"]),
-    ("protocols", &[]),
+    ("pith-protocols", &[]),
     ("registry", &["store"]),
     ("rustjail", &[]),
     ("sandbox-api", &[]),
     ("store", &[]),
-    ("tests", &["fs-image", "images", "machine", "products", "protocols", "store"]),
+    ("tests", &["fs-image", "images", "machine", "products", "pith-protocols", "store"]),
 ];
 
 /// What must not be anywhere below a crate: it would drag a runtime or a wire format to where none belongs.

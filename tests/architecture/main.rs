@@ -11,6 +11,7 @@ mod devices;
 mod files;
 mod ladder;
 mod layers;
+mod links;
 mod oci;
 mod protocol;
 mod security;

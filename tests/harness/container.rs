@@ -306,7 +306,7 @@ impl Container {
 
     /// Its first process.
     pub fn init(&self) -> Running {
-        Running::new(self.client.clone(), &self.id, "")
+        Running::of(&self.client, &self.id, "")
     }
 
     /// Waits for its first process, and gives the exit status.

@@ -5,10 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use machine::vm::AgentClient;
 use protobuf::{Message as _, MessageField};
-use protocols::agent::{
-    CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, TtyWinResizeRequest, WaitProcessRequest,
-    WriteStreamRequest,
-};
+use protocols::agent::ExecProcessRequest;
+use protocols::client::{Process, Stream};
 use protocols::oci;
 
 use crate::raw::Frame;
@@ -89,8 +87,7 @@ impl Exec {
     /// # Errors
     /// The agent's refusal.
     pub async fn start(&self) -> ttrpc::Result<Running> {
-        self.client.agent.exec_process(AgentClient::call(), &self.request).await?;
-        Ok(Running::new(self.client.clone(), &self.request.container_id, &self.request.exec_id))
+        Ok(Running { process: Process::exec(&self.client, &self.request).await? })
     }
 
     /// Starts it, feeds it, and waits for its end.
@@ -137,39 +134,24 @@ impl Finished {
 /// A started process.
 #[derive(Clone)]
 pub struct Running {
-    client: AgentClient,
-    container: String,
-    exec: String,
+    process: Process,
 }
 
 impl Running {
-    pub(crate) fn new(client: AgentClient, container: &str, exec: &str) -> Running {
-        Running { client, container: container.into(), exec: exec.into() }
-    }
-
     /// A process that somebody else has started; the empty exec id is the container's first one.
     pub fn of(client: &AgentClient, container: &str, exec: &str) -> Running {
-        Running::new(client.clone(), container, exec)
+        Running { process: Process::of(client, container, exec) }
     }
 
     /// Its exec id.
     pub fn exec_id(&self) -> &str {
-        &self.exec
+        self.process.exec_id()
     }
 
     /// The same process over another connection.
     #[must_use]
     pub fn over(&self, client: &AgentClient) -> Running {
-        Running { client: client.clone(), ..self.clone() }
-    }
-
-    fn read_request(&self, len: usize) -> ReadStreamRequest {
-        ReadStreamRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            len: len as u32,
-            ..ReadStreamRequest::default()
-        }
+        Running { process: self.process.over(client) }
     }
 
     /// At most `len` bytes of stdout; none is the end.
@@ -177,8 +159,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn read(&self, len: usize) -> ttrpc::Result<Vec<u8>> {
-        let request = self.read_request(len);
-        Ok(self.client.agent.read_stdout(AgentClient::forever(), &request).await?.data)
+        self.process.read(Stream::Stdout, len as u32).await
     }
 
     /// At most `len` bytes of stderr; none is the end.
@@ -186,8 +167,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn read_stderr(&self, len: usize) -> ttrpc::Result<Vec<u8>> {
-        let request = self.read_request(len);
-        Ok(self.client.agent.read_stderr(AgentClient::forever(), &request).await?.data)
+        self.process.read(Stream::Stderr, len as u32).await
     }
 
     /// Reads stdout until it contains `text`, and gives all that was read.
@@ -209,13 +189,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn write(&self, data: &[u8]) -> ttrpc::Result<u32> {
-        let request = WriteStreamRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            data: data.to_vec(),
-            ..WriteStreamRequest::default()
-        };
-        Ok(self.client.agent.write_stdin(AgentClient::forever(), &request).await?.len)
+        self.process.write(data.to_vec()).await
     }
 
     /// Writes all of it, in chunks.
@@ -235,12 +209,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn close_stdin(&self) -> ttrpc::Result<()> {
-        let request = CloseStdinRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            ..CloseStdinRequest::default()
-        };
-        self.client.agent.close_stdin(AgentClient::call(), &request).await.map(drop)
+        self.process.close_stdin().await
     }
 
     /// Sets the terminal's size.
@@ -248,14 +217,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn resize(&self, row: u32, column: u32) -> ttrpc::Result<()> {
-        let request = TtyWinResizeRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            row,
-            column,
-            ..TtyWinResizeRequest::default()
-        };
-        self.client.agent.tty_win_resize(AgentClient::call(), &request).await.map(drop)
+        self.process.resize(row, column).await
     }
 
     /// Waits for its end, however long it takes.
@@ -263,12 +225,7 @@ impl Running {
     /// # Errors
     /// The agent's refusal.
     pub async fn wait(&self) -> ttrpc::Result<i32> {
-        let request = WaitProcessRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            ..WaitProcessRequest::default()
-        };
-        Ok(self.client.agent.wait_process(AgentClient::forever(), &request).await?.status)
+        self.process.wait().await
     }
 
     /// Reads both outputs to their ends, then waits, as shims do.

@@ -21,7 +21,7 @@ packages=(
   # what runs guests
   linux-image-amd64 qemu-system-x86 ovmf
   # what the tests call
-  iproute2 e2fsprogs erofs-utils cryptsetup-bin fdisk iptables python3
+  iproute2 e2fsprogs erofs-utils cryptsetup-bin fdisk iptables python3 python3-pip
 )
 # What /init loads before there is a root file system.
 early=(virtio_pci virtio_blk crc32c_generic erofs overlay 9p 9pnet_virtio)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use machine::vm::{Endpoint, VmError};
+use machine::vm::{DialError, Endpoint, VmError};
 use tests::{Guest, Machine, Pods};
 
 fn cid(guest: &Guest) -> Result<u32> {
@@ -53,7 +53,7 @@ async fn ports_without_a_listener_and_guests_that_are_gone_are_told_apart() -> R
     let guest = Guest::boot().await?;
     let (endpoint, cid) = (guest.vm().endpoint().clone(), cid(&guest)?);
     let refused = guest.vm().dial(4321).await.err().context("something listens on 4321")?;
-    ensure!(matches!(refused, VmError::Refused { port: 4321 }), "{refused:?}");
+    ensure!(matches!(refused, VmError::Dial(DialError::Refused { port: 4321 })), "{refused:?}");
     let (_stream, port) = guest.vm().dial_from(1024).await?;
     ensure!(port > 1023, "the kernel gives a port of its own: {port}");
     guest.sandbox().await?;

@@ -2,7 +2,18 @@
 //!
 //! Owns the `.proto` files, the messages and service traits generated from them, and the conversion of an OCI
 //! spec as it travels ([`oci`]) into [`oci_spec::runtime`] types and back ([`spec`]). Holds no behaviour of the agent.
+#![cfg_attr(
+    feature = "client",
+    doc = "With the feature `client`, the module [`client`] dials an agent and calls it."
+)]
 
+// Its example is compiled as a test.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+#[cfg(feature = "client")]
+pub mod client;
 pub mod spec;
 
 #[allow(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use machine::vm::{AgentClient, CONSOLE_PORT, VmError};
+use machine::vm::{AgentClient, CONSOLE_PORT, DialError};
 use pods::run::exec::{ExecCommand, ExecStreams, PassedSignal, WRITE, exec};
 use pods::run::state::PodRecord;
 use pods::run::terminal::{RawMode, read_stdin, size};
@@ -230,7 +230,7 @@ impl ConsoleArgs {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         let (_, record) = state().find(&self.pod)?;
         let stream = match record.endpoint()?.dial(CONSOLE_PORT).await {
-            Err(VmError::Refused { .. }) => anyhow::bail!(
+            Err(DialError::Refused { .. }) => anyhow::bail!(
                 "nothing in the guest of pod {:?} serves a debug console: it takes an agent that has one, and a pod \
                  started with --debug-console",
                 self.pod

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use protocols::client::DialError;
+
 /// How an end by this signal is told: a system call that a filter forbids.
 const SIGSYS: &str = "signal 31";
 
@@ -94,28 +96,9 @@ pub enum VmError {
         /// What happened.
         error: Box<VmError>,
     },
-    /// Nothing in the guest listens on the port.
-    #[error("nothing in the guest listens on vsock port {port}")]
-    Refused {
-        /// The vsock port.
-        port: u32,
-    },
-    /// The vsock device answered something other than `OK`.
-    #[error("dialling vsock port {port}: the device answered {answer:?} instead of OK")]
-    Handshake {
-        /// The vsock port.
-        port: u32,
-        /// Its answer.
-        answer: String,
-    },
-    /// The vsock device or the guest did not answer in time.
-    #[error("dialling vsock port {port}: no answer for {seconds} s")]
-    DialTimeout {
-        /// The vsock port.
-        port: u32,
-        /// How long we waited.
-        seconds: u64,
-    },
+    /// The guest was not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// No accelerator was left to try.
     #[error("the guest boots under no accelerator that was allowed")]
     NoAccelerator,

@@ -11,9 +11,7 @@
 //! ```
 
 mod accel;
-mod client;
 mod console;
-mod endpoint;
 mod error;
 mod files;
 mod machine;
@@ -25,6 +23,7 @@ mod share;
 mod snapshot;
 mod sys;
 mod tsc;
+mod vsock;
 
 use std::ffi::OsString;
 use std::fs;
@@ -36,12 +35,11 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 
 pub use accel::Accel;
-pub use client::AgentClient;
 pub use console::Ready;
-pub use endpoint::Endpoint;
 pub use error::VmError;
 pub use machine::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
+pub use protocols::client::{AGENT_PORT, AgentClient, DialError, Endpoint};
 pub use share::Share;
 pub use snapshot::Snapshot;
 pub use tsc::host_khz as host_tsc_khz;
@@ -53,8 +51,6 @@ use machine::VsockDevice;
 use nursery::{Nursery, Ward};
 use store::cache::Cache;
 
-/// vsock port of the agent's ttrpc server.
-pub const AGENT_PORT: u32 = 1024;
 /// vsock port of the guest's debug console, where the guest has one.
 pub const CONSOLE_PORT: u32 = 1026;
 /// Words for the kernel's command line that switch that console on.
@@ -247,8 +243,8 @@ impl Started {
         let files = RunFiles::create(&config.run_dir)?;
         let nursery = Nursery::new()?;
         let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
-        let vsock = if endpoint::host_has_vhost_vsock() {
-            VsockDevice::Vhost { cid: endpoint::random_cid()? }
+        let vsock = if vsock::host_has_vhost_vsock() {
+            VsockDevice::Vhost { cid: vsock::random_cid()? }
         } else {
             machine::check_savable(config)?;
             devices.push(start_vsock_device(&nursery, &files).await?);
@@ -381,7 +377,7 @@ impl Vm {
     /// Opens a connection to a vsock port of the guest.
     ///
     /// # Errors
-    /// [`VmError::Refused`] when nothing listens on the port, other errors when the device does not answer.
+    /// [`DialError::Refused`] when nothing listens on the port, other errors when the device does not answer.
     pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
         Ok(self.dial_from(port).await?.0)
     }

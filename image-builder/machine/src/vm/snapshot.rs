@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::accel::Engine;
 use super::console::{Ready, Stage};
-use super::{AGENT_PORT, Started, Vm, VmConfig, VmError, endpoint, machine};
+use super::{AGENT_PORT, DialError, Started, Vm, VmConfig, VmError, machine, vsock};
 
 /// How long QEMU may take to write or to read a machine.
 const TRANSFER: Duration = Duration::from_secs(300);
@@ -52,7 +52,7 @@ impl Vm {
         if !self.config.savable {
             return Err(VmError::Config("the machine was not booted to be saved".to_owned()));
         }
-        if !endpoint::host_has_vhost_vsock() {
+        if !vsock::host_has_vhost_vsock() {
             self.qmp("device_del", json!({ "id": machine::VSOCK })).await?;
             self.until("take out the vsock device of", PLUGGED, async || {
                 let devices = self.qmp("qom-list", json!({ "path": "/machine/peripheral" })).await?;
@@ -136,7 +136,7 @@ impl Snapshot {
         let started = Started::start(&config, self.engine, Some(&self.file)).await?;
         let mut vm = started.running(config, self.engine, self.ready.clone(), Instant::now());
         self.wait_for_state(&mut vm).await?;
-        let is_plugged = !endpoint::host_has_vhost_vsock();
+        let is_plugged = !vsock::host_has_vhost_vsock();
         if is_plugged {
             vm.qmp("device_add", machine::vsock_to_plug()).await?;
         }
@@ -150,7 +150,7 @@ impl Snapshot {
         // The first connection may come before the agent has seen the new device.
         vm.until("reach the agent of", PLUGGED, async || match vm.dial(AGENT_PORT).await {
             Ok(_connection) => Ok(true),
-            Err(VmError::Refused { .. }) => Ok(false),
+            Err(VmError::Dial(DialError::Refused { .. })) => Ok(false),
             Err(error) => Err(error),
         })
         .await?;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::board::Board;
-use super::exec::{self, ProcessId};
+use super::exec;
 use super::output::{Event, Lines, Stream};
 use super::pod::{Container, Handler, Pod, Role};
 use super::state::{ContainerPhase, ContainerRecord, ContainerRole, LOG_SEGMENTS, ProcessRecord};
@@ -20,6 +20,7 @@ use super::supervise::{Actions, State};
 use super::timing::millis;
 use super::{RunError, companion, spec};
 use machine::vm::AgentClient;
+use protocols::client::Process;
 use store::segments::Segments;
 
 /// How long the guest may take to deliver a signal. One that does not answer in this time is switched off.
@@ -110,8 +111,8 @@ impl InGuest {
         &self.blueprint.container.name
     }
 
-    fn process(&self) -> ProcessId {
-        ProcessId::init(&self.blueprint.id)
+    fn process(&self) -> Process {
+        Process::of(&self.client, &self.blueprint.id, "")
     }
 
     /// The record of the pod that is being run, for further processes in the container.
@@ -165,19 +166,19 @@ impl InGuest {
     /// Has the user's input go to the container for this life.
     fn feed(&self) -> Option<Follower> {
         let input = Arc::clone(self.input.as_ref()?);
-        let (client, process) = (self.client.clone(), self.process());
+        let process = self.process();
         Some(Follower(tokio::spawn(async move {
             let Input { bytes, resizes, .. } = &mut *input.lock().await;
             let resized = async {
                 let Some(resizes) = resizes else { return std::future::pending().await };
                 while let Some(size) = resizes.recv().await {
-                    exec::resize(&client, &process, size).await;
+                    exec::resize(&process, size).await;
                 }
                 std::future::pending().await
             };
             tokio::select! {
-                ended = exec::copy_in(&client, &process, bytes) => if ended {
-                    exec::close_stdin(&client, &process).await;
+                ended = exec::copy_in(&process, bytes) => if ended {
+                    exec::close_stdin(&process).await;
                 },
                 () = resized => {}
             }
@@ -197,11 +198,10 @@ impl Actions for InGuest {
         self.board.change_container(self.name(), |record| record.process = defaults)?;
         self.board.show(Event::Started { container: self.name().to_owned() });
         if !self.blueprint.container.stdin {
-            exec::close_stdin(&self.client, &self.process()).await;
+            exec::close_stdin(&self.process()).await;
         }
         let (publish, exit) = watch::channel(None);
         let show = Show {
-            client: self.client.clone(),
             process: self.process(),
             container: self.blueprint.container.clone(),
             board: self.board.clone(),
@@ -231,7 +231,7 @@ impl Actions for InGuest {
     async fn signal(&self, number: u32) -> bool {
         let process = self.process();
         // It may have ended this instant; the wait that follows tells.
-        let sent = exec::signal(&self.client, &process, number);
+        let sent = process.signal(number);
         tokio::time::timeout(ANSWER, sent).await.is_ok()
     }
 
@@ -287,8 +287,7 @@ impl Actions for InGuest {
 
 /// What it takes to show a container's output.
 struct Show {
-    client: AgentClient,
-    process: ProcessId,
+    process: Process,
     container: Container,
     board: Board,
     log: Arc<Mutex<Option<Segments>>>,
@@ -297,7 +296,7 @@ struct Show {
 
 /// Shows and logs a container's output until it ends, then says how it ended.
 async fn follow(show: Show, publish: watch::Sender<Option<i32>>) {
-    let Show { client, process, container, board, .. } = &show;
+    let Show { process, container, board, .. } = &show;
     let mut kept = Vec::new();
     let out = copy(&show, Stream::Stdout, &mut kept);
     if container.tty {
@@ -307,7 +306,7 @@ async fn follow(show: Show, publish: watch::Sender<Option<i32>>) {
         tokio::join!(out, copy(&show, Stream::Stderr, &mut of_errors));
         kept.extend(of_errors);
     }
-    match exec::wait(client, process).await {
+    match exec::wait(process).await {
         Ok(code) => {
             let words = last_words(&show, code, &kept).await;
             if let Err(error) = board.change_container(&container.name, |record| record.message = words) {
@@ -324,9 +323,9 @@ async fn follow(show: Show, publish: watch::Sender<Option<i32>>) {
 /// What a container has written into its file for last words; else, if it wants that and failed, the end of its output.
 async fn last_words(show: &Show, code: i32, output: &[u8]) -> Option<String> {
     let mut request = GetDiagnosticDataRequest::new();
-    request.container_id.clone_from(&show.process.container);
+    request.container_id = show.process.container_id().to_owned();
     request.log_type = TERMINATION_LOG.to_owned();
-    let answer = show.client.agent.get_diagnostic_data(AgentClient::call(), &request).await;
+    let answer = show.process.client().agent.get_diagnostic_data(AgentClient::call(), &request).await;
     // Agents that cannot tell are no reason to fail.
     let text = answer.map(|answer| answer.data).unwrap_or_default();
     if !text.is_empty() {
@@ -349,9 +348,9 @@ pub(super) fn open_log(container: &str, board: &Board) -> Arc<Mutex<Option<Segme
 
 /// Shows one stream to its end, and keeps the last of it.
 async fn copy(show: &Show, stream: Stream, kept: &mut Vec<u8>) {
-    let Show { client, process, container, board, log, raw } = show;
+    let Show { process, container, board, log, raw } = show;
     let mut lines = Lines::default();
-    while let Some(data) = exec::read(client, process, stream).await {
+    while let Some(data) = exec::read(process, stream).await {
         keep(&data, &container.name, board, log);
         kept.extend_from_slice(&data);
         kept.drain(..kept.len().saturating_sub(WORDS_FROM_LOG));
@@ -394,8 +393,8 @@ mod tests {
         // It takes connections and answers nothing.
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let client = AgentClient::over(ours);
-        let process = ProcessId::init("a");
-        let sent = exec::signal(&client, &process, 15);
+        let process = Process::of(&client, "a", "");
+        let sent = process.signal(15);
         assert!(tokio::time::timeout(Duration::from_millis(100), sent).await.is_err());
     }
 }

@@ -5,7 +5,8 @@ use super::pod::PodError;
 use super::spec::SpecError;
 use super::state::StateError;
 use images::image::ImageError;
-use machine::vm::VmError;
+use machine::vm::{DialError, VmError};
+use protocols::client::CallError;
 
 /// Why a pod or a command in it failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum RunError {
     /// The machine.
     #[error(transparent)]
     Vm(#[from] VmError),
+    /// The guest was not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -74,14 +78,7 @@ impl RunError {
     /// An agent's refusal, for [`Result::map_err`].
     pub(super) fn call(call: &'static str, subject: impl ToString) -> impl FnOnce(ttrpc::Error) -> Self {
         let subject = subject.to_string();
-        move |error| Self::Call { call, subject, message: describe(&error) }
-    }
-}
-
-fn describe(error: &ttrpc::Error) -> String {
-    match error {
-        ttrpc::Error::RpcStatus(status) => format!("{:?}: {}", status.code(), status.message()),
-        other => other.to_string(),
+        move |error| Self::Call { call, subject, message: CallError::from(error).to_string() }
     }
 }
 

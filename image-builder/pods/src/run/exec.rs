@@ -6,10 +6,9 @@
 use std::time::{Duration, Instant};
 
 use protobuf::MessageField;
-use protocols::agent::{
-    CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, SignalProcessRequest, StringUser,
-    TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
-};
+use protocols::agent::{ExecProcessRequest, StringUser};
+pub use protocols::client::WRITE;
+use protocols::client::{Process, READ};
 use protocols::oci;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -19,25 +18,6 @@ use super::output::Stream;
 use super::state::ContainerRecord;
 use super::timing::millis;
 use machine::vm::AgentClient;
-
-/// How much output is asked for at once.
-const READ: u32 = 64 << 10;
-/// How much input is sent at once: a message must fit into one vsock packet of devices that take no more.
-pub const WRITE: usize = 24 << 10;
-
-/// Names a process of a guest: a container and, but for its first process, an exec id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ProcessId {
-    pub(super) container: String,
-    /// Empty for the container's first process.
-    pub(super) exec: String,
-}
-
-impl ProcessId {
-    pub(super) fn init(container: &str) -> Self {
-        Self { container: container.to_owned(), exec: String::new() }
-    }
-}
 
 /// What to run, apart from the container's own defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -103,16 +83,13 @@ pub async fn exec(
     command: &ExecCommand,
     streams: ExecStreams,
 ) -> Result<i32, RunError> {
-    let process = ProcessId { container: container.id.clone(), exec: fresh_id() };
     let mut request = ExecProcessRequest::new();
-    request.container_id = process.container.clone();
-    request.exec_id = process.exec.clone();
+    request.container_id = container.id.clone();
+    request.exec_id = fresh_id();
     request.process = MessageField::some(description(container, command));
     request.string_user = command.user.as_deref().map(user).into();
     let program = command.args.first().cloned().unwrap_or_default();
-    client
-        .agent
-        .exec_process(AgentClient::call(), &request)
+    let process = Process::exec(client, &request)
         .await
         .map_err(RunError::call("ExecProcess", format!("{program:?} in {}", container.name)))?;
 
@@ -120,23 +97,23 @@ pub async fn exec(
     // Aborted with this scope: they only serve a process that is alive.
     let mut side = tokio::task::JoinSet::new();
     match stdin {
-        Some(stdin) => drop(side.spawn(pump_in(client.clone(), process.clone(), stdin))),
-        None if !command.tty => close_stdin(client, &process).await,
+        Some(stdin) => drop(side.spawn(pump_in(process.clone(), stdin))),
+        None if !command.tty => close_stdin(&process).await,
         None => {}
     }
     if let Some(resizes) = resizes {
-        side.spawn(pump_resizes(client.clone(), process.clone(), resizes));
+        side.spawn(pump_resizes(process.clone(), resizes));
     }
     if let Some(signals) = signals {
-        side.spawn(pump_signals(client.clone(), process.clone(), signals));
+        side.spawn(pump_signals(process.clone(), signals));
     }
-    let out = pump_out(client, &process, Stream::Stdout, &mut stdout);
+    let out = pump_out(&process, Stream::Stdout, &mut stdout);
     if command.tty {
         out.await?;
     } else {
-        tokio::try_join!(out, pump_out(client, &process, Stream::Stderr, &mut stderr))?;
+        tokio::try_join!(out, pump_out(&process, Stream::Stderr, &mut stderr))?;
     }
-    wait(client, &process).await
+    wait(&process).await
 }
 
 /// Connects input to a container's first process, as [`exec`] does to a command's. Its output is in its log. Ends when the
@@ -147,14 +124,14 @@ pub async fn attach(
     mut stdin: mpsc::Receiver<Vec<u8>>,
     resizes: Option<mpsc::Receiver<(u16, u16)>>,
 ) {
-    let process = ProcessId::init(&container.id);
+    let process = Process::of(client, &container.id, "");
     // Aborted with this scope.
     let mut side = tokio::task::JoinSet::new();
     if let Some(resizes) = resizes {
-        side.spawn(pump_resizes(client.clone(), process.clone(), resizes));
+        side.spawn(pump_resizes(process.clone(), resizes));
     }
-    if copy_in(client, &process, &mut stdin).await && container.stdin_once {
-        close_stdin(client, &process).await;
+    if copy_in(&process, &mut stdin).await && container.stdin_once {
+        close_stdin(&process).await;
     }
 }
 
@@ -236,13 +213,12 @@ fn fresh_id() -> String {
 
 /// Copies one of a process's output streams until it ends.
 pub(super) async fn pump_out(
-    client: &AgentClient,
-    process: &ProcessId,
+    process: &Process,
     stream: Stream,
     out: &mut (impl AsyncWrite + Unpin + ?Sized),
 ) -> Result<(), RunError> {
     let name = if stream == Stream::Stdout { "standard output" } else { "standard error" };
-    while let Some(data) = read(client, process, stream).await {
+    while let Some(data) = read(process, stream).await {
         let written = async {
             out.write_all(&data).await?;
             out.flush().await
@@ -259,41 +235,21 @@ pub(super) async fn pump_out(
 
 /// The next piece of output; nothing at the end. Agents report a closed terminal, a reaped process and a lost
 /// connection as errors: all of them end the stream, and the wait that follows tells what happened.
-pub(super) async fn read(client: &AgentClient, process: &ProcessId, stream: Stream) -> Option<Vec<u8>> {
-    let request = ReadStreamRequest {
-        container_id: process.container.clone(),
-        exec_id: process.exec.clone(),
-        len: READ,
-        ..ReadStreamRequest::default()
-    };
-    let answer = match stream {
-        Stream::Stdout => client.agent.read_stdout(AgentClient::forever(), &request).await,
-        Stream::Stderr => client.agent.read_stderr(AgentClient::forever(), &request).await,
-    };
-    answer.ok().map(|response| response.data).filter(|data| !data.is_empty())
+pub(super) async fn read(process: &Process, stream: Stream) -> Option<Vec<u8>> {
+    process.read(stream, READ).await.ok().filter(|data| !data.is_empty())
 }
 
 /// Sends input until it ends or nobody takes it any more.
-pub(super) async fn pump_in(client: AgentClient, process: ProcessId, mut stdin: mpsc::Receiver<Vec<u8>>) {
-    if copy_in(&client, &process, &mut stdin).await {
-        close_stdin(&client, &process).await;
+pub(super) async fn pump_in(process: Process, mut stdin: mpsc::Receiver<Vec<u8>>) {
+    if copy_in(&process, &mut stdin).await {
+        close_stdin(&process).await;
     }
 }
 
 /// Sends input until it ends, which is true, or nobody takes it any more.
-pub(super) async fn copy_in(
-    client: &AgentClient,
-    process: &ProcessId,
-    stdin: &mut mpsc::Receiver<Vec<u8>>,
-) -> bool {
+pub(super) async fn copy_in(process: &Process, stdin: &mut mpsc::Receiver<Vec<u8>>) -> bool {
     while let Some(data) = stdin.recv().await {
-        let request = WriteStreamRequest {
-            container_id: process.container.clone(),
-            exec_id: process.exec.clone(),
-            data,
-            ..WriteStreamRequest::default()
-        };
-        if client.agent.write_stdin(AgentClient::forever(), &request).await.is_err() {
+        if process.write(data).await.is_err() {
             return false;
         }
     }
@@ -301,67 +257,34 @@ pub(super) async fn copy_in(
 }
 
 /// Ends a process's input. It may have ended before; then there is nothing to close.
-pub(super) async fn close_stdin(client: &AgentClient, process: &ProcessId) {
-    let request = CloseStdinRequest {
-        container_id: process.container.clone(),
-        exec_id: process.exec.clone(),
-        ..CloseStdinRequest::default()
-    };
-    drop(client.agent.close_stdin(AgentClient::call(), &request).await);
+pub(super) async fn close_stdin(process: &Process) {
+    drop(process.close_stdin().await);
 }
 
-async fn pump_resizes(client: AgentClient, process: ProcessId, mut sizes: mpsc::Receiver<(u16, u16)>) {
+async fn pump_resizes(process: Process, mut sizes: mpsc::Receiver<(u16, u16)>) {
     while let Some(size) = sizes.recv().await {
-        resize(&client, &process, size).await;
+        resize(&process, size).await;
     }
 }
 
 /// Tells a process the size of its terminal, as rows and columns.
-pub(super) async fn resize(client: &AgentClient, process: &ProcessId, (rows, columns): (u16, u16)) {
-    let request = TtyWinResizeRequest {
-        container_id: process.container.clone(),
-        exec_id: process.exec.clone(),
-        row: u32::from(rows),
-        column: u32::from(columns),
-        ..TtyWinResizeRequest::default()
-    };
+pub(super) async fn resize(process: &Process, (rows, columns): (u16, u16)) {
     // A process that has just ended has no terminal.
-    drop(client.agent.tty_win_resize(AgentClient::call(), &request).await);
+    drop(process.resize(rows.into(), columns.into()).await);
 }
 
-async fn pump_signals(client: AgentClient, process: ProcessId, mut signals: mpsc::Receiver<PassedSignal>) {
+async fn pump_signals(process: Process, mut signals: mpsc::Receiver<PassedSignal>) {
     while let Some(PassedSignal { number, taken }) = signals.recv().await {
-        if matches!(signal(&client, &process, number).await, Ok(()) | Err(ttrpc::Error::RpcStatus(_))) {
+        if matches!(process.signal(number).await, Ok(()) | Err(ttrpc::Error::RpcStatus(_))) {
             // Whoever asked may have given up.
             taken.send(()).ok();
         }
     }
 }
 
-/// Sends a signal.
-pub(super) async fn signal(
-    client: &AgentClient,
-    process: &ProcessId,
-    number: u32,
-) -> Result<(), ttrpc::Error> {
-    let request = SignalProcessRequest {
-        container_id: process.container.clone(),
-        exec_id: process.exec.clone(),
-        signal: number,
-        ..SignalProcessRequest::default()
-    };
-    client.agent.signal_process(AgentClient::call(), &request).await.map(drop)
-}
-
 /// Waits for a process to end and answers its status.
-pub(super) async fn wait(client: &AgentClient, process: &ProcessId) -> Result<i32, RunError> {
-    let request = WaitProcessRequest {
-        container_id: process.container.clone(),
-        exec_id: process.exec.clone(),
-        ..WaitProcessRequest::default()
-    };
-    let answer = client.agent.wait_process(AgentClient::forever(), &request).await;
-    answer.map(|response| response.status).map_err(RunError::call("WaitProcess", &process.container))
+pub(super) async fn wait(process: &Process) -> Result<i32, RunError> {
+    process.wait().await.map_err(RunError::call("WaitProcess", process.container_id()))
 }
 
 #[cfg(test)]

@@ -9,20 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::timing::Timings;
+pub use protocols::client::Stream;
 use store::text;
 
 /// A line longer than this is shown in pieces.
 const MAX_LINE: usize = 64 << 10;
-
-/// Which of a container's two streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stream {
-    /// Standard output, and everything of a container with a terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::RunError;
 use super::network::NetworkError;
-use machine::vm::{Endpoint, VmError};
+use machine::vm::{DialError, Endpoint};
 
 /// The vsock port of the API, and the TCP port that its clients take by default.
 pub const PORT: u16 = 49983;
@@ -71,8 +71,8 @@ impl Taken {
     /// Passes connections on to a guest from now on, until the answer is dropped. Sets the token first, if there is one.
     pub(super) async fn serve(self, guest: Endpoint) -> Result<Serving, RunError> {
         let stream = guest.dial(PORT.into()).await.map_err(|error| match error {
-            VmError::Refused { .. } => RunError::NoSandboxApi,
-            other => RunError::Vm(other),
+            DialError::Refused { .. } => RunError::NoSandboxApi,
+            other => RunError::Dial(other),
         })?;
         if let Some(token) = &self.token {
             tokio::time::timeout(PATIENCE, set_token(stream, token))

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use protocols::agent_ttrpc::AgentServiceClient;
-use protocols::health_ttrpc::HealthClient;
 use tokio::net::UnixStream;
 use ttrpc::context::Context;
 
-use super::{AGENT_PORT, Endpoint, VmError};
+use super::endpoint::Endpoint;
+use super::error::DialError;
+use crate::agent_ttrpc::AgentServiceClient;
+use crate::health_ttrpc::HealthClient;
 
+/// vsock port of the agent's ttrpc server.
+pub const AGENT_PORT: u32 = 1024;
 /// The deadline of an ordinary call; the same that shims use.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -32,7 +35,7 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`Endpoint::dial`].
-    pub async fn connect(endpoint: &Endpoint) -> Result<Self, VmError> {
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self, DialError> {
         Ok(Self::over(endpoint.dial(AGENT_PORT).await?))
     }
 
@@ -44,7 +47,12 @@ impl AgentClient {
 
     /// The context of an ordinary call: a deadline of 60 s.
     pub fn call() -> Context {
-        ttrpc::context::with_duration(CALL_DEADLINE)
+        Self::within(CALL_DEADLINE)
+    }
+
+    /// The context of a call with a deadline, of which the agent is told too. Zero means none.
+    pub fn within(deadline: Duration) -> Context {
+        ttrpc::context::with_duration(deadline)
     }
 
     /// The context of a call that may block for ever, such as WaitProcess.

@@ -3,13 +3,13 @@
 //! Two ways lead to a port: AF_VSOCK where the host has `/dev/vhost-vsock`, and the *hybrid* handshake over a Unix
 //! socket (connect, `CONNECT <port>\n`, read `OK …\n`) that `vhost-device-vsock` shares with Firecracker, Cloud
 //! Hypervisor and Dragonball. Both give a connected byte stream, and in principle the port that the guest sees it come
-//! from. `vhost-device-vsock` 0.3 answers with the guest's own port instead.
+//! from. `vhost-device-vsock` 0.3 answers with the guest's own port instead. A third way has no ports: a Unix socket that
+//! leads to the agent, for example through a proxy.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, getsockname, socket};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::VmError;
+use super::error::DialError;
 
 /// How long one dial may take.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +38,11 @@ pub enum Endpoint {
         /// The guest's context id.
         cid: u32,
     },
+    /// By a Unix socket at which the agent answers at once. There is no handshake, and every port is this one.
+    Unix {
+        /// The socket.
+        socket: PathBuf,
+    },
 }
 
 impl Endpoint {
@@ -45,43 +50,47 @@ impl Endpoint {
     /// writing and closing is done with it.
     ///
     /// # Errors
-    /// [`VmError::Refused`] when nothing listens there; [`VmError::DialTimeout`] when nobody answers.
-    pub async fn dial(&self, port: u32) -> Result<UnixStream, VmError> {
+    /// [`DialError::Refused`] when nothing listens there; [`DialError::Timeout`] when nobody answers within 10 s.
+    pub async fn dial(&self, port: u32) -> Result<UnixStream, DialError> {
         Ok(self.dial_from(port).await?.0)
     }
 
     /// As [`Endpoint::dial`], with the port from which the guest sees the connection come; none where the device does
     /// not tell.
-    pub(super) async fn dial_from(&self, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
+    ///
+    /// # Errors
+    /// As [`Endpoint::dial`].
+    pub async fn dial_from(&self, port: u32) -> Result<(UnixStream, Option<u32>), DialError> {
         let dialled = async {
             match self {
-                Self::Hybrid { socket } => {
-                    let stream = UnixStream::connect(socket)
-                        .await
-                        .map_err(|source| VmError::io("connect to", socket.display(), source))?;
-                    hybrid_handshake(stream, port).await
-                }
+                Self::Hybrid { socket } => hybrid_handshake(connected(socket).await?, port).await,
+                Self::Unix { socket } => Ok((connected(socket).await?, None)),
                 Self::Vsock { cid } => vsock_connect(*cid, port).await,
             }
         };
         tokio::time::timeout(DIAL_DEADLINE, dialled)
             .await
-            .unwrap_or(Err(VmError::DialTimeout { port, seconds: DIAL_DEADLINE.as_secs() }))
+            .unwrap_or(Err(DialError::Timeout { port, seconds: DIAL_DEADLINE.as_secs() }))
     }
 }
 
+async fn connected(socket: &Path) -> Result<UnixStream, DialError> {
+    let stream = UnixStream::connect(socket).await;
+    stream.map_err(|source| DialError::io("connect to", socket.display(), source))
+}
+
 /// Asks the device at the other end of `stream` for a guest port. Gives the host's port too, where it is told.
-async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
-    let failed = |source| VmError::io("dial", format!("vsock port {port}"), source);
+async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<(UnixStream, Option<u32>), DialError> {
+    let failed = |source| DialError::io("dial", format!("vsock port {port}"), source);
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::with_capacity(ANSWER);
     // One byte at a time: whatever follows the newline belongs to the connection.
     loop {
         let mut byte = [0];
         match stream.read(&mut byte).await {
-            Ok(0) => return Err(VmError::Refused { port }),
+            Ok(0) => return Err(DialError::Refused { port }),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(VmError::Refused { port });
+                return Err(DialError::Refused { port });
             }
             Err(source) => return Err(failed(source)),
             Ok(_) if byte == *b"\n" => break,
@@ -96,11 +105,11 @@ async fn hybrid_handshake(mut stream: UnixStream, port: u32) -> Result<(UnixStre
         let told = answer.strip_prefix("OK ").and_then(|number| number.trim().parse().ok());
         Ok((stream, told.filter(|told| *told != port)))
     } else {
-        Err(VmError::Handshake { port, answer })
+        Err(DialError::Handshake { port, answer })
     }
 }
 
-async fn vsock_connect(cid: u32, port: u32) -> Result<(UnixStream, Option<u32>), VmError> {
+async fn vsock_connect(cid: u32, port: u32) -> Result<(UnixStream, Option<u32>), DialError> {
     let connected = tokio::task::spawn_blocking(move || -> io::Result<(StdUnixStream, u32)> {
         let fd: OwnedFd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         connect(fd.as_raw_fd(), &VsockAddr::new(cid, port))?;
@@ -112,25 +121,11 @@ async fn vsock_connect(cid: u32, port: u32) -> Result<(UnixStream, Option<u32>),
     .await
     .unwrap_or_else(|_| Err(io::Error::other("the connecting thread died")));
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => VmError::Refused { port },
-        _ => VmError::io("dial", format!("vsock port {port} of CID {cid}"), source),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => DialError::Refused { port },
+        _ => DialError::io("dial", format!("vsock port {port} of CID {cid}"), source),
     };
     let (stream, from) = connected.map_err(failed)?;
     Ok((UnixStream::from_std(stream).map_err(failed)?, Some(from)))
-}
-
-/// Whether QEMU can use the host kernel's own vsock device.
-pub(super) fn host_has_vhost_vsock() -> bool {
-    File::options().read(true).write(true).open("/dev/vhost-vsock").is_ok()
-}
-
-/// A guest CID that no other VM of the host is likely to have. CIDs 0 to 2 are reserved.
-pub(super) fn random_cid() -> Result<u32, VmError> {
-    let mut bytes = [0; 4];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|source| VmError::io("read", "/dev/urandom", source))?;
-    Ok(3 + u32::from_ne_bytes(bytes) % (i32::MAX as u32 - 3))
 }
 
 #[cfg(test)]
@@ -138,7 +133,7 @@ mod tests {
     use super::*;
 
     /// A device that reads one line and answers `answer`, then echoes.
-    async fn dialled(answer: &'static [u8]) -> (Result<(UnixStream, Option<u32>), VmError>, String) {
+    async fn dialled(answer: &'static [u8]) -> (Result<(UnixStream, Option<u32>), DialError>, String) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let device = tokio::spawn(async move {
             let mut theirs = theirs;
@@ -173,19 +168,19 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_refused() {
         let (result, _) = dialled(b"").await;
-        assert!(matches!(result, Err(VmError::Refused { port: 1024 })));
+        assert!(matches!(result, Err(DialError::Refused { port: 1024 })));
     }
 
     #[tokio::test]
     async fn another_answer_is_an_error() {
         let (result, _) = dialled(b"EINVAL\n").await;
-        assert!(matches!(result, Err(VmError::Handshake { answer, .. }) if answer == "EINVAL"));
+        assert!(matches!(result, Err(DialError::Handshake { answer, .. }) if answer == "EINVAL"));
     }
 
     #[tokio::test]
     async fn an_endless_answer_is_an_error() {
         let (result, _) = dialled(&[b'O'; 100]).await;
-        assert!(matches!(result, Err(VmError::Handshake { .. })));
+        assert!(matches!(result, Err(DialError::Handshake { .. })));
     }
 
     #[tokio::test]
@@ -197,7 +192,8 @@ mod tests {
 
     #[test]
     fn endpoints_survive_json() {
-        for endpoint in [Endpoint::Hybrid { socket: "/run/v".into() }, Endpoint::Vsock { cid: 77 }] {
+        let unix = Endpoint::Unix { socket: "/run/a".into() };
+        for endpoint in [Endpoint::Hybrid { socket: "/run/v".into() }, Endpoint::Vsock { cid: 77 }, unix] {
             let text = serde_json::to_string(&endpoint).unwrap();
             assert_eq!(serde_json::from_str::<Endpoint>(&text).unwrap(), endpoint);
         }
