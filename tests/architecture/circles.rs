@@ -49,7 +49,8 @@ const STORE: Crate = Crate {
     tied: &[],
 };
 
-const MACHINE: Crate = Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
+const MACHINE: Crate =
+    Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
 
 const IMAGES: Crate = Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]], tied: &[] };
 
@@ -100,8 +101,11 @@ const PITH: Crate = Crate {
     tied: &[],
 };
 
-const BUILDER: Crate =
-    Crate { root: "image-builder/src", layers: &[&["artifact"], &["lib"], &["cli"], &["main"]], tied: &["cli"] };
+const BUILDER: Crate = Crate {
+    root: "image-builder/src",
+    layers: &[&["artifact"], &["lib"], &["cli"], &["main"]],
+    tied: &["cli"],
+};
 
 const FILE_SYSTEMS: Crate = Crate {
     root: "image-builder/fs/src",

@@ -8,16 +8,17 @@ use serde_json::Value;
 use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
-const OURS: [(&str, &[&str]); 17] = [
-    ("agent", &["init", "pith-protocols", "rustjail", "sandbox-api"]),
+const OURS: [(&str, &[&str]); 18] = [
+    ("agent", &["init", "parcel", "pith-protocols", "rustjail", "sandbox-api"]),
     ("jail", &["rustjail"]),
     ("fs-image", &[]),
     ("image-builder", &["pith", "pods", "products", "registry", "machine", "store"]),
     ("images", &["fs-image", "store"]),
     ("init", &[]),
     ("machine", &["pith-protocols", "store"]),
-    ("pith", &["images", "machine", "pods", "pith-protocols", "registry", "store"]),
-    ("pods", &["images", "machine", "pith-protocols", "store"]),
+    ("parcel", &[]),
+    ("pith", &["images", "machine", "parcel", "pods", "pith-protocols", "registry", "store"]),
+    ("pods", &["fs-image", "images", "machine", "pith-protocols", "store"]),
     ("probe", &[]),
     ("products", &["fs-image", "images", "machine", "store"]),
     ("pith-protocols", &[]),

@@ -1,6 +1,6 @@
 //! `pith run` and the verbs around it, as a user types them.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -60,8 +60,7 @@ fn an_interrupt_ends_the_pod_and_leaves_nothing() -> Result<()> {
     let mut lines = BufReader::new(run.stdout.take().context("no stdout")?).lines();
     let up = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("one | up")));
     ensure!(up.is_some(), "the container did not come up");
-    let interrupted = Command::new("sh").args(["-c", &format!("kill -INT {}", run.id())]).status()?;
-    ensure!(interrupted.success(), "kill failed");
+    Pods::signal(&run, "INT")?;
     let status = run.wait()?;
     ensure!(!status.success(), "an interrupted pod ended with 0");
     pods.nothing_is_left()

@@ -1,7 +1,7 @@
 //! Pods as they are written for clusters, run by `pith run`.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -225,8 +225,7 @@ fn containers_are_asked_how_they_are_and_started_again() -> Result<()> {
         std::io::BufRead::lines(std::io::BufReader::new(attach.stdout.take().context("no output")?));
     assert_eq!(lines.next().context("nothing came")??, "got one");
     drop(input);
-    let left = Command::new("sh").args(["-c", &format!("kill -INT {}", attach.id())]).status()?;
-    ensure!(left.success(), "kill failed");
+    Pods::signal(&attach, "INT")?;
     assert_eq!(attach.wait()?.code(), Some(130));
     assert!(pods.success(&["logs", "asked", "shell"])?.contains("got one"));
     let refused = pods.run(&["attach", "asked", "server"])?;

@@ -92,6 +92,9 @@ fn a_pod_in_the_background_answers_every_verb() -> Result<()> {
     assert_eq!(pods.success(&["logs", "--since", times[1], "web"])?.lines().next(), Some("two"));
 
     assert!(pods.success(&["top", "web"])?.contains("sleep"));
+    let timings = pods.success(&["timings", "--bench-exec", "2", "web"])?;
+    ensure!(timings.contains("exec"), "{timings}");
+    assert_eq!(pods.success(&["port", "web"])?, "", "nothing is published");
     let stats = json(&pods, &["stats", "--no-stream", "web"]);
     // With `--json` it is a stream all the same unless one look is asked for.
     let stats = stats?;
@@ -218,5 +221,91 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
     assert_eq!(out, "");
     let (_, said, code) = pith(&["run", "--rm", &format!("{address}/none/busybox:1"), "true"])?;
     ensure!(code == Some(1) && said.contains("404"), "{said}");
+
+    // A disk is made ahead, and goes when nobody uses it.
+    let (out, said, code) = pith(&["image", &busybox()])?;
+    ensure!(code == Some(0) && Path::new(out.trim()).is_file(), "{out}{said}");
+    let disk = out.trim().to_owned();
+    let (out, said, code) = pith(&["prune", "--all"])?;
+    ensure!(code == Some(0) && !Path::new(&disk).exists(), "{out}{said}");
+
+    // A manifest says when it is pulled.
+    let manifest = |policy: &str| -> Result<String> {
+        let path = pods.path().join(format!("{policy}.yaml"));
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pull}}\nspec:\n  restartPolicy: Never\n  containers:\n    \
+             - {{name: a, image: \"{name}\", imagePullPolicy: {policy}, command: [\"true\"]}}\n"
+        );
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Never")?])?;
+    ensure!(code == Some(1) && said.contains("pith pull"), "{said}");
+    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Always")?])?;
+    ensure!(code == Some(0) && said.contains("pull "), "{said}");
+    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Never")?])?;
+    ensure!(code == Some(0) && !said.contains("pull "), "{said}");
+    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Always")?])?;
+    ensure!(code == Some(0) && said.contains("pull "), "{said}");
     pods.nothing_is_left()
+}
+
+#[test]
+fn the_console_of_a_guest_is_reached() -> Result<()> {
+    let pods = Pods::new()?;
+    let initrd = root().join("out/initrd-debug.img").display().to_string();
+    let image = busybox();
+    pods.success(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--debug-console",
+        "--initrd",
+        &initrd,
+        &image,
+        "sleep",
+        "1000",
+    ])?;
+    let mut console =
+        pods.command(&["console", "web"])?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    console.stdin.take().context("no input")?.write_all(b"echo $((40 + 2))\nexit\n")?;
+    let output = console.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(said.contains("42"), "{said}");
+    pods.success(&["rm", "-f", "web"])?;
+    pods.nothing_is_left()
+}
+
+#[test]
+fn every_verb_is_tried_through_the_program() -> Result<()> {
+    let pods = Pods::new()?;
+    let man = pods.path().join("man1");
+    pods.success(&["man", &man.display().to_string()])?;
+    let verbs = pods.success(&["complete", "--", ""])?;
+    let verbs: Vec<&str> = verbs.lines().filter(|verb| *verb != "help").collect();
+    ensure!(
+        verbs.len() > 25 && verbs.iter().all(|verb| man.join(format!("pith-{verb}.1")).is_file()),
+        "{verbs:?}"
+    );
+    let mut tests = String::new();
+    for directory in ["tests/e2e", "image-builder/pith/tests"] {
+        for entry in std::fs::read_dir(root().join(directory))? {
+            tests += &std::fs::read_to_string(entry?.path())?;
+        }
+    }
+    // As an argument of a call, or in a line of the tables of wrong inputs and of completions.
+    let is_tried = |verb: &&str| {
+        [
+            format!("[\"{verb}\""),
+            format!("\"{verb} "),
+            format!("\"--json\", \"{verb}\""),
+            format!("pith {verb}"),
+        ]
+        .iter()
+        .any(|call| tests.contains(call.as_str()))
+    };
+    let untried: Vec<&&str> = verbs.iter().filter(|verb| !is_tried(verb)).collect();
+    ensure!(untried.is_empty(), "no test through the program: {untried:?}");
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! `pith` as a user types it, with pods that no other test sees.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,6 +60,16 @@ impl Pods {
             .env("XDG_DATA_HOME", self.state.path().join("data"))
             .stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// Sends a signal, such as `INT`, to a program.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(program: &Child, name: &str) -> Result<()> {
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", program.id())]).status()?;
+        ensure!(status.success(), "kill -{name} failed");
+        Ok(())
     }
 
     /// Runs it to its end.

@@ -102,6 +102,34 @@ pub fn write(tree: &Tree, uuid: [u8; 16], time: u32, image: &Path) -> Result<(),
     fs::copy(&made, image).map_err(WriteError::io("write", image)).map(drop)
 }
 
+/// What an empty file system needs that is written to and thrown away. No journal: after a crash nobody reads it.
+const EMPTY_FEATURES: &str = "none,extent,filetype,sparse_super,large_file,huge_file,extra_isize,dir_nlink,metadata_csum,\
+    dir_index,ext_attr,flex_bg";
+
+/// Makes an empty file system that fills the file `image`, which is a hole so far, and stays one for the most part. Mount it
+/// with `noinit_itable`, or the kernel writes to all of its tables of inodes.
+///
+/// # Errors
+/// When mke2fs is missing or fails.
+pub fn empty(image: &Path) -> Result<(), WriteError> {
+    let temporary = std::env::temp_dir();
+    let work = tempfile::tempdir_in(&temporary).map_err(WriteError::io("make a directory in", &temporary))?;
+    let config = work.path().join(CONFIG_FILE);
+    fs::write(&config, CONFIG).map_err(WriteError::io("write", &config))?;
+    let image = image.to_str().ok_or_else(|| {
+        WriteError::cannot_hold(
+            FORMAT,
+            image.as_os_str().as_encoded_bytes(),
+            "its path is not UTF-8".to_owned(),
+        )
+    })?;
+    let extended = "lazy_itable_init=1,root_owner=0:0,nodiscard";
+    let (size, inode) = (BLOCK.to_string(), INODE.to_string());
+    let named = ["-q", "-F", "-t", "ext4", "-T", "ext4", "-O", EMPTY_FEATURES, "-m", "0", "-E", extended];
+    let sized = ["-b", &size, "-I", &inode, "-i", "16384", image];
+    run("mke2fs", &[&named[..], &sized[..]].concat(), work.path(), 0).map(drop)
+}
+
 /// Which e2fsprogs this is: others may give other bytes.
 ///
 /// # Errors

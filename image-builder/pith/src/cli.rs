@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::global::Global;
 use crate::signals::interruptible;
-use crate::{attach, complete, doctor, events, exec, images, life, logs, look, run, stats};
+use crate::{attach, complete, copy, doctor, events, exec, images, life, logs, look, run, stats, vm, volume};
 
 /// Runs containers and pods, each pod in a virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -33,6 +33,10 @@ enum Command {
     /// Run another command in a container. Signals are passed on to the command. If the command has not ended 5 s after
     /// SIGTERM or SIGHUP, or if the guest does not accept a signal, the signal ends this program.
     Exec(exec::ExecArgs),
+    /// Copy files and directories between a container and this host. The image needs no program for this. Symbolic links in a
+    /// tree are copied as links; SRC itself is followed. Modes and times are kept, except set-user-id and set-group-id bits of
+    /// files that are copied to this host.
+    Cp(Box<copy::CopyArgs>),
     /// Show the output of a container, also after it has ended.
     Logs(logs::LogsArgs),
     /// Connect to the standard input of a container, and show what it writes from now on. When the container ends, this
@@ -70,6 +74,11 @@ enum Command {
     Prune(images::PruneArgs),
     /// Make the disk of an image, as `run` does, and print its path.
     Image(images::ImageArgs),
+    /// List, make, look at and remove volumes with names.
+    Volume(volume::VolumeArgs),
+    /// Start a guest without a pod in an installed monitor, print the socket of its agent, and wait until it ends or a signal
+    /// ends it.
+    Vm(vm::VmArgs),
     /// Connect to the debug console of a pod's guest. Ctrl-] disconnects.
     Console(exec::ConsoleArgs),
     /// Measure execs in a running pod, and show its sizes and times.
@@ -106,6 +115,7 @@ impl Cli {
             Command::Run(args) => args.execute(global).await,
             Command::Ps(args) => args.execute(global),
             Command::Exec(args) => args.execute(global).await,
+            Command::Cp(args) => args.execute(global).await,
             Command::Logs(args) => args.execute(global).await,
             Command::Attach(args) => args.execute().await,
             Command::Stop(args) => args.execute(global).await,
@@ -124,6 +134,8 @@ impl Cli {
             Command::Rmi(args) => args.execute(global).map(done),
             Command::Prune(args) => args.execute(global).map(done),
             Command::Image(args) => args.execute(global),
+            Command::Volume(args) => args.execute(global).map(done),
+            Command::Vm(args) => args.execute(global).await,
             Command::Console(args) => args.execute().await,
             Command::Timings(args) => args.execute(global).await,
             Command::Doctor(args) => args.execute(global),

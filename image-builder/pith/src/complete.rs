@@ -24,15 +24,24 @@ pub enum Shell {
 
 /// Words are separated by lines, since some have spaces; a last line of `:files` stands for file names.
 const BASH: &str = r#"_pith() {
-    local line files=
+    local line files= typed="${COMP_LINE:0:COMP_POINT}" words current prefix=
     COMPREPLY=()
+    # Not COMP_WORDS: there, names with colons are several words.
+    read -ra words <<< "$typed"
+    [[ "$typed" == *[[:space:]] ]] && words+=("")
+    current="${words[${#words[@]}-1]}"
+    # What is in front of the last colon stays as it is on the line.
+    [[ "$COMP_WORDBREAKS" == *:* && "$current" == *:* ]] && prefix="${current%"${current##*:}"}"
     while IFS= read -r line; do
-        if [ "$line" = ":files" ]; then files=1; else COMPREPLY+=("$line"); fi
-    done < <(pith complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+        if [ "$line" = ":files" ]; then files=1; else COMPREPLY+=("${line#"$prefix"}"); fi
+    done < <(pith complete -- "${words[@]:1}" 2>/dev/null)
     if [ -n "$files" ]; then
-        while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")
+        while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "${current#"$prefix"}")
         compopt -o filenames 2>/dev/null
     fi
+    # A path follows.
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *: ]] && compopt -o nospace 2>/dev/null
+    return 0
 }
 complete -F _pith pith
 "#;
@@ -115,6 +124,7 @@ enum Kind<'a> {
     ContainersOf(&'a str),
     Images,
     Volumes,
+    Flavours,
 }
 
 fn known(kind: Kind<'_>) -> Vec<String> {
@@ -131,10 +141,22 @@ fn known(kind: Kind<'_>) -> Vec<String> {
             let kept = library().and_then(|library| library.list().ok()).unwrap_or_default();
             kept.into_iter().map(|kept| kept.reference).collect()
         }
+        Kind::Flavours => {
+            let entries =
+                Global::default().products().ok().and_then(|layout| std::fs::read_dir(layout.out()).ok());
+            let names = entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            let flavour = |name: String| Some(name.strip_prefix("initrd-")?.strip_suffix(".img")?.to_owned());
+            names.filter_map(flavour).chain(["minimal".to_owned()]).collect()
+        }
         Kind::Volumes => {
             let entries = crate::request::volumes(&|name| std::env::var_os(name)).map(std::fs::read_dir);
             let entries = entries.into_iter().flatten().flatten().flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).map(|name| name + ":").collect()
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            names.filter(|name| crate::request::is_label(name)).collect()
         }
     }
 }
@@ -147,6 +169,8 @@ fn answers(mut cli: clap::Command, words: &[String], known: &dyn Fn(Kind<'_>) ->
     };
     cli.build();
     let mut command = &cli;
+    // The verb, and one below it.
+    let mut verbs: Vec<&str> = Vec::new();
     let mut places: Vec<&str> = Vec::new();
     let mut value_of: Option<&clap::Arg> = None;
     for word in before {
@@ -161,11 +185,12 @@ fn answers(mut cli: clap::Command, words: &[String], known: &dyn Fn(Kind<'_>) ->
             value_of = option(command, |arg| arg.get_short() == last);
         } else if let Some(verb) = command.find_subcommand(word).filter(|_| places.is_empty()) {
             command = verb;
+            verbs.push(verb.get_name());
         } else {
             places.push(word);
         }
     }
-    let verb = command.get_name();
+    let verb = verbs.join(" ");
     let mut found = Vec::new();
     if let Some(arg) = value_of {
         found.extend(values(arg, known));
@@ -179,9 +204,13 @@ fn answers(mut cli: clap::Command, words: &[String], known: &dyn Fn(Kind<'_>) ->
         found.extend(verbs.map(|verb| verb.get_name().to_owned()));
     } else {
         let place = places.len();
-        match (verb, place) {
+        match (verb.as_str(), place) {
             ("attach" | "console" | "exec" | "pause" | "unpause" | "timings" | "top", 0) => {
                 found.extend(known(Kind::Running));
+            }
+            ("cp", 0 | 1) => {
+                found.extend(known(Kind::Running).into_iter().map(|name| name + ":"));
+                found.push(FILES.to_owned());
             }
             ("stop" | "stats" | "port", _) => found.extend(known(Kind::Running)),
             ("logs" | "ps" | "restart", 0) | ("wait" | "rm" | "inspect" | "events", _) => {
@@ -194,6 +223,7 @@ fn answers(mut cli: clap::Command, words: &[String], known: &dyn Fn(Kind<'_>) ->
                 found.extend(known(Kind::Images));
                 found.push(FILES.to_owned());
             }
+            ("volume rm" | "volume inspect", _) => found.extend(known(Kind::Volumes)),
             ("pull" | "rmi", _) => found.extend(known(Kind::Images)),
             ("completions", 0) => found.extend(["bash", "zsh", "fish"].map(str::to_owned)),
             ("man", 0) => found.push(FILES.to_owned()),
@@ -218,8 +248,12 @@ fn values(arg: &clap::Arg, known: &dyn Fn(Kind<'_>) -> Vec<String>) -> Vec<Strin
         return listed;
     }
     match arg.get_id().as_str() {
-        "volume" => known(Kind::Volumes).into_iter().chain([FILES.to_owned()]).collect(),
+        "volume" => {
+            let names = known(Kind::Volumes).into_iter().map(|name| name + ":");
+            names.chain([FILES.to_owned()]).collect()
+        }
         "network" => ["user", "none", "netns="].map(str::to_owned).to_vec(),
+        "flavour" => known(Kind::Flavours),
         "accel" => ["auto", "kvm", "tcg"].map(str::to_owned).to_vec(),
         "machine" => ["microvm", "microvm-acpi", "q35"].map(str::to_owned).to_vec(),
         "file" | "out" | "kernel" | "initrd" | "disk" | "uki" | "firmware" | "env_file" => {
@@ -273,7 +307,8 @@ mod tests {
                 Kind::ContainersOf("web") => &["server", "shell"],
                 Kind::ContainersOf(_) => &[],
                 Kind::Images => &["docker.io/library/nginx:latest"],
-                Kind::Volumes => &["data:"],
+                Kind::Volumes => &["data"],
+                Kind::Flavours => &["minimal", "sandbox"],
             };
             found.iter().map(|&text| text.to_owned()).collect()
         })
@@ -295,6 +330,11 @@ mod tests {
             ("run -v d", &["data:", FILES]),
             ("run -f ", &[FILES]),
             ("run --rm -it d", &["docker.io/library/nginx:latest", FILES]),
+            ("vm --flavour s", &["sandbox"]),
+            ("vm --vmm f", &["firecracker"]),
+            ("volume r", &["rm"]),
+            ("volume rm d", &["data"]),
+            ("cp w", &["web:", "work:", FILES]),
             ("rmi d", &["docker.io/library/nginx:latest"]),
             ("completions z", &["zsh"]),
             ("rm --fo", &["--force"]),

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::images::image::{self, Ceiling, Made};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use pods::run::pod::Pull;
 use pods::run::{Pod, quantity};
 use registry::{Kept, Library, Limits, Reference};
 use serde_json::json;
@@ -81,7 +82,7 @@ async fn fetch(name: &str, fetching: &Fetching, global: &Global) -> anyhow::Resu
 pub(crate) async fn resolve(
     pod: &Pod,
     base: &Path,
-    policy: PullPolicy,
+    policy: Option<PullPolicy>,
     fetching: &Fetching,
     global: &Global,
 ) -> anyhow::Result<BTreeMap<String, String>> {
@@ -94,12 +95,23 @@ pub(crate) async fn resolve(
         if is_path || found.contains_key(image) {
             continue;
         }
+        let policy = policy.unwrap_or_else(|| policy_of(pod, image));
         let source = source(image, policy, fetching, global)
             .await
             .with_context(|| format!("the image {image:?} of container {}", container.name))?;
         found.insert(image.clone(), source);
     }
     Ok(found)
+}
+
+/// When the manifest has this image pulled. Of containers that differ, the one counts that asks for the most.
+fn policy_of(pod: &Pod, image: &str) -> PullPolicy {
+    let wishes = pod.all().filter(|container| container.image == image);
+    match wishes.map(|container| container.pull.unwrap_or(Pull::Missing)).max() {
+        Some(Pull::Always) => PullPolicy::Always,
+        Some(Pull::Missing) | None => PullPolicy::Missing,
+        Some(Pull::Never) => PullPolicy::Never,
+    }
 }
 
 async fn source(
@@ -500,6 +512,26 @@ mod tests {
         make_room(&cache, 0, before).unwrap();
         let left: Vec<String> = image::made(&cache).into_iter().map(|disk| disk.source).collect();
         assert!(left.len() == 1 && left[0].ends_with("two"), "what is used now stays: {left:?}");
+    }
+
+    #[test]
+    fn the_manifest_says_when_an_image_is_pulled() {
+        let of = |policies: &[&str]| {
+            let containers: Vec<String> = policies
+                .iter()
+                .enumerate()
+                .map(|(at, policy)| format!("{{name: c{at}, image: i, imagePullPolicy: {policy}}}"))
+                .collect();
+            let text = format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{}]}}}}",
+                containers.join(", ")
+            );
+            policy_of(&Pod::parse(&text).unwrap(), "i")
+        };
+        assert_eq!(of(&["Never"]), PullPolicy::Never);
+        assert_eq!(of(&["IfNotPresent"]), PullPolicy::Missing);
+        assert_eq!(of(&["Never", "Always", "IfNotPresent"]), PullPolicy::Always);
+        assert_eq!(of(&["Never", "null"]), PullPolicy::Missing);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod cli;
 pub mod complete;
+pub mod copy;
 mod detach;
 pub mod doctor;
 pub mod events;
@@ -20,3 +21,5 @@ pub mod run;
 pub mod signals;
 pub mod stats;
 pub mod time;
+pub mod vm;
+pub mod volume;

@@ -13,12 +13,12 @@ use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Root};
 use pods::run::exec::WRITE;
 use pods::run::network::{Network, NetworkMode, Publish};
 use pods::run::output::{JsonSink, Sink, TextSink};
-use pods::run::quantity;
 use pods::run::sandbox_api::SandboxApi;
 use pods::run::state::{Origin, StateError};
 use pods::run::terminal::{RawMode, read_stdin};
 use pods::run::timing::Timings;
 use pods::run::{Input, Pod, RunOptions, StopRequest};
+use pods::run::{quantity, scratch};
 use store::layout::Layout;
 use tokio::sync::watch;
 
@@ -56,9 +56,9 @@ pub struct RunArgs {
     /// until `rm`.
     #[arg(long)]
     rm: bool,
-    /// When to pull an image from its registry.
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
-    pull: PullPolicy,
+    /// When to pull an image from its registry [default: as the manifest says; otherwise missing].
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pull: Option<PullPolicy>,
     #[command(flatten)]
     fetching: Fetching,
     #[command(flatten)]
@@ -82,6 +82,10 @@ pub struct RunArgs {
     /// limits].
     #[arg(help_heading = "Guest", short, long, value_name = "SIZE", value_parser = mebibytes)]
     memory: Option<u32>,
+    /// A disk of this size for what containers write, instead of the guest's memory. The host's file takes only what is
+    /// written, and goes with the pod [default: the sum of the limits of ephemeral-storage; without limits no disk].
+    #[arg(help_heading = "Guest", long, value_name = "SIZE", value_parser = scratch_size)]
+    scratch: Option<u64>,
     /// The number of guest CPUs.
     #[arg(help_heading = "Guest", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
@@ -164,7 +168,7 @@ impl RunArgs {
         }
         let prepared = interruptible_for(async {
             // The child finds what its parent has fetched and packed.
-            let policy = if child.is_some() { PullPolicy::Missing } else { self.pull };
+            let policy = if child.is_some() { Some(PullPolicy::Missing) } else { self.pull };
             let sources = resolve(&pod, &base, policy, &self.fetching, global).await?;
             if child.is_none() {
                 // What is missing is said before images are packed.
@@ -289,6 +293,7 @@ impl RunArgs {
             accel: self.accel,
             memory_mib: self.memory,
             cpus: self.cpus,
+            scratch: self.scratch,
             cmdline,
             network: Network::new(&self.network, &self.publish)?,
             sandbox_api: self.sandbox_api()?,
@@ -393,24 +398,47 @@ fn origin() -> Option<Origin> {
 }
 
 /// Reads a value of `--memory`: a plain number is in MiB.
-fn mebibytes(text: &str) -> Result<u32, String> {
+pub(crate) fn mebibytes(text: &str) -> Result<u32, String> {
     let mib = match text.parse::<u64>() {
         Ok(mib) => mib,
-        Err(_) => {
-            // As docker writes it: `512m` is no thousandth here.
-            let text = text
-                .replace(['m', 'g'], "")
-                .parse::<u64>()
-                .map_or_else(|_| text.to_owned(), |_| text.replace('m', "Mi").replace('g', "Gi"));
-            quantity::bytes(&text)?.div_ceil(1 << 20)
-        }
+        Err(_) => bytes(text)?.div_ceil(1 << 20),
     };
     u32::try_from(mib).map_err(|_| format!("{text:?} is more memory than a guest can have"))
+}
+
+/// Reads a number of bytes with a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    // As docker writes it: `512m` is no thousandth here.
+    let docker = [('k', "Ki"), ('m', "Mi"), ('g', "Gi"), ('t', "Ti")];
+    let found = docker.iter().find_map(|(unit, name)| Some((text.strip_suffix(*unit)?, name)));
+    match found {
+        Some((number, name)) if number.parse::<u64>().is_ok() => quantity::bytes(&format!("{number}{name}")),
+        _ => quantity::bytes(text),
+    }
+}
+
+/// Reads a value of `--scratch`.
+fn scratch_size(text: &str) -> Result<u64, String> {
+    if text.parse::<u64>().is_ok() {
+        return Err(format!("{text:?} has no unit; write for example {text}Gi"));
+    }
+    let size = bytes(text)?;
+    scratch::check(size).map(|()| size)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_for_what_is_written_has_a_unit_and_bounds() {
+        for (text, size) in [("10Gi", 10 << 30), ("10g", 10 << 30), ("1T", 1_000_000_000_000)] {
+            assert_eq!(scratch_size(text), Ok(size), "{text}");
+        }
+        for text in ["10", "", "1Ki", "100Ti", "x"] {
+            assert!(scratch_size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn memory_is_given_in_mebibytes_or_with_a_unit() {

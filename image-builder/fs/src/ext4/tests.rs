@@ -226,3 +226,20 @@ fn a_command_that_failed_is_told_from_the_scripts_echo() {
         assert!(is_complaint(line), "{line}");
     }
 }
+
+#[test]
+fn an_empty_file_system_is_large_and_takes_little() {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let size = 8 << 30;
+    file.as_file().set_len(size).unwrap();
+    // As a file without a name is called.
+    let number = std::os::fd::AsRawFd::as_raw_fd(file.as_file());
+    empty(Path::new(&format!("/proc/{}/fd/{number}", std::process::id()))).unwrap();
+    let metadata = file.as_file().metadata().unwrap();
+    assert_eq!(metadata.len(), size);
+    assert!(metadata.blocks() * 512 < 16 << 20, "{} blocks are written", metadata.blocks());
+    let output = std::process::Command::new("/sbin/e2fsck").args(["-fn"]).arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(empty(Path::new("/no/such/file")).is_err());
+}

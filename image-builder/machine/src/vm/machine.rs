@@ -281,13 +281,15 @@ pub(super) fn arguments(
     args.0.extend(config.network.arguments(suffix));
     // All three models hand out slots in the order of the command line, and the guest looks in that order.
     for (index, disk) in config.disks.iter().enumerate() {
-        let readonly = if disk.readonly { "on" } else { "off" };
+        let (readonly, discard) = if disk.readonly { ("on", "") } else { ("off", "discard=unmap,") };
         let mut drive =
-            OsString::from(format!("if=none,id=disk{index},format=raw,readonly={readonly},file="));
+            OsString::from(format!("if=none,id=disk{index},format=raw,readonly={readonly},{discard}file="));
         drive.push(escaped(&disk.path));
         args.pair("-drive", drive);
         let serial = if disk.serial.is_empty() { String::new() } else { format!(",serial={}", disk.serial) };
-        args.pair("-device", format!("virtio-blk-{suffix},drive=disk{index}{serial}"));
+        // Where the host's own disk is full, the guest is told; to stop it would help nobody.
+        let errors = if disk.readonly { "" } else { ",werror=report,rerror=report" };
+        args.pair("-device", format!("virtio-blk-{suffix},drive=disk{index}{serial}{errors}"));
     }
     if let Root::Disk { image, attachment, .. } = &config.root {
         args.root_disk(image, *attachment, suffix);

@@ -226,6 +226,26 @@ pub struct Vm {
     devices: Vec<Ward>,
 }
 
+/// Takes orders for QEMU while the machine runs.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    socket: PathBuf,
+}
+
+impl Orders {
+    /// As [`Vm::qmp`].
+    ///
+    /// # Errors
+    /// As [`Vm::qmp`].
+    pub async fn execute(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, VmError> {
+        qmp::execute(&self.socket, command, arguments).await
+    }
+}
+
 /// A machine whose processes run, and whose guest does not yet, or may not.
 struct Started {
     console: Console,
@@ -458,7 +478,12 @@ impl Vm {
         command: &str,
         arguments: serde_json::Value,
     ) -> Result<serde_json::Value, VmError> {
-        qmp::execute(&machine::qmp_socket(&self.files.dir), command, arguments).await
+        self.orders().execute(command, arguments).await
+    }
+
+    /// Orders for QEMU from tasks that do not hold this.
+    pub fn orders(&self) -> Orders {
+        Orders { socket: machine::qmp_socket(&self.files.dir) }
     }
 
     /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether

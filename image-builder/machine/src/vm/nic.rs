@@ -69,6 +69,17 @@ impl fmt::Display for Forward {
     }
 }
 
+impl Forward {
+    /// What QEMU calls the network that ports are forwarded in.
+    pub const NETWORK: &str = "net";
+
+    /// As QEMU has it.
+    pub fn rule(&self) -> String {
+        let Self { protocol, host_address, host_port, guest_port } = self;
+        format!("{protocol}:{host_address}:{host_port}-:{guest_port}")
+    }
+}
+
 impl Nic {
     /// How many virtio devices this is.
     pub(super) fn devices(&self) -> usize {
@@ -80,11 +91,8 @@ impl Nic {
         let (netdev, mac) = match self {
             Self::Absent => return Vec::new(),
             Self::User { forwards } => {
-                let rules =
-                    forwards.iter().map(|Forward { protocol, host_address, host_port, guest_port }| {
-                        format!(",hostfwd={protocol}:{host_address}:{host_port}-:{guest_port}")
-                    });
-                (format!("user,id=net{}", rules.collect::<String>()), MAC)
+                let rules = forwards.iter().map(|forward| format!(",hostfwd={}", forward.rule()));
+                (format!("user,id={}{}", Forward::NETWORK, rules.collect::<String>()), MAC)
             }
             Self::Tap { device, mac } => (format!("tap,id=net,fd={}", device.as_raw_fd()), mac.as_str()),
         };

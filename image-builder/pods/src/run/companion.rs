@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot};
 
+use super::RunError;
 use super::exec::{self, ExecCommand, ExecStreams, PassedSignal};
 use super::pod::HttpGet;
 use super::spec::COMPANION;
@@ -72,6 +73,22 @@ pub(super) async fn reach(
 ) -> Result<(), String> {
     let (code, output) = run_within(client, companion, words("reach", host, port), None, within).await?;
     if code == 0 { Ok(()) } else { Err(said(code, &output)) }
+}
+
+/// Waits until somebody answers at a port.
+pub(super) async fn answers(
+    client: &AgentClient,
+    companion: &ContainerRecord,
+    host: &str,
+    port: u16,
+) -> Result<(), RunError> {
+    let output = Capture::default();
+    let streams = ExecStreams { stderr: Box::new(output.clone()), ..ExecStreams::none() };
+    let command = ExecCommand { args: words("until", host, port), ..ExecCommand::default() };
+    match exec::exec(client, companion, &command, streams).await? {
+        0 => Ok(()),
+        code => Err(RunError::io("wait for", port, io::Error::other(said(code, &output.take())))),
+    }
 }
 
 /// Asks by HTTP.

@@ -194,8 +194,10 @@ impl Actions for InGuest {
             record.timings.create_ms.push(create_ms);
             record.timings.start_ms.push(start_ms);
         })?;
-        let defaults = self.defaults();
-        self.board.change_container(self.name(), |record| record.process = defaults)?;
+        let (defaults, mounts) = (self.defaults(), spec::seen(&self.blueprint.spec));
+        self.board.change_container(self.name(), |record| {
+            (record.process, record.mounts) = (defaults, mounts);
+        })?;
         self.board.show(Event::Started { container: self.name().to_owned() });
         if !self.blueprint.container.stdin {
             exec::close_stdin(&self.process()).await;

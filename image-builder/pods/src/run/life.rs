@@ -18,12 +18,14 @@ use super::RunError;
 use super::board::Board;
 use super::container::{ANSWER, Blueprint, InGuest, SharedInput, open_log};
 use super::files;
+use super::network::Held;
 use super::pod::{Pod, Role};
+use super::ports::Ports;
 use super::prepare::{Prepared, needs_companion};
 use super::spec;
 use super::state::{ContainerRecord, ProcessRecord};
 use super::supervise::{Actions as _, Course, KILL_GRACE, LEAST_GRACE, State, keep};
-use machine::vm::AgentClient;
+use machine::vm::{AgentClient, Orders};
 
 /// How long the guest may take to remove the containers and the sandbox.
 pub(super) const REMOVE_GRACE: Duration = Duration::from_secs(10);
@@ -82,6 +84,8 @@ pub(super) struct Containers<'a> {
     input: Option<SharedInput>,
     verbatim: bool,
     companion: Option<ContainerRecord>,
+    /// Ports that are published once somebody answers there.
+    held: Vec<Held>,
     kept: Vec<Kept>,
 }
 
@@ -103,7 +107,17 @@ impl<'a> Containers<'a> {
         input: Option<SharedInput>,
         verbatim: bool,
     ) -> Self {
-        Self { pod, prepared, board, client, input, verbatim, companion: None, kept: Vec::new() }
+        Self {
+            pod,
+            prepared,
+            board,
+            client,
+            input,
+            verbatim,
+            companion: None,
+            held: Vec::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// Makes the sandbox and starts everything, in the pod's order.
@@ -111,7 +125,8 @@ impl<'a> Containers<'a> {
         self.prepared.connection.configure(self.client).await?;
         self.create_sandbox().await?;
         files::copy(self.client, &self.prepared.files).await?;
-        if needs_companion(self.pod) {
+        self.held = self.prepared.connection.take_held();
+        if needs_companion(self.pod, !self.held.is_empty()) {
             self.companion = Some(self.start_companion().await?);
         }
         for blueprint in &self.prepared.blueprints {
@@ -135,6 +150,13 @@ impl<'a> Containers<'a> {
             }
         }
         Ok(Beginning::Complete)
+    }
+
+    /// Has the published ports open, each when somebody answers there.
+    pub(super) fn publish(&mut self, orders: &Orders) -> Option<Ports> {
+        let held = std::mem::take(&mut self.held);
+        let companion = self.companion.as_ref()?;
+        Some(Ports::open(held, self.board, self.client, companion, &self.prepared.address, orders))
     }
 
     async fn create_sandbox(&self) -> Result<(), RunError> {

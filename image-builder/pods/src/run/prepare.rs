@@ -12,6 +12,7 @@ use super::folder;
 use super::network::Connection;
 use super::output::Event;
 use super::pod::{Container, Handler, Pod, Probe};
+use super::scratch::{self, Scratch};
 use super::spec::{self, SpecError, Surroundings};
 use super::{RunError, RunOptions};
 use images::image::{self, Image};
@@ -41,6 +42,8 @@ pub(super) struct Prepared {
     /// Where probes reach the pod.
     pub(super) address: String,
     memory_mib: u32,
+    /// The disk for what containers write, if there is one.
+    scratch: Option<Scratch>,
 }
 
 /// Makes disks of images, opens the network, finds folders, and decides about every container.
@@ -63,6 +66,8 @@ fn work(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunE
     storages.extend(folders.storages);
     let files = files::of(pod, &facts)?;
 
+    let size = options.scratch.or_else(|| scratch_size(pod));
+    let scratch = size.map(|size| Scratch::make(options.cache.root(), size)).transpose()?;
     let mut disks = Vec::new();
     let mut blueprints = Vec::new();
     for container in pod.all() {
@@ -72,13 +77,17 @@ fn work(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunE
         let id = spec::container_id(pod, container);
         blueprints.push(Blueprint {
             container: container.clone(),
-            storages: spec::root_storages(&id, &node),
+            storages: spec::root_storages(&id, &node, scratch.is_some()),
             id,
             spec: described.spec,
             home_is_default: described.home_is_default,
             stop_signal: stop_signal(container, &image)?,
             shares_pids: pod.share_processes,
         });
+    }
+    if scratch.is_some() {
+        // It comes after all images. What is mounted on it comes after it.
+        storages.insert(0, spec::scratch_storage(&disk_node(disks.len())));
     }
     let address = facts.pod_ips.first().cloned().unwrap_or_else(|| LOOPBACK.to_owned());
     Ok(Prepared {
@@ -91,6 +100,7 @@ fn work(pod: &Pod, options: &RunOptions, board: &Board) -> Result<Prepared, RunE
         blueprints,
         address,
         memory_mib,
+        scratch,
     })
 }
 
@@ -135,6 +145,12 @@ fn usual_memory(pod: &Pod) -> u32 {
     u32::try_from(BASE_MEMORY_MIB.saturating_add(limits.div_ceil(1 << 20))).unwrap_or(u32::MAX)
 }
 
+/// What containers may write, where their limits say it.
+fn scratch_size(pod: &Pod) -> Option<u64> {
+    let sum = pod.all().filter_map(|container| container.storage).fold(0, u64::saturating_add);
+    (sum > 0).then(|| sum.max(scratch::LEAST))
+}
+
 fn facts(pod: &Pod, connection: &Connection, cpus: u32, memory_mib: u32) -> Facts {
     // Each reading of the first is another uid.
     let kernel = |name: &str| {
@@ -151,8 +167,9 @@ fn facts(pod: &Pod, connection: &Connection, cpus: u32, memory_mib: u32) -> Fact
     }
 }
 
-/// Whether the pod needs a container of its own: for processes that are shared, or for questions to ports.
-pub(super) fn needs_companion(pod: &Pod) -> bool {
+/// Whether the pod needs a container of its own: for processes that are shared, for questions to ports, or to see when
+/// published ports answer.
+pub(super) fn needs_companion(pod: &Pod, publishes: bool) -> bool {
     let is_port = |handler: &Handler| matches!(handler, Handler::Tcp { .. } | Handler::Http(_));
     let asks = |container: &Container| {
         let probes = &container.probes;
@@ -164,7 +181,7 @@ pub(super) fn needs_companion(pod: &Pod) -> bool {
             || of_hook(&container.lifecycle.post_start)
             || of_hook(&container.lifecycle.pre_stop)
     };
-    pod.share_processes || pod.all().any(asks)
+    publishes || pod.share_processes || pod.all().any(asks)
 }
 
 impl Prepared {
@@ -183,6 +200,11 @@ impl Prepared {
             serial: format!("pith-{index}"),
         };
         config.disks = self.disks.iter().enumerate().map(disk).collect();
+        config.disks.extend(self.scratch.iter().map(|scratch| Disk {
+            path: scratch.path(),
+            readonly: false,
+            serial: "pith-scratch".to_owned(),
+        }));
         config.shares = self.shares.clone();
         config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(&config));
         config
@@ -208,13 +230,16 @@ mod tests {
     #[test]
     fn only_what_asks_for_it_has_a_companion() {
         let of = |container: &str| {
-            needs_companion(&pod(&format!("{{containers: [{{name: a, image: i{container}}}]}}")))
+            needs_companion(&pod(&format!("{{containers: [{{name: a, image: i{container}}}]}}")), false)
         };
         assert!(!of("") && !of(", livenessProbe: {exec: {command: [x]}}"));
         assert!(!of(", lifecycle: {preStop: {sleep: {seconds: 1}}}"));
         assert!(of(", readinessProbe: {tcpSocket: {port: 80}}"));
         assert!(of(", lifecycle: {postStart: {httpGet: {port: 80}}}"));
-        assert!(needs_companion(&pod("{shareProcessNamespace: true, containers: [{name: a, image: i}]}")));
+        let alone = "{containers: [{name: a, image: i}]}";
+        assert!(needs_companion(&pod(alone), true));
+        let shares = "{shareProcessNamespace: true, containers: [{name: a, image: i}]}";
+        assert!(needs_companion(&pod(shares), false));
     }
 
     #[test]
@@ -226,5 +251,10 @@ mod tests {
             limit("128Mi")
         );
         assert_eq!(usual_memory(&pod(&text)), 512 + 129);
+        assert_eq!(scratch_size(&pod(&text)), None);
+        let text = text.replace("memory: 1}", "memory: 1, ephemeral-storage: 1Gi}");
+        let text = text.replace("128Mi}", "128Mi, ephemeral-storage: 2Gi}");
+        assert_eq!(scratch_size(&pod(&text)), Some(3 << 30));
+        assert_eq!(scratch_size(&pod(&text.replace("Gi}", "}"))), Some(scratch::LEAST));
     }
 }

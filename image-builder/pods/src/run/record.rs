@@ -73,6 +73,17 @@ pub struct ProcessRecord {
     pub home_is_default: bool,
 }
 
+/// Something of the guest's that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MountRecord {
+    /// Where the guest has it.
+    pub source: String,
+    /// Where the container sees it; `/` is its root.
+    pub target: String,
+    /// Whether the container cannot write to it.
+    pub readonly: bool,
+}
+
 /// A container of a running pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContainerRecord {
@@ -109,6 +120,9 @@ pub struct ContainerRecord {
     pub stdin_once: bool,
     /// The defaults for further processes.
     pub process: ProcessRecord,
+    /// Its root, and what is mounted in it, for copies. Empty until it is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountRecord>,
 }
 
 /// How a pod was started.
@@ -153,9 +167,15 @@ pub struct PodRecord {
     /// Ports of the host that lead into it.
     #[serde(default)]
     pub ports: Vec<Forward>,
+    /// Those of them that are closed until somebody in the pod answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_ports: Vec<Forward>,
     /// Where its sandbox API is reached.
     #[serde(default)]
     pub sandbox_api: Option<SocketAddr>,
+    /// Files and directories of the host that it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<PathBuf>,
     /// Its containers.
     pub containers: Vec<ContainerRecord>,
     /// What was measured so far.
@@ -217,7 +237,9 @@ impl PodRecord {
             accel: None,
             endpoint: None,
             ports: Vec::new(),
+            waiting_ports: Vec::new(),
             sandbox_api: None,
+            folders: Vec::new(),
             containers: Vec::new(),
             timings: Timings::default(),
         }

@@ -23,7 +23,7 @@ use super::screen::Screen;
 use super::state::{Origin, Phase, PodRecord, StateDir};
 use super::timing::{Timings, millis};
 use images::image::Ceiling;
-use machine::vm::{Accel, AgentClient, Machine, Root, Vm};
+use machine::vm::{Accel, AgentClient, Machine, Orders, Root, Vm};
 use store::cache::Cache;
 
 /// How long the guest may take to power off before QEMU is ended.
@@ -64,6 +64,8 @@ pub struct RunOptions {
     pub memory_mib: Option<u32>,
     /// Guest CPUs.
     pub cpus: u32,
+    /// Bytes of a disk for what containers write, instead of what the pod's limits add up to.
+    pub scratch: Option<u64>,
     /// More words for the kernel's command line.
     pub cmdline: Vec<String>,
     /// How the guest is connected.
@@ -160,7 +162,9 @@ async fn run_shown(
         endpoint: None,
         containers: pod.all().map(|container| waiting(&pod, container)).collect(),
         ports: options.network.published().to_vec(),
+        waiting_ports: options.network.held().collect(),
         sandbox_api: sandbox_api.as_ref().map(Taken::address),
+        folders: pod.folders(&options.base),
         timings: options.sizes.clone(),
     };
     let board = Board::new(dir, record, screen, Journal::of(&options.state))?;
@@ -238,8 +242,9 @@ async fn drive(
 
     let input = input.map(|input| Arc::new(tokio::sync::Mutex::new(input)));
     let mut containers = Containers::new(pod, prepared, board, &client, input, options.verbatim);
+    let orders = vm.orders();
     let result = tokio::select! {
-        result = live(pod, options, board, &client, &mut containers, stop.clone()) => result,
+        result = live(pod, options, board, &client, &orders, &mut containers, stop.clone()) => result,
         _ = vm.wait_off(Duration::MAX) => Ok(()),
         () = asked(&mut stop, StopRequest::Now) => Ok(()),
     };
@@ -266,6 +271,7 @@ async fn live(
     options: &RunOptions,
     board: &Board,
     client: &AgentClient,
+    orders: &Orders,
     containers: &mut Containers<'_>,
     mut stop: watch::Receiver<StopRequest>,
 ) -> Result<(), RunError> {
@@ -296,6 +302,8 @@ async fn live(
     }
     board.change(|record| record.phase = Phase::Running)?;
     board.show(Event::Running { pod: pod.name().to_owned() });
+    // Those that nobody has answered at stay closed when this ends.
+    let _ports = containers.publish(orders);
 
     let reason = tokio::select! {
         () = containers.all_ended() => "the main containers have ended",

@@ -106,7 +106,7 @@ fn place_error(path: &Path, source: io::Error) -> StateError {
 }
 
 pub use super::record::{
-    ContainerPhase, ContainerRecord, ContainerRole, Origin, Phase, PodRecord, ProcessRecord,
+    ContainerPhase, ContainerRecord, ContainerRole, MountRecord, Origin, Phase, PodRecord, ProcessRecord,
 };
 
 /// The state directory.

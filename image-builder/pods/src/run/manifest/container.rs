@@ -5,7 +5,7 @@ use super::fields::{At, Honoured, Ignored, Refused, Schema};
 use super::labels::label;
 use super::security::PodSecurity;
 use super::{env, probe, resources, security, volume};
-use crate::run::pod::{Container, Lifecycle, Meta, Probes, Restart, Role, Volume};
+use crate::run::pod::{Container, Lifecycle, Meta, Probes, Pull, Restart, Role, Volume};
 
 static CONTAINER: Schema = Schema {
     name: "Container",
@@ -47,7 +47,13 @@ static CONTAINER: Schema = Schema {
         ),
         ("stdinOnce", Honoured("its input ends when the first client's has ended")),
         ("tty", Honoured("it gets a terminal")),
-        ("imagePullPolicy", Ignored("nothing is pulled")),
+        (
+            "imagePullPolicy",
+            Honoured(
+                "`Always`, `IfNotPresent` or `Never`, for images in registries; if containers of one image differ, the first of \
+                 these counts. `--pull` overrides it. The default is IfNotPresent, whatever the tag is",
+            ),
+        ),
         ("resizePolicy", Ignored("limits stay as they are")),
         ("restartPolicyRules", Refused("restartPolicy Always, OnFailure or Never decide")),
         ("volumeDevices", Refused("there are no block volumes; use hostPath or emptyDir")),
@@ -90,7 +96,7 @@ pub(super) fn read(at: &At<'_>, is_init: bool, around: &Around<'_>) -> Option<Co
             "an init container has neither probes nor hooks, unless restartPolicy: Always makes it a sidecar",
         );
     }
-    let (limits, requests) = resources::read(&fields);
+    let (limits, requests, storage) = resources::read(&fields);
     let security = security::container(&fields, around.security);
     let working_dir = fields.at("workingDir").and_then(|at| {
         let dir = at.text()?.to_owned();
@@ -107,11 +113,13 @@ pub(super) fn read(at: &At<'_>, is_init: bool, around: &Around<'_>) -> Option<Co
         Some(path).filter(|path| !path.is_empty())
     });
     let policies = [("File", false), ("FallbackToLogsOnError", true)];
+    let pulls = [("Always", Pull::Always), ("IfNotPresent", Pull::Missing), ("Never", Pull::Never)];
     let mut container = Container {
         name: String::new(),
         role,
         restart,
         image: String::new(),
+        pull: fields.choice("imagePullPolicy", &pulls),
         command: fields.texts("command").filter(|words| !words.is_empty()),
         args: fields.texts("args").filter(|words| !words.is_empty()),
         env: env::read(&fields, around.sources, around.meta),
@@ -121,6 +129,7 @@ pub(super) fn read(at: &At<'_>, is_init: bool, around: &Around<'_>) -> Option<Co
         stdin_once: fields.flag("stdinOnce"),
         cpu_millis: limits.0,
         memory: limits.1,
+        storage,
         requests,
         mounts: volume::mounts(&fields, around.volumes, security.privileged),
         security,
@@ -135,10 +144,14 @@ pub(super) fn read(at: &At<'_>, is_init: bool, around: &Around<'_>) -> Option<Co
     }
     match fields.at("image") {
         Some(at) => match at.text() {
-            Some("") => at.wrong("is empty; name an OCI layout, an image archive or a directory"),
+            Some("") => at.wrong(
+                "is empty; name an image in a registry, an OCI layout, an image archive or a directory",
+            ),
             text => container.image = text.unwrap_or_default().to_owned(),
         },
-        None => fields.wrong("image is missing; name an OCI layout, an image archive or a directory"),
+        None => fields.wrong(
+            "image is missing; name an image in a registry, an OCI layout, an image archive or a directory",
+        ),
     }
     container.name = name?;
     Some(container)

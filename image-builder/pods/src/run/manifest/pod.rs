@@ -109,7 +109,10 @@ static SPEC: Schema = Schema {
         ("automountServiceAccountToken", Ignored(NO_API)),
         ("serviceAccount", Ignored("the old name of serviceAccountName")),
         ("enableServiceLinks", Ignored("there are no services")),
-        ("imagePullSecrets", Ignored("nothing is pulled")),
+        (
+            "imagePullSecrets",
+            Ignored("logins come from the files that `docker login` and `podman login` write"),
+        ),
         ("readinessGates", Ignored(NO_API)),
         ("hostNetwork", Ignored("the guest is the node, and all containers are in its network")),
         ("hostPID", Refused("processes of the host are outside of the guest")),

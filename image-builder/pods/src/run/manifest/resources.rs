@@ -20,7 +20,13 @@ static LIMITS: Schema = Schema {
     keys: &[
         ("cpu", Honoured("time of processors")),
         ("memory", Honoured("bytes; the guest's memory is 512 MiB and the sum of these")),
-        ("ephemeral-storage", Ignored("what containers write is in the guest's memory")),
+        (
+            "ephemeral-storage",
+            Honoured(
+                "what containers write to their roots and to emptyDirs is on a disk of the sum of these, which they share; \
+                 without it, it is in the guest's memory",
+            ),
+        ),
     ],
 };
 
@@ -29,7 +35,7 @@ static REQUESTS: Schema = Schema {
     keys: &[
         ("cpu", Honoured("as above")),
         ("memory", Honoured("as above")),
-        ("ephemeral-storage", Ignored("as above")),
+        ("ephemeral-storage", Ignored("nobody else wants the host's disk")),
     ],
 };
 
@@ -39,16 +45,16 @@ pub(super) static SCHEMAS: &[&Schema] = &[&RESOURCES, &LIMITS, &REQUESTS];
 /// CPU in thousandths and memory in bytes.
 pub(super) type Amounts = (Option<u64>, Option<u64>);
 
-/// Limits, and requests; a request that is not there is as large as the limit.
-pub(super) fn read(container: &Fields<'_>) -> (Amounts, Amounts) {
+/// Limits, requests, and the limit of what is written; a request that is not there is as large as the limit.
+pub(super) fn read(container: &Fields<'_>) -> (Amounts, Amounts, Option<u64>) {
     let Some(fields) = container.fields("resources", &RESOURCES) else { return Default::default() };
     let amounts = |key, schema| {
         let Some(fields) = fields.fields(key, schema) else { return Default::default() };
         let amount = |key, cpu| quantity(&fields.at(key)?, cpu).filter(|&amount| amount > 0);
-        (amount("cpu", true), amount("memory", false))
+        ((amount("cpu", true), amount("memory", false)), amount("ephemeral-storage", false))
     };
-    let limits: Amounts = amounts("limits", &LIMITS);
-    let requests: Amounts = amounts("requests", &REQUESTS);
+    let (limits, storage): (Amounts, Option<u64>) = amounts("limits", &LIMITS);
+    let (requests, _): (Amounts, Option<u64>) = amounts("requests", &REQUESTS);
     for (name, request, limit) in [("cpu", requests.0, limits.0), ("memory", requests.1, limits.1)] {
         if let (Some(request), Some(limit)) = (request, limit)
             && request > limit
@@ -56,7 +62,7 @@ pub(super) fn read(container: &Fields<'_>) -> (Amounts, Amounts) {
             fields.wrong(format!("more {name} is requested than the limit allows"));
         }
     }
-    (limits, (requests.0.or(limits.0), requests.1.or(limits.1)))
+    (limits, (requests.0.or(limits.0), requests.1.or(limits.1)), storage)
 }
 
 /// A quantity: thousandths of a CPU, or bytes.

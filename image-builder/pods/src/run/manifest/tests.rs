@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::run::Pod;
 use crate::run::pod::{
-    Container, EnvValue, Field, FileData, Handler, HostPathKind, PodError, Restart, Role, Seccomp,
+    Container, EnvValue, Field, FileData, Handler, HostPathKind, PodError, Pull, Restart, Role, Seccomp,
     VolumeKind, VolumeMount,
 };
 
@@ -299,12 +299,31 @@ fn probes_have_kubernetes_defaults_and_ports_names() {
 }
 
 #[test]
+fn a_container_says_when_its_image_is_pulled_and_what_it_may_write() {
+    let of = |more: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: a, image: i{more}}}]}}\n"
+        );
+        Pod::parse(&text).map(|pod| (pod.containers[0].pull, pod.containers[0].storage, pod.notes))
+    };
+    for (word, pull) in [("Always", Pull::Always), ("IfNotPresent", Pull::Missing), ("Never", Pull::Never)] {
+        let found = of(&format!(", imagePullPolicy: {word}")).unwrap();
+        assert_eq!(found, (Some(pull), None, Vec::new()), "{word}");
+    }
+    assert_eq!(of("").unwrap().0, None);
+    assert!(
+        of(", imagePullPolicy: Sometimes").unwrap_err().to_string().contains("Always, IfNotPresent, Never")
+    );
+    let limit = of(", resources: {limits: {ephemeral-storage: 1Gi}}").unwrap();
+    assert_eq!(limit, (None, Some(1 << 30), Vec::new()));
+    assert!(of(", resources: {limits: {ephemeral-storage: x}}").is_err());
+}
+
+#[test]
 fn what_serves_a_cluster_is_told_in_one_note() {
     let pod = of_corpus("kubectl-get");
     assert_eq!(pod.notes.len(), 1, "{:?}", pod.notes);
-    for key in
-        ["metadata.creationTimestamp", "status", "spec.tolerations", "spec.containers[0].imagePullPolicy"]
-    {
+    for key in ["metadata.creationTimestamp", "status", "spec.tolerations"] {
         assert!(pod.notes[0].contains(key), "{key} in {:?}", pod.notes);
     }
     assert_eq!((pod.name(), pod.meta.node.as_deref()), ("kubectl-get", Some("worker-1")));

@@ -15,7 +15,7 @@ static VOLUME: Schema = Schema {
     name: "Volume",
     keys: &[
         ("name", Honoured("a DNS label")),
-        ("emptyDir", Honoured("a directory in the guest's memory; null is one, too")),
+        ("emptyDir", Honoured("a directory in the guest's memory or on the pod's disk; null is one, too")),
         ("hostPath", Honoured("a file or directory of the host, by virtio-fs")),
         ("configMap", Honoured("files of a ConfigMap in the same file")),
         ("secret", Honoured("files of a Secret in the same file")),
@@ -51,8 +51,13 @@ static VOLUME: Schema = Schema {
 static EMPTY_DIR: Schema = Schema {
     name: "EmptyDirVolumeSource",
     keys: &[
-        ("medium", Honoured("`Memory`, or nothing; both are in the guest's memory")),
-        ("sizeLimit", Honoured("what fits into it: a file system of that size")),
+        (
+            "medium",
+            Honoured(
+                "`Memory`, or nothing, which is the pod's disk if limits of `ephemeral-storage` or `--scratch` make one",
+            ),
+        ),
+        ("sizeLimit", Honoured("what fits into it: a file system of that size in the guest's memory")),
     ],
 };
 

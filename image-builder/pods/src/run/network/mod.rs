@@ -13,7 +13,10 @@ mod sys;
 mod user;
 
 pub use mode::{Network, NetworkMode};
+pub(super) use publish::Held;
 pub use publish::Publish;
+
+use std::sync::{Mutex, PoisonError};
 
 use protobuf::MessageField;
 use protocols::agent::{
@@ -22,7 +25,7 @@ use protocols::agent::{
 use protocols::types::{ARPNeighbor, Interface, Route};
 
 use super::RunError;
-use machine::vm::{AgentClient, Nic};
+use machine::vm::{AgentClient, Forward, Nic, Protocol};
 
 /// Why the guest cannot be connected as asked.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,12 @@ pub(super) enum Connection {
     /// None.
     Absent,
     /// QEMU's user-mode network.
-    User(Vec<machine::vm::Forward>),
+    User {
+        /// Ports that lead in from the boot on.
+        open: Vec<Forward>,
+        /// Ports that lead in once somebody answers there.
+        held: Mutex<Vec<Held>>,
+    },
     /// A link of a network namespace.
     Netns(Box<netns::Attachment>),
 }
@@ -126,7 +134,10 @@ impl Connection {
             Network::None => Ok(Self::Absent),
             Network::User { publish } => {
                 publish::check_free(publish)?;
-                Ok(Self::User(publish.clone()))
+                let held: Result<Vec<Held>, NetworkError> = network.held().map(Held::take).collect();
+                let is_open = |forward: &&Forward| forward.protocol != Protocol::Tcp;
+                let open = publish.iter().filter(is_open).copied().collect();
+                Ok(Self::User { open, held: Mutex::new(held?) })
             }
             Network::Netns { name, link } => {
                 Ok(Self::Netns(Box::new(netns::Attachment::take(name, link.as_deref())?)))
@@ -138,8 +149,18 @@ impl Connection {
     pub(super) fn nic(&self) -> Nic {
         match self {
             Self::Absent => Nic::Absent,
-            Self::User(forwards) => Nic::User { forwards: forwards.clone() },
+            Self::User { open, .. } => Nic::User { forwards: open.clone() },
             Self::Netns(place) => place.nic(),
+        }
+    }
+
+    /// Takes the ports that are to be opened once somebody answers there.
+    pub(super) fn take_held(&self) -> Vec<Held> {
+        match self {
+            Self::User { held, .. } => {
+                std::mem::take(&mut held.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            Self::Absent | Self::Netns(_) => Vec::new(),
         }
     }
 
@@ -147,7 +168,7 @@ impl Connection {
     pub(super) fn dns(&self) -> Vec<String> {
         match self {
             Self::Absent => Vec::new(),
-            Self::User(_) => vec![user::NAMESERVER.to_owned()],
+            Self::User { .. } => vec![user::NAMESERVER.to_owned()],
             Self::Netns(place) => place.dns(),
         }
     }
@@ -156,21 +177,21 @@ impl Connection {
     pub(super) fn addresses(&self) -> Vec<String> {
         match self {
             Self::Absent => Vec::new(),
-            Self::User(_) => vec![user::ADDRESS.to_owned()],
+            Self::User { .. } => vec![user::ADDRESS.to_owned()],
             Self::Netns(place) => place.addresses(),
         }
     }
 
     /// The host's address, as the guest sees it.
     pub(super) fn host(&self) -> Option<String> {
-        matches!(self, Self::User(_)).then(|| user::GATEWAY.to_owned())
+        matches!(self, Self::User { .. }).then(|| user::GATEWAY.to_owned())
     }
 
     /// Gives the guest's card its addresses and routes.
     pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
         match self {
             Self::Absent => Ok(()),
-            Self::User(_) => user::configure(client).await,
+            Self::User { .. } => user::configure(client).await,
             Self::Netns(place) => place.configure(client).await,
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{NetworkError, Publish};
-use machine::vm::Forward;
+use machine::vm::{Forward, Protocol};
 
 /// A value of `--network`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,11 @@ impl Network {
             Self::User { publish } => publish,
             Self::None | Self::Netns { .. } => &[],
         }
+    }
+
+    /// Those of them that stay closed until somebody in the pod answers: where connections are made.
+    pub fn held(&self) -> impl Iterator<Item = Forward> {
+        self.published().iter().filter(|forward| forward.protocol == Protocol::Tcp).copied()
     }
 }
 

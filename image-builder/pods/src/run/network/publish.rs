@@ -2,7 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::str::FromStr;
+
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket};
 
 use super::NetworkError;
 use machine::vm::{Forward, Protocol};
@@ -93,6 +97,35 @@ pub(super) fn check_free(forwards: &[Forward]) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// A TCP port of the host that is nobody else's, and at which nobody listens. Dropped, it is free.
+#[derive(Debug)]
+pub(in crate::run) struct Held {
+    pub(in crate::run) forward: Forward,
+    _socket: OwnedFd,
+}
+
+impl Held {
+    /// Takes the port.
+    pub(super) fn take(forward: Forward) -> Result<Self, NetworkError> {
+        let address = SockaddrIn::from(SocketAddrV4::new(forward.host_address, forward.host_port));
+        let bound = |again: bool| -> nix::Result<OwnedFd> {
+            let kind = SockType::Stream;
+            let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;
+            setsockopt(&socket, ReuseAddr, &again)?;
+            bind(socket.as_raw_fd(), &address)?;
+            Ok(socket)
+        };
+        // Connections of an earlier pod that have just ended keep it from being had without the option; and with it, others
+        // could have it too.
+        let socket = bound(false).or_else(|_| bound(true)).map_err(|errno| NetworkError::Port {
+            rule: forward.to_string(),
+            problem: format!("tcp port {} of this host cannot be had; choose another one", forward.host_port),
+            source: errno.into(),
+        })?;
+        Ok(Self { forward, _socket: socket })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +179,12 @@ mod tests {
         assert!(text.contains(&format!("tcp port {port} of this host is taken")), "{text}");
         drop(holder);
         check_free(&[forward(&format!("{port}:80"))]).unwrap();
+        // Held, it is nobody else's, and nobody can connect.
+        let held = Held::take(forward(&format!("{port}:80"))).unwrap();
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+        drop(held);
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
         // TEST-NET-1, which nobody has.
         let text = check_free(&[forward("192.0.2.1:8080:80")]).unwrap_err().to_string();
         assert!(text.contains("no address 192.0.2.1"), "{text}");

@@ -5,6 +5,7 @@
 mod handler;
 mod volume;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use handler::{Handler, HttpGet, Lifecycle, Probe, Probes};
@@ -146,6 +147,17 @@ pub enum Role {
     Sidecar,
 }
 
+/// When an image is fetched from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pull {
+    /// Never: it must be there.
+    Never,
+    /// When it is not there.
+    Missing,
+    /// Each time.
+    Always,
+}
+
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Container {
@@ -157,6 +169,8 @@ pub struct Container {
     pub restart: Restart,
     /// Where its image is.
     pub image: String,
+    /// When its image is fetched, if the manifest says so.
+    pub pull: Option<Pull>,
     /// Replaces the image's entry point and its arguments.
     pub command: Option<Vec<String>>,
     /// Replaces the image's arguments.
@@ -175,6 +189,8 @@ pub struct Container {
     pub cpu_millis: Option<u64>,
     /// Memory limit in bytes.
     pub memory: Option<u64>,
+    /// Limit of what it writes, in bytes.
+    pub storage: Option<u64>,
     /// What it asks for: CPU in thousandths, and memory in bytes. Only told to itself.
     pub requests: (Option<u64>, Option<u64>),
     /// Volumes it sees.
@@ -300,6 +316,15 @@ impl Pod {
     /// All containers, those that start first in front.
     pub fn all(&self) -> impl Iterator<Item = &Container> {
         self.init.iter().chain(&self.containers)
+    }
+
+    /// Files and directories of the host that it uses. Relative ones are below `base`.
+    pub fn folders(&self, base: &Path) -> Vec<PathBuf> {
+        let of = |volume: &Volume| match &volume.kind {
+            VolumeKind::HostPath { path, .. } => Some(base.join(path)),
+            _ => None,
+        };
+        self.volumes.iter().filter_map(of).collect()
     }
 
     /// The container of a name.

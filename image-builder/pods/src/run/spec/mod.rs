@@ -5,6 +5,7 @@
 //! namespace, as shims do not: the agent decides, and all containers of a pod share the guest's network.
 
 mod capabilities;
+mod companion;
 pub(super) mod environment;
 mod mounts;
 mod seccomp;
@@ -13,15 +14,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use protobuf::MessageField;
-use protocols::agent::Storage;
 use protocols::oci;
 
 use super::facts::Facts;
 use super::pod::{Container, Pod};
 use images::image::{ImageConfig, UserError};
 
+pub(super) use companion::{COMPANION, companion, courier, seen};
 pub(super) use mounts::{
-    SHARED, file_point, flat, own_file, root_storages, sub_path, termination, volume_storages,
+    SHARED, file_point, flat, own_file, root_storages, scratch_storage, sub_path, termination,
+    volume_storages,
 };
 
 use mounts::RUN;
@@ -267,50 +269,6 @@ fn resources(container: &Container) -> oci::LinuxResources {
         }];
     }
     resources
-}
-
-/// What [`companion`] runs: the agent's program under this name does what is wanted there.
-pub(super) const COMPANION: &str = "/companion";
-
-/// The container that is there for the pod itself: its first process keeps the shared pid namespace, and others in it talk to
-/// the pod's ports. It has nothing but the agent's own program.
-pub(super) fn companion(pod: &Pod) -> (String, oci::Spec, Vec<Storage>) {
-    // No container's name has a dot.
-    let id = format!("{}.pod", pod.name());
-    let root = format!("{RUN}/{id}/rootfs");
-    let storage = Storage {
-        driver: "local".to_owned(),
-        source: "local".to_owned(),
-        fstype: "local".to_owned(),
-        options: vec!["mode=0755".to_owned()],
-        mount_point: root.clone(),
-        ..Storage::default()
-    };
-    let mut spec = oci::Spec::new();
-    spec.Version = "1.2.0".to_owned();
-    spec.Hostname = pod.hostname.clone();
-    let mut process = oci::Process::new();
-    process.User = MessageField::some(oci::User::default());
-    process.Args = [COMPANION, "wait"].map(str::to_owned).to_vec();
-    process.Cwd = "/".to_owned();
-    process.NoNewPrivileges = true;
-    process.Capabilities = MessageField::some(oci::LinuxCapabilities::default());
-    spec.Process = MessageField::some(process);
-    spec.Root = MessageField::some(oci::Root { Path: root, Readonly: true, ..oci::Root::default() });
-    spec.Mounts = mounts::companion();
-    spec.Annotations =
-        HashMap::from([("io.kubernetes.cri.container-type".to_owned(), "container".to_owned())]);
-    let namespace =
-        |kind: &str| oci::LinuxNamespace { Type: kind.to_owned(), ..oci::LinuxNamespace::default() };
-    let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    let mut linux = oci::Linux::new();
-    linux.CgroupsPath = format!("/pith/{}/.pod", pod.name());
-    linux.Namespaces = ["ipc", "uts", "mount"].map(namespace).to_vec();
-    linux.MaskedPaths = strings(&MASKED);
-    linux.ReadonlyPaths = strings(&READONLY);
-    linux.Resources = MessageField::some(oci::LinuxResources::new());
-    spec.Linux = MessageField::some(linux);
-    (id, spec, vec![storage])
 }
 
 #[cfg(test)]

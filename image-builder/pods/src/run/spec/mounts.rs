@@ -11,6 +11,8 @@ use crate::run::pod::{Container, Pod, Propagation, Volume, VolumeKind, VolumeMou
 pub(in crate::run) const RUN: &str = "/run/kata-containers";
 /// Where the guest keeps what the host shares with it or copies to it.
 pub(in crate::run) const SHARED: &str = "/run/kata-containers/shared/containers";
+/// Where emptyDirs are that have no size of their own.
+const SCRATCH: &str = "/run/kata-containers/sandbox/local";
 /// The pod's own files below it; no volume's name has a dot.
 const OWN: &str = ".pod";
 
@@ -81,16 +83,25 @@ pub(in crate::run) fn termination(container: &Container) -> String {
     format!("termination-{}", container.name)
 }
 
-/// What the pod's own container sees.
+/// What a container with the agent's program alone sees.
 pub(super) fn companion() -> Vec<oci::Mount> {
     let usual =
         MOUNTS.into_iter().filter(|(destination, ..)| ["/proc", "/dev", "/sys"].contains(destination));
     let mut mounts: Vec<oci::Mount> = usual
         .map(|(destination, kind, source, options)| mount(destination, kind, source, split(options)))
         .collect();
-    mounts.push(mount(super::COMPANION, "bind", "/init", split("bind,ro")));
-    mounts.push(mount("/etc/hosts", "bind", &own_file("hosts"), split("bind,ro")));
+    mounts.push(mount(super::companion::COMPANION, "bind", "/init", split("bind,ro")));
     mounts
+}
+
+/// The pod's names, for its own container.
+pub(super) fn companion_hosts() -> oci::Mount {
+    mount("/etc/hosts", "bind", &own_file("hosts"), split("bind,ro"))
+}
+
+/// A file or directory of the guest, with all that is mounted in it.
+pub(super) fn bind(destination: &str, source: &str, readonly: bool) -> oci::Mount {
+    mount(destination, "bind", source, split(if readonly { "rbind,ro" } else { "rbind,rw" }))
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> oci::Mount {
@@ -186,27 +197,50 @@ fn volume_path(volume: &Volume) -> String {
     format!("{RUN}/sandbox/{kind}/{}", volume.name)
 }
 
-/// What the agent mounts for a container's root: the image, and a tmpfs-backed overlay on top of it.
-pub(in crate::run) fn root_storages(id: &str, disk: &str) -> Vec<Storage> {
+/// The pod's disk for what containers write, mounted where emptyDirs are.
+pub(in crate::run) fn scratch_storage(disk: &str) -> Storage {
+    Storage {
+        driver: "blk".to_owned(),
+        source: disk.to_owned(),
+        fstype: "ext4".to_owned(),
+        // What is removed is given back to the host.
+        options: ["noinit_itable", "discard", "nosuid", "nodev"].map(str::to_owned).to_vec(),
+        mount_point: SCRATCH.to_owned(),
+        ..Storage::default()
+    }
+}
+
+/// What the agent mounts for a container's root: the image, and on top of it an overlay in memory, or on the pod's disk.
+pub(in crate::run) fn root_storages(id: &str, disk: &str, on_disk: bool) -> Vec<Storage> {
     let base = format!("{RUN}/{id}");
-    let option = |name: &str, dir: &str| format!("{name}={base}/{dir}");
-    let create = |dir: &str| format!("io.katacontainers.volume.overlayfs.create_directory={base}/{dir}");
-    vec![
-        disk_storage(disk, format!("{base}/image")),
-        Storage {
-            driver: "overlayfs".to_owned(),
-            source: "overlay".to_owned(),
-            fstype: "overlay".to_owned(),
-            options: vec![
-                option("lowerdir", "image"),
-                option("upperdir", "upper"),
-                option("workdir", "work"),
-            ],
-            driver_options: vec![create("upper"), create("work")],
-            mount_point: format!("{base}/rootfs"),
-            ..Storage::default()
-        },
-    ]
+    // No volume's name has a dot.
+    let top = if on_disk { format!("{SCRATCH}/.root-{id}") } else { base.clone() };
+    let create = |dir: &str| format!("io.katacontainers.volume.overlayfs.create_directory={top}/{dir}");
+    // Goes with the container: when that is started again, its root is as the image has it.
+    let own = on_disk.then(|| Storage {
+        driver: "local".to_owned(),
+        source: "local".to_owned(),
+        fstype: "local".to_owned(),
+        options: vec!["mode=0700".to_owned()],
+        mount_point: top.clone(),
+        ..Storage::default()
+    });
+    let mut storages = vec![disk_storage(disk, format!("{base}/image"))];
+    storages.extend(own);
+    storages.extend([Storage {
+        driver: "overlayfs".to_owned(),
+        source: "overlay".to_owned(),
+        fstype: "overlay".to_owned(),
+        options: vec![
+            format!("lowerdir={base}/image"),
+            format!("upperdir={top}/upper"),
+            format!("workdir={top}/work"),
+        ],
+        driver_options: vec![create("upper"), create("work")],
+        mount_point: format!("{base}/rootfs"),
+        ..Storage::default()
+    }]);
+    storages
 }
 
 /// What the agent mounts for the whole pod: emptyDirs and the parts of them that containers see. Those of the host are

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use protocols::agent::Storage;
+
 use super::*;
 use crate::run::pod::{EnvValue, Field, Meta, Seccomp, Security, Volume, VolumeKind, VolumeMount};
 
@@ -298,8 +300,14 @@ fn the_pods_own_container_has_the_agents_program_and_no_rights() {
 
 #[test]
 fn a_root_is_an_overlay_over_the_image() {
-    let storages = root_storages("web-a", "/dev/vdb");
+    let storages = root_storages("web-a", "/dev/vdb", false);
     assert_eq!((storages[0].source.as_str(), storages[0].fstype.as_str()), ("/dev/vdb", "erofs"));
     assert_eq!(storages[1].options[0], format!("lowerdir={}", storages[0].mount_point));
     assert_eq!(storages[1].mount_point, "/run/kata-containers/web-a/rootfs");
+    // On the pod's disk, in a directory that goes with the container.
+    let on_disk = root_storages("web-a", "/dev/vdb", true);
+    assert_eq!((on_disk.len(), on_disk[1].driver.as_str()), (3, "local"));
+    assert!(on_disk[1].mount_point.starts_with(&scratch_storage("/dev/vdc").mount_point));
+    assert_eq!(on_disk[2].options[1], format!("upperdir={}/upper", on_disk[1].mount_point));
+    assert_eq!(on_disk[2].mount_point, storages[1].mount_point);
 }
