@@ -104,7 +104,7 @@ const PITH: Crate = Crate {
 
 const BUILDER: Crate = Crate {
     root: "image-builder/src",
-    layers: &[&["artifact"], &["lib"], &["cli"], &["main"]],
+    layers: &[&["artifact", "dist"], &["lib"], &["cli"], &["main"]],
     tied: &["cli"],
 };
 
