@@ -60,7 +60,7 @@ const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], 
 const PRODUCTS: Crate = Crate {
     root: "image-builder/products/src",
     layers: &[
-        &["elf", "program", "svg"],
+        &["debian", "elf", "program", "svg"],
         &["format", "host"],
         &["inspect", "manifest", "source"],
         &["bootchart", "install", "recipe"],
