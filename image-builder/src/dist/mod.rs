@@ -50,7 +50,8 @@ const CHANGES: &str = "CHANGELOG.md";
 /// What is needed to run pods, and what makes them better.
 const RELATIONS: [(&str, &str); 3] = [
     ("Depends", "qemu-system-x86"),
-    ("Recommends", "virtiofsd"),
+    // Debian 12 has the daemon for shared folders in a package of QEMU's.
+    ("Recommends", "virtiofsd | qemu-system-common"),
     ("Suggests", "e2fsprogs, linux-source-6.12, gcc, make, flex, bison, bc, libelf-dev"),
 ];
 const SUMMARY: &str = "containers and pods, each pod in a virtual machine of its own";
