@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup build flavours images samples run test lint unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,22 +21,34 @@ help: ## List the targets
 setup: ## Install everything that is missing: Debian packages, vhost-device-vsock, cargo-nextest, cargo-deny
 	@.ci/setup
 
+setup-build: # What `make build` needs
+	@.ci/setup build
+
+setup-images: # What the other flavours, disks and kernels need
+	@.ci/setup build images
+
+setup-run: ## Install what running pods needs, and no more: QEMU, and daemons for vsock and shared folders
+	@.ci/setup run
+
+setup-test: # What tests need, and sample images
+	@.ci/setup build images run test
+
 $(BUILDER): FORCE
 	@$(CARGO) build $(WORKSPACE) --bin image-builder --bin pith
 
-build: setup $(BUILDER) ## Build kernel, agent and initrd into out/
+build: setup-build $(BUILDER) ## Build kernel, agent and initrd into out/
 	@$(BUILDER) build
 
-programs: setup $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
+programs: setup-build $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
 	@$(BUILDER) program jail probe
 
-wheel: setup ## Build the Python package into out/
+wheel: setup-test ## Build the Python package into out/
 	@.ci/wheel
 
 site: ## Make the documents a website in out/site, by mdBook
 	@.ci/site
 
-flavours: build ## Pack the initrd of every flavour
+flavours: setup-images build ## Pack the initrd of every flavour
 	@$(BUILDER) initrd --all
 
 images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks
@@ -46,32 +58,36 @@ images: flavours ## Build everything that a VM can boot: the default kernels, ev
 	@$(BUILDER) uki --all
 	@$(BUILDER) sbom
 
-samples: setup $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images
+samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images
 	@tests/samples/build-images.sh
 
-run: build samples ## Build everything and run the sample pod: nginx and curl in one VM
+run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM
 	@tests/samples/demo.sh
 
 test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
 
 test: SECONDS = 6
 
-lint: setup ## Check formatting, clippy, and the licences and sources of dependencies
+lint: setup-test ## Check formatting, clippy, the documentation of the code, and the licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WORKSPACE) --no-deps --quiet
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(CARGO) package --locked --quiet --package pith-protocols --allow-dirty --no-verify
 	@.ci/wheel --check
 
-unit: setup ## Run the tests that need only cargo
+audit: setup-test ## Compare the dependencies with RustSec's list of vulnerable and abandoned crates, which is downloaded
+	cargo-deny --locked check --hide-inclusion-graph advisories
+
+unit: setup-test ## Run the tests that need only cargo
 	$(CARGO) nextest run $(WORKSPACE)
 	$(CARGO) test $(WORKSPACE) --doc
 	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 
-fuzz: setup ## Feed arbitrary input to the code that judges input; TARGET=plan selects one of tests/fuzz/targets, SECONDS=60 each
+fuzz: setup-test ## Feed arbitrary input to the code that judges input; TARGET=plan selects one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: images programs samples wheel ## Run the tests that boot guests under QEMU
@@ -110,6 +126,15 @@ bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all
+
+dist: setup-images $(BUILDER) ## Build a release into out/dist: tarball, Debian package, list of ingredients, checksums
+	@.ci/dist . out/dist '$(BUILDER)'
+
+dist-check: dist ## Build the release a second time from a clone in another directory, and compare byte for byte
+	@.ci/dist-check '$(BUILDER)'
+
+release: ## Check changelog, versions and tag, build the release, and sign it: make release VERSION=1.2.3 KEY=FILE
+	@.ci/release '$(VERSION)' '$(KEY)'
 
 clean: ## Remove everything that was built here; the cache stays
 	rm -rf target out

@@ -59,7 +59,7 @@ const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], 
 const PRODUCTS: Crate = Crate {
     root: "image-builder/products/src",
     layers: &[
-        &["elf", "program", "svg"],
+        &["debian", "elf", "program", "svg"],
         &["format", "host"],
         &["inspect", "manifest", "source"],
         &["bootchart", "install", "recipe"],
@@ -103,7 +103,7 @@ const PITH: Crate = Crate {
 
 const BUILDER: Crate = Crate {
     root: "image-builder/src",
-    layers: &[&["artifact"], &["lib"], &["cli"], &["main"]],
+    layers: &[&["artifact", "dist"], &["lib"], &["cli"], &["main"]],
     tied: &["cli"],
 };
 

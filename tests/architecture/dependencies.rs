@@ -12,7 +12,7 @@ const OURS: [(&str, &[&str]); 18] = [
     ("agent", &["init", "parcel", "pith-protocols", "rustjail", "sandbox-api"]),
     ("jail", &["rustjail"]),
     ("fs-image", &[]),
-    ("image-builder", &["pith", "pods", "products", "registry", "machine", "store"]),
+    ("image-builder", &["fs-image", "pith", "pods", "products", "registry", "machine", "store"]),
     ("images", &["fs-image", "store"]),
     ("init", &[]),
     ("machine", &["pith-protocols", "store"]),

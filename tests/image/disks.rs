@@ -51,7 +51,7 @@ async fn a_disk_of_every_flavour_and_form_packed_again_is_the_one_in_out() -> Re
     for flavour in recipe::known(&layout()) {
         for kind @ (form, root_fs) in MADE {
             let twice = flavour == TWICE;
-            let options = Options { flavour: flavour.clone(), form, root_fs, epoch: 0, twice };
+            let options = Options { flavour: flavour.as_str().into(), form, root_fs, epoch: 0, twice };
             let again = disk::pack(&layout(), &options)?;
             let path = made(&flavour, kind)?;
             ensure!(

@@ -45,6 +45,7 @@ const BASH: &str = r#"_pith() {
 }
 complete -F _pith pith
 "#;
+/// Sourced, it registers the function. As a file of `fpath`, zsh runs it in place of the function at the first TAB.
 const ZSH: &str = r#"#compdef pith
 _pith() {
     local -a answer
@@ -57,7 +58,7 @@ _pith() {
     (( ${#answer} )) && compadd -- "${answer[@]}"
     return 0
 }
-compdef _pith pith
+if [[ "${funcstack[1]}" == _pith ]]; then _pith "$@"; else compdef _pith pith; fi
 "#;
 const FISH: &str = r#"function __pith_complete
     set -l words (commandline -opc) (commandline -ct)

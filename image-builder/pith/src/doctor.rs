@@ -3,11 +3,11 @@
 //! Must never change anything.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use machine::vm::find_tool;
+use machine::vm::{find_tool, find_virtiofsd};
 use serde::Serialize;
 use store::cache::Cache;
 
@@ -91,7 +91,8 @@ fn look(global: &Global) -> Vec<Finding> {
     let mut findings = vec![products(global)];
     findings.push(tool(
         "QEMU",
-        &["qemu-system-x86_64"],
+        find_tool("qemu-system-x86_64", "PITH_QEMU"),
+        "qemu-system-x86_64",
         "PITH_QEMU",
         Verdict::Missing,
         "apt-get install qemu-system-x86",
@@ -105,7 +106,8 @@ fn look(global: &Global) -> Vec<Finding> {
     findings.push(vsock());
     findings.push(tool(
         "virtiofsd",
-        &["virtiofsd"],
+        find_virtiofsd(),
+        "virtiofsd",
         "PITH_VIRTIOFSD",
         Verdict::Optional,
         "apt-get install virtiofsd; without it no directory of this host can be shown in a container (-v)",
@@ -139,10 +141,15 @@ fn products(global: &Global) -> Finding {
     }
 }
 
-fn tool(what: &'static str, names: &[&str], variable: &str, verdict: Verdict, fix: &str) -> Finding {
-    // Debian keeps this one where PATH does not lead.
-    let beside = || Some(Path::new("/usr/libexec").join(names.first()?)).filter(|path| path.is_file());
-    match names.iter().find_map(|name| find_tool(name, variable)).or_else(beside) {
+fn tool(
+    what: &'static str,
+    found: Option<PathBuf>,
+    name: &str,
+    variable: &str,
+    verdict: Verdict,
+    fix: &str,
+) -> Finding {
+    match found {
         Some(path) if path.is_file() => Finding::fine(what, path.display().to_string()),
         Some(path) => Finding::lacks(
             what,
@@ -150,7 +157,7 @@ fn tool(what: &'static str, names: &[&str], variable: &str, verdict: Verdict, fi
             format!("{variable} names {}, which is no file", path.display()),
             fix,
         ),
-        None => Finding::lacks(what, verdict, format!("no {} on PATH", names.join(" or ")), fix),
+        None => Finding::lacks(what, verdict, format!("no {name} on PATH"), fix),
     }
 }
 

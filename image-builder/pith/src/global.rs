@@ -29,6 +29,15 @@ pub struct Global {
 /// The file by which a directory of products is known: no guest starts without it.
 const MARK: &str = "vmlinux";
 
+/// Where packages put products, relative to the directory above the program's.
+const INSTALLED: [&str; 2] = ["lib/pith", "share/pith"];
+
+/// The recipes and kernel fragments that came with the package of `program`.
+pub fn installed_data(program: &Path) -> Option<PathBuf> {
+    let data = program.parent()?.parent()?.join(INSTALLED[1]);
+    Layout::find_root(&data).ok().filter(|root| *root == data)
+}
+
 /// Where products may be, the first place first.
 ///
 /// `program` is where this program is, `variable` asks the environment, `here` is the working directory.
@@ -41,7 +50,7 @@ pub fn places(
     let mut places = Vec::new();
     if let Some(beside) = program.and_then(Path::parent) {
         places.push(beside.to_path_buf());
-        places.extend(beside.parent().map(|prefix| prefix.join("share/pith")));
+        places.extend(beside.parent().into_iter().flat_map(|prefix| INSTALLED.map(|name| prefix.join(name))));
     }
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     places.extend(data.map(|data| data.join("pith")));
@@ -160,11 +169,23 @@ mod tests {
         let places = places(Some(Path::new("/usr/bin/pith")), Some(&tree.join("sub")), |name| {
             (name == "HOME").then(|| "/home/me".into())
         });
-        let expected =
-            ["/usr/bin", "/usr/share/pith", "/home/me/.local/share/pith"].map(PathBuf::from).into_iter();
+        let expected = ["/usr/bin", "/usr/lib/pith", "/usr/share/pith", "/home/me/.local/share/pith"]
+            .map(PathBuf::from)
+            .into_iter();
         assert_eq!(places, expected.chain([tree.join("out")]).collect::<Vec<_>>());
         let xdg = super::places(None, None, |name| (name == "XDG_DATA_HOME").then(|| "/data".into()));
         assert_eq!(xdg, [PathBuf::from("/data/pith")]);
+    }
+
+    #[test]
+    fn data_of_a_package_is_beside_its_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("bin/image-builder");
+        assert_eq!(installed_data(&program), None);
+        let data = dir.path().join("share/pith");
+        std::fs::create_dir_all(data.join("kernel-config")).unwrap();
+        std::fs::write(data.join("kernel-config/kernel.toml"), "").unwrap();
+        assert_eq!(installed_data(&program), Some(data));
     }
 
     #[test]

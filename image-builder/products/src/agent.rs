@@ -31,6 +31,10 @@ pub const PROFILE: &str = "guest";
 
 /// The agent's package and binary.
 const AGENT: &str = "agent";
+/// The programs of a release that run on the host.
+pub const TOOLS: [&str; 2] = ["image-builder", "pith"];
+/// The cargo profile of [`TOOLS`].
+const TOOLS_PROFILE: &str = "dist";
 
 const INSTALL: &str = "install Rust by rustup";
 
@@ -140,6 +144,32 @@ pub async fn build_program(layout: &Layout, name: &str, progress: Progress) -> R
     compiled.install(layout, &Product::Program(name.to_owned()), None, step)
 }
 
+/// Builds the programs of a release that run on the host, and puts them into `directory`. They are static, so that one build
+/// runs on every distribution, and know no path of this machine. Gives their paths.
+///
+/// # Errors
+/// As [`build`].
+pub async fn build_tools(
+    layout: &Layout,
+    directory: &Path,
+    progress: Progress,
+) -> Result<Vec<PathBuf>, AgentError> {
+    let mut step = progress.step("compile the programs", None);
+    let none = BTreeSet::new();
+    let job = Job { names: &TOOLS, packages: TOOLS.into(), profile: TOOLS_PROFILE, features: &none };
+    let (built, _, _lock) = job.run(layout, |line| step.advance_if(line)).await?;
+    let mut programs = Vec::new();
+    for (path, name) in built.iter().zip(TOOLS) {
+        static_size(path)?;
+        let program = directory.join(name);
+        install::Source::File(path).put(&program).map_err(InstallError::from)?;
+        programs.push(program);
+    }
+    let crates = step.count();
+    step.done(&format!("{crates} crates"));
+    Ok(programs)
+}
+
 /// A static program that cargo has built.
 struct Compiled {
     path: PathBuf,
@@ -185,39 +215,86 @@ async fn compile(
     layout: &Layout,
     name: &str,
     features: &BTreeSet<String>,
-    mut advance: impl FnMut(Option<&str>),
+    advance: impl FnMut(Option<&str>),
 ) -> Result<Compiled, AgentError> {
-    let program = |operation| move |source| AgentError::Program { operation, source };
-    // However the tree is named, the flags must be the same: they are part of what cargo keeps, and of the bytes.
-    let root = layout.root();
-    let root = root.canonicalize().map_err(|source| AgentError::Read { path: root.to_path_buf(), source })?;
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
-    let cargo = || Program::new(&cargo, INSTALL).current_dir(&root);
-    let metadata = cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
-    let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
-    let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
-    let Metadata { target_directory, packages } = serde_json::from_str(json)?;
+    let job = Job { names: &[name], packages: selection(name), profile: PROFILE, features };
+    let (mut paths, packages, lock) = job.run(layout, advance).await?;
     let version = packages
         .into_iter()
         .find(|package| package.name == name)
         .ok_or_else(|| AgentError::NoPackage(name.to_owned()))?
         .version;
-    let lock = lock(&target_directory).await?;
-    let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    cargo()
-        .args(["build", "--bin", name, "--profile", PROFILE, "--target", TARGET, "--features", &listed])
-        .args(selection(name).into_iter().flat_map(|package| ["--package", package]))
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&root, cargo_home().as_deref()))
-        .env_remove("RUSTFLAGS")
-        .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
-        .await
-        .map_err(program("compile a static program"))?;
-    let path = target_directory.join(TARGET).join(PROFILE).join(name);
-    let binary = std::fs::read(&path).map_err(|source| AgentError::Read { path: path.clone(), source })?;
+    let path = paths.remove(0);
+    let size = static_size(&path)?;
+    Ok(Compiled { path, size, version, _lock: lock })
+}
+
+/// What cargo is asked to build.
+struct Job<'a> {
+    /// The binaries.
+    names: &'a [&'a str],
+    packages: BTreeSet<&'a str>,
+    profile: &'a str,
+    features: &'a BTreeSet<String>,
+}
+
+impl Job<'_> {
+    /// Gives the paths of the binaries, the packages of the workspace, and a lock: as long as it is held, no other build of
+    /// this workspace replaces the binaries.
+    async fn run(
+        &self,
+        layout: &Layout,
+        mut advance: impl FnMut(Option<&str>),
+    ) -> Result<(Vec<PathBuf>, Vec<Package>, Flock<File>), AgentError> {
+        let program = |operation| move |source| AgentError::Program { operation, source };
+        // However the tree is named, the flags must be the same: they are part of what cargo keeps, and of the bytes.
+        let root = layout.root();
+        let root =
+            root.canonicalize().map_err(|source| AgentError::Read { path: root.to_path_buf(), source })?;
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+        let cargo = || Program::new(&cargo, INSTALL).current_dir(&root);
+        let metadata =
+            cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
+        let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
+        let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
+        let Metadata { target_directory, packages } = serde_json::from_str(json)?;
+        let lock = lock(&target_directory).await?;
+        let listed = self.features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let places = places(&root, cargo_home().as_deref(), &target_directory);
+        let mut build = cargo()
+            .args(["build", "--locked", "--profile", self.profile, "--target", TARGET, "--features", &listed])
+            .args(self.names.iter().flat_map(|name| ["--bin", name]))
+            .args(self.packages.iter().flat_map(|package| ["--package", package]))
+            .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(self.profile, &places))
+            .env_remove("RUSTFLAGS");
+        if self.profile == TOOLS_PROFILE {
+            build = build.env(&format!("CFLAGS_{}", TARGET.replace('-', "_")), c_flags(&places));
+        }
+        build
+            .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
+            .await
+            .map_err(program("compile a static program"))?;
+        let built = target_directory.join(TARGET).join(self.profile);
+        Ok((self.names.iter().map(|name| built.join(name)).collect(), packages, lock))
+    }
+}
+
+/// Checks that a program needs no loader and no library.
+///
+/// # Errors
+/// When it cannot be read, is no program, or is not static.
+pub fn check_static(path: &Path) -> Result<(), AgentError> {
+    static_size(path).map(drop)
+}
+
+/// Bytes of a program that needs no loader.
+fn static_size(path: &Path) -> Result<u64, AgentError> {
+    let binary =
+        std::fs::read(path).map_err(|source| AgentError::Read { path: path.to_path_buf(), source })?;
     match elf::interpreter(&binary) {
-        Ok(None) => Ok(Compiled { path, size: binary.len() as u64, version, _lock: lock }),
-        Ok(Some(loader)) => Err(AgentError::Dynamic { path, loader }),
-        Err(source) => Err(AgentError::Elf { path, source }),
+        Ok(None) => Ok(binary.len() as u64),
+        Ok(Some(loader)) => Err(AgentError::Dynamic { path: path.to_path_buf(), loader }),
+        Err(source) => Err(AgentError::Elf { path: path.to_path_buf(), source }),
     }
 }
 
@@ -231,19 +308,29 @@ fn selection(name: &str) -> BTreeSet<&str> {
     }
 }
 
-/// The compiler flags, each separated by the byte 0x1f as cargo wants it.
-fn rust_flags(root: &Path, cargo_home: Option<&Path>) -> String {
-    let mut flags = vec![
-        "-C".to_string(),
-        "target-feature=+crt-static".into(),
-        "-C".into(),
-        "relocation-model=static".into(),
-    ];
-    // Panic messages carry source paths; the later of two prefixes that fit wins, so the root comes last.
-    for (from, to) in [(cargo_home, "/cargo"), (Some(root), "/pith")] {
-        flags.extend(from.map(|from| format!("--remap-path-prefix={}={to}", from.display())));
+/// Directories of this machine, and what they are called in what is built. Of two that fit a path, the later one counts, so the
+/// root, which is the longer one in most cases, comes last.
+fn places(root: &Path, cargo_home: Option<&Path>, target: &Path) -> Vec<(String, &'static str)> {
+    let target = (!target.starts_with(root)).then_some(target);
+    let all = [(cargo_home, "/cargo"), (target, "/target"), (Some(root), "/pith")];
+    all.into_iter().filter_map(|(from, to)| Some((from?.display().to_string(), to))).collect()
+}
+
+/// The compiler flags, each separated by the byte 0x1f as cargo wants it. Panic messages have the source's paths in them.
+fn rust_flags(profile: &str, places: &[(String, &str)]) -> String {
+    let mut flags = vec!["-C".to_string(), "target-feature=+crt-static".into()];
+    // A program of the host stays at a random address.
+    if profile == PROFILE {
+        flags.extend(["-C".into(), "relocation-model=static".into()]);
     }
+    flags.extend(places.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
     flags.join("\x1f")
+}
+
+/// The C compiler's flags for the C in crates: its assertions have the source's paths in them.
+fn c_flags(places: &[(String, &str)]) -> String {
+    let flags = places.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
+    flags.collect::<Vec<_>>().join(" ")
 }
 
 fn cargo_home() -> Option<PathBuf> {
@@ -276,7 +363,9 @@ mod tests {
 
     #[test]
     fn flags_make_it_static_and_hide_this_host() {
-        let flags = rust_flags(Path::new("/src"), Some(Path::new("/home/me/.cargo")));
+        let home = Some(Path::new("/home/me/.cargo"));
+        let here = places(Path::new("/src"), home, Path::new("/src/target"));
+        let flags = rust_flags(PROFILE, &here);
         let flags: Vec<_> = flags.split('\x1f').collect();
         assert_eq!(
             flags,
@@ -289,6 +378,10 @@ mod tests {
                 "--remap-path-prefix=/src=/pith",
             ]
         );
-        assert_eq!(rust_flags(Path::new("/src"), None).split('\x1f').count(), 5);
+        assert_eq!(c_flags(&here), "-ffile-prefix-map=/home/me/.cargo=/cargo -ffile-prefix-map=/src=/pith");
+        let elsewhere = places(Path::new("/src"), None, Path::new("/build"));
+        assert_eq!(elsewhere, [("/build".to_owned(), "/target"), ("/src".to_owned(), "/pith")]);
+        let flags = rust_flags(TOOLS_PROFILE, &elsewhere);
+        assert!(flags.contains("crt-static") && !flags.contains("relocation-model"), "{flags}");
     }
 }

@@ -15,6 +15,7 @@ use crate::format::{dax, verity};
 use crate::install::Packed;
 use crate::manifest::{DiskPart, PartitionPart};
 use crate::pack::{PackError, Ready, Size, pack as pack_recipe};
+use crate::recipe::Choice;
 use store::digest::Digest;
 use store::layout::Layout;
 use store::product::Product;
@@ -23,8 +24,8 @@ pub use store::product::{FileSystem, Form, MADE, cmdline_path};
 /// What to pack and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The recipe's name.
-    pub flavour: String,
+    /// The recipe.
+    pub flavour: Choice,
     /// The disk's look.
     pub form: Form,
     /// What its root is formatted as.
@@ -44,7 +45,7 @@ pub type Disk = Packed<DiskPart>;
 /// As they come; [`PackError::Budget`] names the largest files.
 pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
     let &Options { ref flavour, form, root_fs, epoch, twice } = options;
-    let name = Product::Disk { flavour: flavour.clone(), form, root_fs }.file_name();
+    let name = Product::Disk { flavour: flavour.name(), form, root_fs }.file_name();
     pack_recipe(layout, flavour, epoch, twice, |Ready { recipe, tree, entries }| {
         // The file system's name and the salt are of what is in it, so that no two contents share one.
         let listed = serde_json::to_vec(&entries).unwrap_or_default();
@@ -64,7 +65,7 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
         let Assembled { image, partitions, cmdline } =
             assemble(form, root_fs, identity, root, hashed.as_ref())?;
         let part = DiskPart {
-            flavour: flavour.clone(),
+            flavour: flavour.name(),
             recipe_sha256: recipe.digest(),
             form: form.to_string(),
             file_system: root_fs.to_string(),

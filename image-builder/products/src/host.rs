@@ -1,4 +1,4 @@
-//! Programs of the build machine, taken into a root file system with the shared libraries they need.
+//! Programs and data of the build machine, taken into a root file system, programs with the shared libraries they need.
 //!
 //! Owns the search for libraries and the question which Debian package a file came from. Promises that nothing is
 //! executed, that a file keeps its path, that modes depend on the execute bit alone, and that the same files give the
@@ -11,14 +11,13 @@ use std::path::{Path, PathBuf};
 
 use fs_image::{Inode, Kind};
 
+use crate::debian::DPKG;
 use crate::elf::{self, ElfError};
 
 /// Where the loader of Debian on x86_64 looks for libraries, in its order. Before them, where the loader itself is: the C
 /// library asks for it by name, and it must not come in twice.
 const LIBRARIES: [&str; 5] =
     ["/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
-/// Where dpkg keeps what is installed.
-const DPKG: &str = "/var/lib/dpkg";
 
 /// Why a program cannot be taken in.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +79,14 @@ pub fn closure(package: &str, files: &[String]) -> Result<Files, HostError> {
         let content = std::fs::read(&path).map_err(read)?;
         let mode = std::fs::metadata(&path).map_err(read)?.permissions().mode();
         let damaged = |source| HostError::Elf { path: path.clone(), source };
-        pending.extend(elf::interpreter(&content).map_err(damaged)?);
-        for library in elf::needed(&content).map_err(damaged)? {
+        // Anything else is data, and needs nothing.
+        let is_program = content.starts_with(b"\x7fELF");
+        let (loader, libraries) = match is_program {
+            true => (elf::interpreter(&content).map_err(damaged)?, elf::needed(&content).map_err(damaged)?),
+            false => Default::default(),
+        };
+        pending.extend(loader);
+        for library in libraries {
             let place = library_path(&library).ok_or_else(|| HostError::Library {
                 path: path.clone(),
                 library,
@@ -177,6 +182,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("script");
         std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        let taken = closure("thing", &[script.display().to_string()]).unwrap();
+        let expected = Inode::new(0o644, Kind::File("#!/bin/sh\n".into()));
+        assert_eq!(taken.into_values().collect::<Vec<_>>(), [expected], "data comes alone");
+        std::fs::write(&script, "\x7fELF and nothing more").unwrap();
         let error = closure("thing", &[script.display().to_string()]).unwrap_err();
         assert!(matches!(error, HostError::Elf { .. }), "{error:?}");
     }

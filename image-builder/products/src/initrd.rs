@@ -9,6 +9,7 @@ use crate::install::Packed;
 use crate::manifest::InitrdPart;
 pub use crate::pack::epoch;
 use crate::pack::{PackError, Ready, Size, pack as pack_recipe};
+use crate::recipe::Choice;
 use store::cache::{self, Cache};
 use store::digest::Digest;
 use store::layout::Layout;
@@ -17,8 +18,8 @@ use store::product::Product;
 /// What to pack and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The recipe's name.
-    pub flavour: String,
+    /// The recipe.
+    pub flavour: Choice,
     /// How to compress.
     pub compression: Compression,
     /// The time of every entry.
@@ -39,7 +40,7 @@ pub type Initrd = Packed<InitrdPart>;
 pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
     let Options { flavour, compression, epoch, twice, cache } = options;
     let cache = cache.as_ref().filter(|_| !twice);
-    let name = Product::initrd(flavour).file_name();
+    let name = Product::initrd(&flavour.name()).file_name();
     pack_recipe(layout, flavour, *epoch, *twice, |Ready { recipe, tree, entries }| {
         let advice = "; a disk may hold what an initrd cannot, and `attributes = false` at an [[image]] of the recipe leaves \
                       its extended attributes out";
@@ -53,7 +54,7 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
             None => compressed(&archive, *compression)?,
         };
         let part = InitrdPart {
-            flavour: flavour.clone(),
+            flavour: flavour.name(),
             recipe_sha256: recipe.digest(),
             compression: compression.to_string(),
             source_date_epoch: *epoch,
@@ -62,8 +63,8 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
             entries,
         };
         // The budget is about what ships, which is the default compression; the others trade size for something else.
-        let size = Size { bytes: image.len() as u64, budget: recipe.budget(), key: "compressed" };
-        let size = (*compression == Compression::default()).then_some(size);
+        let budget = recipe.budget().filter(|_| *compression == Compression::default());
+        let size = budget.map(|budget| Size { bytes: image.len() as u64, budget, key: "compressed" });
         Ok((Packed { name: name.clone(), image, beside: None, part }, size))
     })
 }

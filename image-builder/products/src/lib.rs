@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod bootchart;
+pub mod debian;
 pub mod deploy;
 pub mod disk;
 pub mod elf;

@@ -378,10 +378,18 @@ impl Manifest {
         manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
         manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
-        let mut text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| ManifestError::io("encode", out)(error.into()))?;
-        text.push(b'\n');
+        let text = manifest.to_text().map_err(|error| ManifestError::io("encode", out)(error.into()))?;
         Ok(cache::write_atomically(&layout.manifest(), &text)?)
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn to_text(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
     /// Notes the size and digest of the product called `name`.

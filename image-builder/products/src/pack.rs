@@ -15,7 +15,7 @@ use crate::format::compress::Compression;
 use crate::format::label::LabelError;
 use crate::install::{InstallError, Packed};
 use crate::manifest::{EntryPart, Part};
-use crate::recipe::{Recipe, RecipeError};
+use crate::recipe::{Choice, Recipe, RecipeError};
 use store::cache::CacheError;
 use store::layout::Layout;
 use store::progress::bytes;
@@ -110,23 +110,23 @@ pub(crate) struct Ready<'a> {
     pub(crate) entries: Vec<EntryPart>,
 }
 
-/// Packs the recipe called `flavour` with `make`, which also says how large the product may be, if there is a bound.
+/// Packs a recipe with `make`, which also says how large the product may be, if there is a bound.
 ///
 /// # Errors
 /// As they come; [`PackError::Budget`] names the largest files.
 pub(crate) fn pack<P: Part>(
     layout: &Layout,
-    flavour: &str,
+    choice: &Choice,
     epoch: u32,
     twice: bool,
     make: impl Fn(Ready<'_>) -> Result<(Packed<P>, Option<Size>), PackError>,
 ) -> Result<Packed<P>, PackError> {
-    let recipe = Recipe::load(layout, flavour)?;
+    let recipe = Recipe::load(layout, choice)?;
     let once = || {
         let mut tree = recipe.tree(layout)?;
         tree.set_times(epoch.into());
         let unreadable = |error: io::Error| PackError::Tree {
-            product: format!("a list of {flavour}"),
+            product: format!("a list of {}", recipe.name()),
             advice: "",
             source: error.into(),
         };

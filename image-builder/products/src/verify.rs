@@ -16,9 +16,11 @@ use crate::disk;
 use crate::format::compress::Compression;
 use crate::initrd;
 use crate::install::InstallError;
+use crate::kernel::profile::known_profiles;
 use crate::kernel::{self, KernelError};
 use crate::manifest::{EntryPart, InitrdPart, Manifest};
 use crate::pack::PackError;
+use crate::recipe;
 use crate::sbom::{self, SbomError};
 use crate::uki::{self, UkiError};
 use store::cache::Cache;
@@ -191,8 +193,13 @@ async fn rebuild(
         field,
         value: value.to_owned(),
     };
+    // What was made of files outside the source tree has the names of these; the manifest does not say where they are.
+    let (profiles, flavours) = (known_profiles(&fresh.kernel_config()), recipe::known(fresh));
     for part in manifest.kernel.iter().chain(manifest.kernels.values()) {
         let profile = part.profile.clone();
+        if !profiles.contains(&profile) {
+            continue;
+        }
         let options = kernel::Options { profile, rebuild: options.rebuild, ..kernel::Options::default() };
         let built = kernel::build(&fresh.kernel_config(), &options, cache, progress).await?;
         if built.record.toolchain != part.toolchain {
@@ -213,10 +220,13 @@ async fn rebuild(
     }
     for part in manifest.initrd.iter().chain(manifest.flavours.values()) {
         let InitrdPart { flavour, compression, source_date_epoch: epoch, .. } = part;
+        if !flavours.contains(flavour) {
+            continue;
+        }
         let known = Compression::from_str(compression, false);
         let compression = known.map_err(|_| unknown(flavour, "compression", compression))?;
         let options = initrd::Options {
-            flavour: flavour.clone(),
+            flavour: flavour.as_str().into(),
             compression,
             epoch: *epoch,
             twice: false,
@@ -224,15 +234,15 @@ async fn rebuild(
         };
         initrd::pack(fresh, &options)?.install(fresh)?;
     }
-    for (name, part) in &manifest.disks {
+    for (name, part) in manifest.disks.iter().filter(|(_, part)| flavours.contains(&part.flavour)) {
         let form = Form::from_str(&part.form, false).map_err(|_| unknown(name, "form", &part.form))?;
         let root_fs = FileSystem::from_str(&part.file_system, false)
             .map_err(|_| unknown(name, "file system", &part.file_system))?;
-        let (flavour, epoch) = (part.flavour.clone(), part.source_date_epoch);
+        let (flavour, epoch) = (part.flavour.as_str().into(), part.source_date_epoch);
         let options = disk::Options { flavour, form, root_fs, epoch, twice: false };
         disk::pack(fresh, &options)?.install(fresh)?;
     }
-    for part in manifest.ukis.values() {
+    for part in manifest.ukis.values().filter(|part| flavours.contains(&part.flavour)) {
         let options =
             uki::Options { flavour: part.flavour.clone(), cmdline: part.cmdline.clone(), stub: None };
         uki::pack(fresh, &options)?.install(fresh)?;

@@ -51,7 +51,7 @@ struct Transport {
 impl ArtifactArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.products()?;
+        let layout = global.found()?;
         let guest = Guest::pack(&layout)?;
         guest.write_layout(&layout, &self.dir)?;
         report(global, &guest, &self.dir.display().to_string())
@@ -61,7 +61,7 @@ impl ArtifactArgs {
 impl PushArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.products()?;
+        let layout = global.found()?;
         let _step = global.progress().step(&format!("push {}", self.reference), None);
         let pushed = artifact::push(&layout, &self.reference, self.transport.plain_http).await?;
         global.print(&pushed, || {

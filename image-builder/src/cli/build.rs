@@ -7,7 +7,7 @@ use clap::Args;
 use products::format::compress::Compression;
 use products::initrd::Initrd;
 use products::manifest::Manifest;
-use products::recipe::Recipe;
+use products::recipe::{Choice, Recipe};
 use products::{agent, initrd, kernel, recipe};
 use serde::Serialize;
 use store::cache::Cache;
@@ -60,16 +60,15 @@ pub(crate) struct InitrdArgs {
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
     /// Pack every flavour.
-    #[arg(long, conflicts_with = "flavour")]
+    #[arg(long, conflicts_with_all = ["flavour", "recipe"])]
     all: bool,
 }
 
 /// Which initrd, and how.
 #[derive(Debug, Args)]
 struct RecipeArgs {
-    /// The flavour: a recipe in rootfs/flavour. `minimal` becomes out/initrd.img, any other out/initrd-NAME.img.
-    #[arg(long, default_value = SHIPPED, value_name = "NAME")]
-    flavour: String,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// The compression method.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
@@ -78,23 +77,48 @@ struct RecipeArgs {
     check: bool,
 }
 
+/// Which recipe.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ChoiceArgs {
+    /// The flavour: a recipe in rootfs/flavour. `minimal` becomes out/initrd.img, any other out/initrd-NAME.img. A disk becomes
+    /// out/disk-NAME-FORM.img.
+    #[arg(long, default_value = SHIPPED, value_name = "NAME")]
+    flavour: String,
+    /// A recipe of your own, anywhere, instead of a flavour: NAME.toml. docs/recipes.md has its keys.
+    #[arg(long, value_name = "FILE", conflicts_with = "flavour")]
+    recipe: Option<PathBuf>,
+}
+
+impl ChoiceArgs {
+    /// What is chosen.
+    pub(super) fn choice(&self) -> Choice {
+        match &self.recipe {
+            Some(path) => Choice::File(path.clone()),
+            None => Choice::Flavour(self.flavour.clone()),
+        }
+    }
+}
+
 impl InitrdArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = global.layout()?;
         if let Some(path) = &self.output {
-            build_agent(&layout, &self.recipe.flavour, global.progress()).await?;
-            let initrd = self.recipe.pack(&layout, global.cache()?)?;
+            let choice = self.recipe.choice.choice();
+            build_agent(&layout, &choice, global.progress()).await?;
+            let initrd = self.recipe.pack(&layout, choice, global.cache()?)?;
             initrd.write(path)?;
             let size = bytes(initrd.image().len() as u64);
             return global.print(initrd.part(), || format!("{} {size}", path.display()));
         }
-        let flavours = if self.all { recipe::known(&layout) } else { vec![self.recipe.flavour.clone()] };
+        let flavours: Vec<Choice> = match self.all {
+            true => recipe::known(&layout).into_iter().map(Choice::from).collect(),
+            false => vec![self.recipe.choice.choice()],
+        };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
         for flavour in flavours {
             build_agent(&layout, &flavour, global.progress()).await?;
-            let recipe = RecipeArgs { flavour, ..self.recipe };
-            let initrd = recipe.pack(&layout, global.cache()?)?;
+            let initrd = self.recipe.pack(&layout, flavour, global.cache()?)?;
             names.push(initrd.install(&layout)?);
             parts.push(initrd.part().clone());
         }
@@ -103,9 +127,8 @@ impl InitrdArgs {
 }
 
 impl RecipeArgs {
-    fn pack(&self, layout: &Layout, cache: Cache) -> anyhow::Result<Initrd> {
+    fn pack(&self, layout: &Layout, flavour: Choice, cache: Cache) -> anyhow::Result<Initrd> {
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
-        let flavour = self.flavour.clone();
         let options = initrd::Options {
             flavour,
             compression: self.compression,
@@ -132,18 +155,21 @@ impl BuildArgs {
         let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
         let options = self.kernel.options();
         kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
-        agent::build(&layout, &BTreeSet::new(), progress).await?;
-        build_agent(&layout, &self.initrd.flavour, progress).await?;
-        self.initrd.pack(&layout, cache)?.install(&layout)?;
+        if layout.has_source() {
+            agent::build(&layout, &BTreeSet::new(), progress).await?;
+        }
+        let choice = self.initrd.choice.choice();
+        build_agent(&layout, &choice, progress).await?;
+        self.initrd.pack(&layout, choice, cache)?.install(&layout)?;
         let manifest = Manifest::read(&layout);
         global.print(&manifest, || products(&manifest, &manifest.products.keys().collect::<Vec<_>>()))
     }
 }
 
 /// The agent that ships is built by its own command; a flavour that wants another one gets it here.
-pub(super) async fn build_agent(layout: &Layout, flavour: &str, progress: Progress) -> anyhow::Result<()> {
+pub(super) async fn build_agent(layout: &Layout, flavour: &Choice, progress: Progress) -> anyhow::Result<()> {
     let features = Recipe::load(layout, flavour)?.features();
-    if !features.is_empty() {
+    if !features.is_empty() && layout.has_source() {
         agent::build(layout, &features, progress).await?;
     }
     Ok(())

@@ -106,7 +106,7 @@ impl InstallArgs {
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let call_off = CallOff(Arc::clone(&stop));
-        let layout = if self.uninstall { None } else { Some(global.products()?) };
+        let layout = if self.uninstall { None } else { Some(global.found()?) };
         let (name, config, dry_run, uninstall) =
             (self.name.clone(), self.config.clone(), self.dry_run, self.uninstall);
         let work = tokio::task::spawn_blocking(move || {
@@ -224,7 +224,7 @@ pub(crate) struct VmConfigArgs {
 impl VmConfigArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.products()?;
+        let layout = global.found()?;
         let products = Products::of(&layout);
         let options = vmm::Options {
             profile: self.profile,

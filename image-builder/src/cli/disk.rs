@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use products::disk::{self, FileSystem, Form};
 use products::manifest::Manifest;
+use products::recipe::Choice;
 use products::{initrd, recipe};
 
 use super::Global;
-use super::build::{build_agent, print_made, products};
+use super::build::{ChoiceArgs, build_agent, print_made, products};
 
 /// `image-builder disk`.
 #[derive(Debug, Args)]
 pub(crate) struct DiskArgs {
-    /// The flavour: a recipe in rootfs/flavour. It becomes out/disk-NAME-FORM.img, or out/disk-NAME-FORM-ext4.img.
-    #[arg(long, default_value = store::layout::SHIPPED, value_name = "NAME")]
-    flavour: String,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// The layout of the disk.
     #[arg(long, value_enum, default_value_t)]
     form: Form,
@@ -30,7 +30,7 @@ pub(crate) struct DiskArgs {
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
     /// Pack every flavour in every form, and also in Kata's form with ext4.
-    #[arg(long, conflicts_with_all = ["flavour", "form", "root_fs"])]
+    #[arg(long, conflicts_with_all = ["flavour", "recipe", "form", "root_fs"])]
     all: bool,
 }
 
@@ -40,8 +40,8 @@ impl DiskArgs {
         let layout = global.layout()?;
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let (flavours, forms) = match self.all {
-            true => (recipe::known(&layout), disk::MADE.to_vec()),
-            false => (vec![self.flavour.clone()], vec![(self.form, self.root_fs)]),
+            true => (recipe::known(&layout).into_iter().map(Choice::from).collect(), disk::MADE.to_vec()),
+            false => (vec![self.choice.choice()], vec![(self.form, self.root_fs)]),
         };
         let (mut names, mut parts) = (Vec::new(), Vec::new());
         for flavour in flavours {

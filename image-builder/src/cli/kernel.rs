@@ -39,7 +39,7 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Check every profile.
-    #[arg(long, conflicts_with = "profile")]
+    #[arg(long, conflicts_with_all = ["profile", "fragments"])]
     all: bool,
 }
 
@@ -49,6 +49,10 @@ pub(crate) struct SourceArgs {
     /// The profile: a file in kernel-config/profile.
     #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
     pub(crate) profile: String,
+    /// A fragment of your own: a file with lines such as CONFIG_XFS_FS=y, which go over those of the profile. Can be repeated.
+    /// The kernel gets the name of the first one: my.conf makes out/vmlinuz-my.
+    #[arg(long = "fragment", value_name = "FILE")]
+    pub(crate) fragments: Vec<PathBuf>,
     /// A source tarball to use instead of the one in kernel.toml.
     #[arg(long, value_name = "PATH|URL")]
     pub(crate) source: Option<String>,
@@ -72,8 +76,8 @@ pub(crate) struct KernelArgs {
 
 impl SourceArgs {
     fn options(self) -> kernel::Options {
-        let Self { profile, source, sha256 } = self;
-        kernel::Options { profile, source, sha256, jobs: 0, rebuild: false }
+        let Self { profile, fragments, source, sha256 } = self;
+        kernel::Options { profile, fragments, source, sha256, jobs: 0, rebuild: false }
     }
 }
 

@@ -8,6 +8,7 @@ mod bootchart;
 mod build;
 mod deploy;
 mod disk;
+mod dist;
 mod inspect;
 mod kernel;
 mod pod;
@@ -17,11 +18,12 @@ mod size;
 mod uki;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use pith::global::installed_data;
 use pith::signals::{interruptible, interruptible_with};
 use store::cache::Cache;
 use store::layout::Layout;
@@ -43,10 +45,12 @@ pub(crate) struct Global {
     /// Print results as JSON on standard output, and show no progress.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The source tree [default: the working directory or the nearest one above it with kernel-config/kernel.toml].
+    /// The source tree [default: the working directory or the nearest one above it with kernel-config/kernel.toml; else the
+    /// recipes and fragments that are installed with this program].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// The directory for products [default: ROOT/out].
+    /// The directory for products [default: ROOT/out. Without a source tree: `out` in the working directory, and for commands that
+    /// build nothing, the products that `pith doctor` finds].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -84,6 +88,9 @@ enum Command {
     Bootchart(bootchart::BootchartArgs),
     /// Write the components of all built products to out/sbom.spdx.json (SPDX).
     Sbom(sbom::SbomArgs),
+    /// Pack a release: a tarball and a Debian package with programs, products and documents, and their checksums. `make dist`
+    /// builds what is in it, and runs this.
+    Dist(dist::DistArgs),
     /// Install the guest for the shims of Kata Containers, beside Kata's own guest.
     Install(deploy::InstallArgs),
     /// Print a configuration with which Firecracker or Cloud Hypervisor boots the guest.
@@ -115,6 +122,7 @@ impl Cli {
             Command::Pull(args) => interruptible(args.execute(&global)).await,
             Command::Bootchart(args) => interruptible(args.execute(&global)).await,
             Command::Sbom(args) => interruptible(args.execute(&global)).await,
+            Command::Dist(args) => interruptible(args.execute(&global)).await,
             Command::Inspect(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Size(args) => args.execute(&global).map(|()| ExitCode::SUCCESS),
             Command::Install(args) => interruptible(args.execute(&global)).await,
@@ -127,22 +135,46 @@ impl Cli {
 }
 
 impl Global {
-    /// The source tree and product directory these options name.
+    /// The source tree and product directory these options name. Without a source tree: the recipes that came with the package
+    /// of this program, if there are any, and `out` in the working directory.
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
-        let root = match &self.root {
-            Some(root) => root.clone(),
-            None => {
-                Layout::find_root(&std::env::current_dir().context("cannot read the working directory")?)?
-            }
+        let here = std::env::current_dir().context("cannot read the working directory")?;
+        let found = match &self.root {
+            Some(root) => Ok(root.clone()),
+            None => Layout::find_root(&here),
         };
-        Ok(Layout::new(root, self.out.clone()))
+        match found {
+            Ok(root) => Ok(Layout::new(root, self.out.clone())),
+            Err(no_tree) => self.installed(&here).ok_or_else(|| no_tree.into()),
+        }
+    }
+
+    /// What came with the package of this program.
+    fn installed(&self, here: &Path) -> Option<Layout> {
+        let data = installed_data(&std::env::current_exe().ok()?)?;
+        let products = pith::global::Global { json: self.json, out: None }.products().ok()?;
+        let out = self.out.clone().unwrap_or_else(|| here.join("out"));
+        Some(Layout::installed(data, products.out().to_path_buf(), out))
     }
 
     /// The product directory. One that is named needs no source tree around it.
     pub(crate) fn products(&self) -> anyhow::Result<Layout> {
         match &self.out {
             Some(out) => Ok(Layout::new(self.root.clone().unwrap_or_else(|| out.clone()), Some(out.clone()))),
-            None => self.layout().context("no product directory: name one with --out"),
+            None => match self.layout() {
+                Ok(layout) if layout.has_source() => Ok(layout),
+                Ok(_) => anyhow::bail!("no product directory: name one with --out"),
+                Err(error) => Err(error).context("no product directory: name one with --out"),
+            },
+        }
+    }
+
+    /// Products that are there already: those that are named, those of the source tree, or where `pith` finds them.
+    fn found(&self) -> anyhow::Result<Layout> {
+        match self.products() {
+            Ok(layout) => Ok(layout),
+            // Nothing is named, and there is no source tree.
+            Err(_) => self.of_pith().products(),
         }
     }
 

@@ -28,7 +28,7 @@ impl SizeArgs {
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
         let file = match self.file {
             Some(file) => file,
-            None => global.products()?.initrd(),
+            None => global.found()?.initrd(),
         };
         let inspection = inspect::inspect(&file)?;
         let weight = size::of_entries(&inspection.entries);

@@ -22,13 +22,34 @@ pub enum LayoutError {
 pub struct Layout {
     root: PathBuf,
     out: PathBuf,
+    /// Products that came with a package.
+    installed: Option<PathBuf>,
 }
 
 impl Layout {
     /// Describes the tree at `root`; products go to `out`, or to `root/out`.
     pub fn new(root: PathBuf, out: Option<PathBuf>) -> Self {
         let out = out.unwrap_or_else(|| root.join("out"));
-        Self { root, out }
+        Self { root, out, installed: None }
+    }
+
+    /// As an installed package has it: recipes and fragments below `data`, and agents in `products`. What is made goes to `out`.
+    pub fn installed(data: PathBuf, products: PathBuf, out: PathBuf) -> Self {
+        Self { root: data, out, installed: Some(products) }
+    }
+
+    /// Whether programs can be compiled: an installed package has recipes, but no source.
+    pub fn has_source(&self) -> bool {
+        self.installed.is_none()
+    }
+
+    /// The agent with these cargo features that a recipe takes: the one that was built, or the one that came with a package.
+    pub fn agent_to_pack(&self, features: &BTreeSet<String>) -> PathBuf {
+        let built = self.agent_with(features);
+        match &self.installed {
+            Some(products) if !built.is_file() => products.join(Product::Agent(features.clone()).file_name()),
+            _ => built,
+        }
     }
 
     /// Looks for the tree's root from `start` upwards.
@@ -149,6 +170,20 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("kernel-config")).unwrap();
         std::fs::write(dir.path().join("kernel-config/kernel.toml"), "").unwrap();
         assert_eq!(Layout::find_root(&deep).unwrap(), dir.path());
+    }
+
+    #[test]
+    fn an_installed_package_lends_its_agent_until_one_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, products, out) = (dir.path().join("data"), dir.path().join("lib"), dir.path().join("out"));
+        let layout = Layout::installed(data, products.clone(), out.clone());
+        let features = BTreeSet::from(["policy".to_owned()]);
+        assert_eq!(layout.agent_to_pack(&features), products.join("agent-policy"));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("agent-policy"), "").unwrap();
+        assert_eq!(layout.agent_to_pack(&features), out.join("agent-policy"));
+        assert!(!layout.has_source() && Layout::new("/r".into(), None).has_source());
+        assert_eq!(Layout::new("/r".into(), None).agent_to_pack(&features), Path::new("/r/out/agent-policy"));
     }
 
     #[test]

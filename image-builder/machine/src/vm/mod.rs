@@ -40,7 +40,7 @@ pub use error::VmError;
 pub use machine::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use protocols::client::{AGENT_PORT, AgentClient, DialError, Endpoint};
-pub use share::Share;
+pub use share::{Share, find_virtiofsd};
 pub use snapshot::Snapshot;
 pub use tsc::host_khz as host_tsc_khz;
 

@@ -12,6 +12,12 @@ use super::{VmError, find_tool};
 /// Where distributions put the daemon, besides PATH.
 const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
 
+/// The daemon's program: the one that `PITH_VIRTIOFSD` names, or one on PATH, or where distributions put it.
+pub fn find_virtiofsd() -> Option<PathBuf> {
+    let installed = || PLACES.iter().map(PathBuf::from).find(|place| place.is_file());
+    find_tool("virtiofsd", "PITH_VIRTIOFSD").or_else(installed)
+}
+
 /// A directory that the guest mounts as file system type `virtiofs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
@@ -32,10 +38,9 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
     if shares.is_empty() {
         return Ok(daemons);
     }
-    let installed = || PLACES.iter().map(PathBuf::from).find(|place| place.is_file());
-    let binary = find_tool("virtiofsd", "PITH_VIRTIOFSD").or_else(installed).ok_or(VmError::MissingTool {
+    let binary = find_virtiofsd().ok_or(VmError::MissingTool {
         tool: "virtiofsd",
-        fix: "`cargo install virtiofsd --locked` (`make setup` does that), or name it in PITH_VIRTIOFSD",
+        fix: "`cargo install virtiofsd --locked` (`make setup-run` does that), or name it in PITH_VIRTIOFSD",
     })?;
     for (index, share) in shares.iter().enumerate() {
         let (socket, log) = (socket(run_dir, index), run_dir.join(format!("share{index}.log")));

@@ -33,6 +33,12 @@ pub enum DataError {
         /// What there is.
         known: String,
     },
+    /// A fragment of a user has a name that no kernel can have.
+    #[error(
+        "{0} cannot be the first fragment: its name without the ending becomes the name of the kernel, and must be letters, digits \
+         and `-`, and no profile's; rename it"
+    )]
+    FragmentName(PathBuf),
     /// A profile allows what is not forbidden.
     #[error("{path}: allows {option}, which is not forbidden")]
     Allow {

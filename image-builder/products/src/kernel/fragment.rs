@@ -123,6 +123,26 @@ pub enum FragmentError {
 /// # Errors
 /// The first line that is not understood or not accounted for.
 pub fn parse(file: &Path, text: &str) -> Result<Vec<Request>, FragmentError> {
+    let requests = parse_own(file, text)?;
+    for Request { symbol, place, why, needed_by, .. } in &requests {
+        for (is_there, missing) in [(!why.is_empty(), "why"), (!needed_by.is_empty(), "needed-by")] {
+            if !is_there {
+                return Err(FragmentError::Unreasoned {
+                    place: place.clone(),
+                    symbol: symbol.clone(),
+                    missing,
+                });
+            }
+        }
+    }
+    Ok(requests)
+}
+
+/// As [`parse`], for a fragment outside the source tree: nobody else has to know its reasons.
+///
+/// # Errors
+/// The first line that is not understood.
+pub fn parse_own(file: &Path, text: &str) -> Result<Vec<Request>, FragmentError> {
     let mut requests = Vec::new();
     let (mut why, mut needed_by) = (Vec::new(), Vec::new());
     for (index, raw) in text.lines().enumerate() {
@@ -161,16 +181,11 @@ pub fn parse(file: &Path, text: &str) -> Result<Vec<Request>, FragmentError> {
             text: raw.to_string(),
             reason,
         })?;
-        for (lines, missing) in [(&why, "why"), (&needed_by, "needed-by")] {
-            if lines.iter().all(|line| line.is_empty()) {
-                return Err(FragmentError::Unreasoned { place, symbol: symbol.to_string(), missing });
-            }
-        }
         requests.push(Request {
             symbol: symbol.to_string(),
             value,
             place,
-            why: why.join(" "),
+            why: why.join(" ").trim().to_string(),
             needed_by: needed_by.iter().map(|name| (*name).to_string()).collect(),
         });
     }
@@ -203,6 +218,15 @@ impl Requests {
             merged.insert(request.symbol.clone(), request);
         }
         Ok(Self(merged))
+    }
+
+    /// Puts requests of a user over these: they may ask for another value.
+    ///
+    /// # Errors
+    /// The first option that the user asks for twice.
+    pub fn overridden(mut self, own: Vec<Request>) -> Result<Self, FragmentError> {
+        self.0.extend(Self::merge(own)?.0);
+        Ok(self)
     }
 
     /// The request for an option.
@@ -288,6 +312,18 @@ mod tests {
         );
         assert!(message("# why:\n# needed-by: a\nCONFIG_A=y").contains("why"));
         assert!(message("# why: x\n# needed-by: ,\nCONFIG_A=y").contains("needed-by"));
+    }
+
+    #[test]
+    fn a_fragment_of_a_user_needs_no_reasons_and_goes_over_others() {
+        let own = parse_own(Path::new("my.conf"), "CONFIG_A=n\n# why: speed\nCONFIG_C=y\n").unwrap();
+        assert_eq!((own[0].why.as_str(), own[1].why.as_str()), ("", "speed"));
+        let shipped = read(&format!("{REASON}CONFIG_A=y\nCONFIG_B=y\n")).unwrap();
+        let all = Requests::merge(shipped).unwrap().overridden(own.clone()).unwrap();
+        assert_eq!(all.to_config(), "# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C=y\n");
+        let error = all.overridden([own.clone(), own].concat()).unwrap_err().to_string();
+        assert!(error.contains("asked for twice") && error.contains("my.conf:1"), "{error}");
+        assert!(parse_own(Path::new("my.conf"), "CONFIG_A=m").is_err());
     }
 
     #[test]

@@ -55,6 +55,8 @@ use toolchain::Toolchain;
 pub struct Options {
     /// The profile's name.
     pub profile: String,
+    /// Fragments of a user, which go over those of the profile.
+    pub fragments: Vec<PathBuf>,
     /// A path or URL in place of the one in `kernel.toml`.
     pub source: Option<String>,
     /// What the tarball must hash to.
@@ -118,7 +120,7 @@ pub async fn check(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Checked, KernelError> {
-    let profile = Profile::load(dir, &options.profile)?;
+    let profile = Profile::load(dir, &options.profile)?.with_fragments(dir, &options.fragments)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
     let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
     let config = Config::parse(&config);
@@ -204,7 +206,7 @@ impl Input {
         cache: &Cache,
         progress: Progress,
     ) -> Result<Self, KernelError> {
-        let profile = Profile::load(dir, &options.profile)?;
+        let profile = Profile::load(dir, &options.profile)?.with_fragments(dir, &options.fragments)?;
         let tarball = source(&profile, options)?.fetch(cache, progress).await?;
         let toolchain = Toolchain::detect(profile.arch)
             .await

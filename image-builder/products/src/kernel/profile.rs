@@ -148,6 +148,30 @@ impl Profile {
         })
     }
 
+    /// Adds fragments of a user, from anywhere. They go over those of the profile and need no reasons. The kernel gets the name
+    /// of the first one, and has no bound on its size.
+    ///
+    /// # Errors
+    /// When one cannot be read or understood, two of them ask for the same option, or the first has no name that a kernel can
+    /// have.
+    pub fn with_fragments(mut self, dir: &Path, files: &[PathBuf]) -> Result<Self, DataError> {
+        let Some(first) = files.first() else { return Ok(self) };
+        let name = first.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if name.is_empty() || !is_name || known_profiles(dir).contains(&name) {
+            return Err(DataError::FragmentName(first.clone()));
+        }
+        let mut own = Vec::new();
+        for file in files {
+            own.extend(fragment::parse_own(file, &read(file)?)?);
+        }
+        self.requests = self.requests.overridden(own)?;
+        self.fragments += files.len();
+        self.budget = None;
+        self.name = name;
+        Ok(self)
+    }
+
     /// The requirements that this profile promises to meet.
     pub fn promised(&self) -> impl Iterator<Item = &Requirement> {
         self.requirements.iter().filter(|requirement| self.meets.contains(&requirement.name))
@@ -276,6 +300,30 @@ mod tests {
                 assert!(meets.iter().any(|met| met == machine), "{name}: {machine}");
             }
         }
+    }
+
+    #[test]
+    fn fragments_of_a_user_change_and_name_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            write_atomically(&path, text.as_bytes()).unwrap();
+            path
+        };
+        let kata = Profile::load(&shipped(), "kata").unwrap();
+        let (one, two) = (file("my-own.conf", "CONFIG_XFS_FS=y\n"), file("more.conf", "CONFIG_EXT4_FS=n\n"));
+        let mine = kata.clone().with_fragments(&shipped(), &[one.clone(), two]).unwrap();
+        assert_eq!((mine.name.as_str(), mine.budget, mine.fragments), ("my-own", None, kata.fragments + 2));
+        let value = |symbol: &str| mine.requests.get(symbol).unwrap().value.to_string();
+        assert_eq!((value("CONFIG_XFS_FS").as_str(), value("CONFIG_EXT4_FS").as_str()), ("y", "n"));
+        assert_eq!(kata.clone().with_fragments(&shipped(), &[]).unwrap().name, "kata");
+        for name in ["debug.conf", "a b.conf", "a.b.conf"] {
+            let path = file(name, "CONFIG_XFS_FS=y\n");
+            let error = kata.clone().with_fragments(&shipped(), &[path]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("name of"), "{error}");
+        }
+        let error = kata.with_fragments(&shipped(), &[one.clone(), one]).unwrap_err().to_string();
+        assert!(error.contains("CONFIG_XFS_FS is asked for twice"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(super) struct File {
     pub(super) extends: Option<String>,
     #[serde(default)]
     pub(super) overlays: Vec<String>,
+    #[serde(default)]
     pub(super) budget: Budget,
     #[serde(default)]
     pub(super) agent: Agent,
@@ -28,6 +29,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) host: Vec<Host>,
     #[serde(default)]
+    pub(super) package: Vec<Package>,
+    #[serde(default)]
     pub(super) image: Vec<Image>,
     #[serde(default)]
     pub(super) device: Vec<Device>,
@@ -35,10 +38,10 @@ pub(super) struct File {
     pub(super) user: Vec<User>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Budget {
-    pub(super) compressed: u64,
+    pub(super) compressed: Option<u64>,
     pub(super) disk: Option<u64>,
 }
 
@@ -87,6 +90,15 @@ pub(super) struct Symlinks {
 pub(super) struct Host {
     pub(super) package: String,
     pub(super) files: Vec<String>,
+}
+
+/// A whole Debian package.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Package {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) without: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,51 +1,6 @@
-//! Recipes of root file systems: `rootfs/flavour/<name>.toml`.
+//! Recipes of root file systems: `rootfs/flavour/<name>.toml`, or a file anywhere.
 //!
-//! ```toml
-//! description = "…"
-//! extends = "minimal"                 # all that this flavour has, too
-//! overlays = ["name"]                 # rootfs/overlay/<name>, in this order, over everything else
-//! [budget]
-//! compressed = 2_500_000              # bytes of the packed initrd, in zstd
-//! disk = 7_000_000                    # bytes of a disk's root file system; optional
-//! [agent]
-//! features = ["policy"]               # cargo features that this flavour's agent is built with
-//! [[directory]]
-//! path = "/tmp"
-//! mode = "1777"
-//! [[file]]
-//! path = "/init"
-//! mode = "0755"
-//! product = "agent"                   # or: text = "…", or: source = "path below rootfs/"
-//! owner = "www:www"                   # user and group by name or number; root where it is missing. Directories and
-//!                                     # devices have it too
-//! [[symlink]]
-//! path = "/bin/sh"
-//! target = "busybox"
-//! [[symlinks]]                        # many with one target
-//! directory = "/bin"
-//! target = "busybox"
-//! names = ["ls", "cat"]
-//! [[host]]                            # programs of this machine, with the libraries they need
-//! package = "busybox-static"          # the Debian package that has them
-//! files = ["/bin/busybox"]            # one `*` in the last part matches names
-//! [[user]]                            # a line of /etc/passwd and, for its group, of /etc/group
-//! name = "www"
-//! uid = 33
-//! gid = 33                            # the uid where it is missing
-//! group = "www"                       # the group's name; the user's where it is missing
-//! home = "/srv"                       # "/" where it is missing
-//! shell = "/bin/false"                # this where it is missing
-//! [[image]]                           # all that a container image has and nothing else here says: an OCI layout, a saved
-//! path = "images/base:latest"         # image, or a directory, below rootfs/ unless absolute
-//! attributes = false                  # leaves its extended attributes out, which a disk can hold and an initrd cannot; true
-//!                                     # where it is missing
-//! [[device]]
-//! path = "/dev/console"
-//! kind = "character"
-//! major = 5
-//! minor = 1
-//! mode = "0600"
-//! ```
+//! `docs/recipes.md` has every key; a test compares it with the types in [`file`].
 //!
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
@@ -60,8 +15,11 @@ use std::path::{Path, PathBuf};
 use fs_image::{Inode, Kind, Tree, TreeError};
 use toml::Spanned;
 
+use crate::debian::{DPKG, Database, DebianError};
 use crate::host::{self, HostError};
-use file::{Device, DeviceKind, Directory, File, Host, Image, ProductName, Regular, Symlink, Symlinks};
+use file::{
+    Device, DeviceKind, Directory, File, Host, Image, Package, ProductName, Regular, Symlink, Symlinks,
+};
 use images::image::{self, ImageError};
 use store::digest::Digest;
 use store::layout::Layout;
@@ -78,6 +36,15 @@ pub enum RecipeError {
         /// What there is.
         known: String,
     },
+    /// A file of one's own has a name that no product can have.
+    #[error(
+        "{0} cannot be the name of a recipe: the part before `.toml` becomes the name of the product, and must be letters, \
+         digits and `-`, and none of this source tree's flavours"
+    )]
+    Name(PathBuf),
+    /// A flavour of the source tree has no bound.
+    #[error("{0}: a flavour needs a budget: add `[budget]` with `compressed`, in bytes")]
+    NoBudget(PathBuf),
     /// A file cannot be read.
     #[error("cannot read {path}; {hint}")]
     Read {
@@ -113,6 +80,16 @@ pub enum RecipeError {
         recipe: PathBuf,
         /// Which, and what to do.
         source: HostError,
+    },
+    /// A Debian package cannot be taken in.
+    #[error("{recipe}:{line}: a package cannot be taken in")]
+    Package {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where in it, counted from 1.
+        line: usize,
+        /// Which, and what to do.
+        source: Box<DebianError>,
     },
     /// An owner is nobody.
     #[error(
@@ -166,10 +143,43 @@ pub enum RecipeError {
 /// How many flavours may extend each other.
 const DEPTH: usize = 4;
 
+/// Which recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// A flavour of the source tree, by its name.
+    Flavour(String),
+    /// A file anywhere. Its name without `.toml` is that of the products.
+    File(PathBuf),
+}
+
+impl Choice {
+    /// The name that products have.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Flavour(name) => name.clone(),
+            Self::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl From<&str> for Choice {
+    fn from(name: &str) -> Self {
+        Self::Flavour(name.to_owned())
+    }
+}
+
+impl From<String> for Choice {
+    fn from(name: String) -> Self {
+        Self::Flavour(name)
+    }
+}
+
 /// A parsed recipe.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     name: String,
+    /// Where the files are that it names, unless it is a flavour of the source tree.
+    home: Option<PathBuf>,
     path: PathBuf,
     digest: Digest,
     file: File,
@@ -180,30 +190,51 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads the flavour called `name`.
+    /// Reads a recipe, and those that it extends.
     ///
     /// # Errors
     /// When it does not exist or is not understood.
-    pub fn load(layout: &Layout, name: &str) -> Result<Self, RecipeError> {
-        Self::load_within(layout, name, DEPTH)
+    pub fn load(layout: &Layout, choice: &Choice) -> Result<Self, RecipeError> {
+        Self::load_within(layout, choice, DEPTH)
     }
 
-    fn load_within(layout: &Layout, name: &str, depth: usize) -> Result<Self, RecipeError> {
-        let path = layout.flavour(name);
-        if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
-            return Err(RecipeError::NoFlavour { name: name.to_string(), known: known(layout).join(", ") });
-        }
-        let hint = "check its permissions";
+    fn load_within(layout: &Layout, choice: &Choice, depth: usize) -> Result<Self, RecipeError> {
+        let (name, hint) = (choice.name(), "name a recipe that is there, and check its permissions");
+        let (path, home) = match choice {
+            Choice::Flavour(_) => {
+                let path = layout.flavour(&name);
+                if name.is_empty() || name.contains(['/', '.']) || !path.is_file() {
+                    return Err(RecipeError::NoFlavour { name, known: known(layout).join(", ") });
+                }
+                (path, None)
+            }
+            Choice::File(path) => {
+                let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+                if !is_name || name.is_empty() || !is_toml || known(layout).contains(&name) {
+                    return Err(RecipeError::Name(path.clone()));
+                }
+                (path.clone(), Some(path.parent().unwrap_or(Path::new("")).to_path_buf()))
+            }
+        };
         let text = std::fs::read_to_string(&path).map_err(|source| RecipeError::Read {
             path: path.clone(),
             hint,
             source,
         })?;
         let shown = path.strip_prefix(layout.root()).unwrap_or(&path).to_path_buf();
-        let mut recipe = Self::parse(name, shown, &text)?;
+        let mut recipe = Self::parse(&name, shown, &text)?;
+        if home.is_none() && recipe.file.budget.compressed.is_none() {
+            return Err(RecipeError::NoBudget(recipe.path));
+        }
+        recipe.home = home;
         if let Some(base) = &recipe.file.extends {
             let depth = depth.checked_sub(1).ok_or_else(|| RecipeError::Depth(recipe.path.clone()))?;
-            let base = Self::load_within(layout, base, depth)?;
+            let base = match &recipe.home {
+                Some(home) if base.ends_with(".toml") => Choice::File(home.join(base)),
+                _ => Choice::Flavour(base.clone()),
+            };
+            let base = Self::load_within(layout, &base, depth)?;
             // The whole of what was read, whichever file a change is in.
             recipe.digest = Digest::of(format!("{} {}", base.digest, recipe.digest).as_bytes());
             recipe.base = Some(Box::new(base));
@@ -218,6 +249,7 @@ impl Recipe {
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let recipe = Self {
             name: name.to_string(),
+            home: None,
             path,
             digest: Digest::of(text.as_bytes()),
             file,
@@ -255,8 +287,8 @@ impl Recipe {
         self.digest
     }
 
-    /// How many bytes the packed image may have.
-    pub fn budget(&self) -> u64 {
+    /// How many bytes the packed image may have, if there is a bound.
+    pub fn budget(&self) -> Option<u64> {
         self.file.budget.compressed
     }
 
@@ -278,7 +310,7 @@ impl Recipe {
     /// When a product or overlay is missing, or entries contradict each other.
     pub fn tree(&self, layout: &Layout) -> Result<Tree, RecipeError> {
         let users = self.users()?;
-        let mut tree = self.tree_with(layout, &layout.agent_with(&self.features()), &users)?;
+        let mut tree = self.tree_with(layout, &layout.agent_to_pack(&self.features()), &users)?;
         for (path, content) in users::files(&users) {
             let inode = Inode::new(0o644, Kind::File(content.into_bytes().into()));
             tree.insert(path, inode).map_err(|source| self.error(None, source))?;
@@ -323,9 +355,7 @@ impl Recipe {
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
                 (Some(ProductName::Agent), _) => read(agent, "build it first: image-builder agent")?,
-                (None, Some(source)) => {
-                    read(&layout.rootfs().join(source), "`source` in a recipe is a path below rootfs/")?
-                }
+                (None, Some(source)) => read(&self.home(layout).join(source), self.source_hint())?,
                 (None, None) => text.clone().unwrap_or_default().into_bytes(),
             };
             let inode = owned(path, owner, Inode::new(mode.0, Kind::File(content.into())))?;
@@ -353,13 +383,19 @@ impl Recipe {
         for (path, inode) in self.host_files()? {
             add(&path, None, inode)?;
         }
+        for (line, below) in self.packages_of()?.trees {
+            tree.underlay(below).map_err(|source| self.error(Some(line), source))?;
+        }
         for name in &self.file.overlays {
-            let dir = layout.rootfs().join("overlay").join(name);
+            let dir = match &self.home {
+                Some(home) => home.join(name),
+                None => layout.rootfs().join("overlay").join(name),
+            };
             tree.overlay(&dir).map_err(|source| self.error(None, source))?;
         }
         for Image { path, attributes } in &self.file.image {
             // An absolute path stays as it is.
-            let reference = layout.rootfs().join(path.get_ref());
+            let reference = self.home(layout).join(path.get_ref());
             let mut below =
                 image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
                     recipe: self.path.clone(),
@@ -372,6 +408,42 @@ impl Recipe {
             tree.underlay(below).map_err(|source| self.error(Some(self.line(path)), source))?;
         }
         Ok(tree)
+    }
+
+    /// Where the files are that it names.
+    fn home(&self, layout: &Layout) -> PathBuf {
+        self.home.clone().unwrap_or_else(|| layout.rootfs())
+    }
+
+    fn source_hint(&self) -> &'static str {
+        match &self.home {
+            Some(_) => "`source` in a recipe is a path relative to the recipe",
+            None => "`source` in a flavour is a path below rootfs/",
+        }
+    }
+
+    /// The Debian packages that the recipe names, with those that they depend on.
+    fn packages_of(&self) -> Result<Packages, RecipeError> {
+        let mut all = Packages::default();
+        if self.file.package.is_empty() {
+            return Ok(all);
+        }
+        let failed = |line| {
+            let recipe = self.path.clone();
+            move |source| RecipeError::Package { recipe, line, source: Box::new(source) }
+        };
+        let first = self.file.package.first().map_or(1, |package| self.line(&package.name));
+        let database = Database::read(Path::new(DPKG)).map_err(failed(first))?;
+        for Package { name, without } in &self.file.package {
+            let line = self.line(name);
+            let found = database.closure(name.get_ref(), without).map_err(failed(line))?;
+            // Two packages may need the same third.
+            let new: Vec<_> = found.keys().filter(|name| !all.versions.contains_key(*name)).collect();
+            let tree = database.tree(new.into_iter().map(String::as_str)).map_err(failed(line))?;
+            all.trees.push((line, tree));
+            all.versions.extend(found);
+        }
+        Ok(all)
     }
 
     /// The programs of this machine that the recipe names, with what they need. Two may need the same library.
@@ -394,12 +466,22 @@ impl Recipe {
             None => BTreeMap::new(),
         };
         packages.extend(host::packages(self.host_files()?.keys().map(String::as_str)));
+        packages.extend(self.packages_of()?.versions);
         Ok(packages)
     }
 
     fn error(&self, line: Option<usize>, source: TreeError) -> RecipeError {
         RecipeError::Tree { recipe: self.path.clone(), line, source }
     }
+}
+
+/// Debian packages of a recipe.
+#[derive(Default)]
+struct Packages {
+    /// What each `[[package]]` adds to those before it, and its line.
+    trees: Vec<(usize, Tree)>,
+    /// All of them, with their versions.
+    versions: BTreeMap<String, String>,
 }
 
 fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, RecipeError> {

@@ -8,7 +8,7 @@ mod crates;
 mod document;
 mod error;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use document::{Document, Package, Relationship};
 
@@ -17,6 +17,7 @@ use crate::install::{self, InstallError, Source};
 use crate::manifest::{AgentPart, KernelPart, Manifest, SbomPart};
 use crates::Crate;
 pub use error::SbomError;
+use store::digest::Digest;
 use store::layout::Layout;
 use store::product::{FLAVOUR, PROFILE, PROGRAMS, Product};
 
@@ -28,6 +29,19 @@ const C_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.a";
 /// # Errors
 /// When there is no manifest, or cargo cannot be asked.
 pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
+    list_with(layout, epoch, &BTreeMap::new()).await
+}
+
+/// As [`list`], with programs of the workspace that are no products: their names, which are those of their packages, and the
+/// digests of their files.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_with(
+    layout: &Layout,
+    epoch: u32,
+    programs: &BTreeMap<String, Digest>,
+) -> Result<Document, SbomError> {
     let manifest = Manifest::read(layout);
     if manifest.products.is_empty() {
         return Err(SbomError::NoManifest(layout.out().to_path_buf()));
@@ -42,7 +56,11 @@ pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
             linked.insert(name.clone(), crates::linked(layout.root(), "agent", &features).await?);
         }
     }
-    Ok(describe(&manifest, &linked, &host::packages(std::iter::once(C_LIBRARY)), epoch))
+    for name in programs.keys() {
+        linked.insert(name.clone(), crates::linked(layout.root(), name, &BTreeSet::new()).await?);
+    }
+    let c_library = host::packages(std::iter::once(C_LIBRARY));
+    Ok(describe(&manifest, programs, &linked, &c_library, epoch))
 }
 
 /// Writes the list into the product directory and notes it in the manifest.
@@ -58,6 +76,7 @@ pub fn install(layout: &Layout, document: &Document) -> Result<(), InstallError>
 
 fn describe(
     manifest: &Manifest,
+    programs: &BTreeMap<String, Digest>,
     linked: &BTreeMap<String, Vec<Crate>>,
     c_library: &BTreeMap<String, String>,
     epoch: u32,
@@ -67,6 +86,9 @@ fn describe(
     let in_guests = |name: &str| name != Product::Sbom.file_name() && !PROGRAMS.contains(&name);
     for (name, product) in manifest.products.iter().filter(|(name, _)| in_guests(name)) {
         document.product(name, product.sha256);
+    }
+    for (name, sha256) in programs {
+        document.product(name, *sha256);
     }
     let kernels = manifest.kernel.iter().map(|part| (PROFILE, part));
     let others = manifest.kernels.iter().map(|(profile, part)| (profile.as_str(), part));
@@ -133,16 +155,13 @@ fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &Ke
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::manifest::{InitrdPart, Product as File};
-    use store::digest::Digest;
 
     fn manifest() -> Manifest {
         let product = |name: &str| (name.to_owned(), File { size: 1, sha256: Digest::of(name.as_bytes()) });
         let agent = AgentPart {
-            version: "0.1.0".into(),
+            version: "1.0.0".into(),
             compiler: "rustc".into(),
             target: "t".into(),
             profile: "guest".into(),
@@ -189,11 +208,15 @@ mod tests {
             licence: Some(licence.into()),
             sha256: Some(Digest::of(name.as_bytes())),
         };
-        let linked =
-            [("agent".to_owned(), vec![krate("serde", "MIT/Apache-2.0"), krate("ring_", "ISC")])].into();
+        let linked = [
+            ("agent".to_owned(), vec![krate("serde", "MIT/Apache-2.0"), krate("ring_", "ISC")]),
+            ("pith".to_owned(), vec![krate("serde", "MIT/Apache-2.0")]),
+        ]
+        .into();
+        let programs = [("pith".to_owned(), Digest::of(b"pith"))].into();
         let libc = [("libc6-dev".to_owned(), "2.36-9".to_owned())].into();
-        let text = describe(&manifest(), &linked, &libc, epoch).to_json();
-        assert_eq!(text, describe(&manifest(), &linked, &libc, epoch).to_json());
+        let text = describe(&manifest(), &programs, &linked, &libc, epoch).to_json();
+        assert_eq!(text, describe(&manifest(), &programs, &linked, &libc, epoch).to_json());
         serde_json::from_str(&text).unwrap()
     }
 
@@ -220,7 +243,11 @@ mod tests {
             related(&json, "SPDXRef-Product-initrd-standard.img", "CONTAINS"),
             ["SPDXRef-Debian-libc6-2.36", "SPDXRef-Product-agent"]
         );
-        assert_eq!(related(&json, "SPDXRef-DOCUMENT", "DESCRIBES").len(), 5);
+        assert_eq!(
+            related(&json, "SPDXRef-Product-pith", "STATIC_LINK"),
+            ["SPDXRef-Crate-serde-1.2.3", "SPDXRef-Debian-libc6-dev-2.36-9"]
+        );
+        assert_eq!(related(&json, "SPDXRef-DOCUMENT", "DESCRIBES").len(), 6);
     }
 
     #[test]
