@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use parcel::{Options, Owner, open_in};
+use parcel::{Options, Owner, TreeError, open_in};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 
 /// What the program is called where this is meant. PID 1 of a guest never is.
@@ -130,27 +130,32 @@ fn open(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     opened.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
 }
 
-fn look(root: &OwnedFd, path: &str) -> io::Result<char> {
+fn look(root: &OwnedFd, path: &str) -> io::Result<&'static str> {
     match open(root, path, OFlags::PATH) {
         Ok(file) => Ok(match FileType::from_raw_mode(fstat(&file)?.st_mode) {
-            FileType::Directory => 'd',
-            FileType::RegularFile => 'f',
-            _ => 'o',
+            FileType::Directory => "d",
+            FileType::RegularFile => "f",
+            _ => "o",
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path.trim_end_matches('/').rsplit_once('/').map_or("", |(parent, _)| parent);
             let opened = open(root, &format!("{parent}/"), OFlags::PATH | OFlags::DIRECTORY);
-            opened.map(|_| '-').map_err(|_| error)
+            opened.map(|_| "-").map_err(|_| error)
         }
         Err(error) => Err(error),
     }
+}
+
+/// What the crate says, as text alone: nobody here asks for more of it.
+fn said(error: TreeError) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 fn pack(root: &OwnedFd, path: &str) -> io::Result<()> {
     let file = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     // As a file, without a buffer that looks for lines.
     let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    parcel::pack(file, &mut out).map(drop).map_err(io::Error::other)
+    parcel::pack(file, &mut out).map(drop).map_err(said)
 }
 
 fn unpack(root: &OwnedFd, owner: &str, path: &str, name: Option<&str>) -> io::Result<()> {
@@ -164,9 +169,7 @@ fn unpack(root: &OwnedFd, owner: &str, path: &str, name: Option<&str>) -> io::Re
     // The container's own disk and memory are the bound here.
     let options = Options { owner, set_id: true, most_bytes: u64::MAX, most_entries: u64::MAX };
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    parcel::unpack(&mut input, into.as_fd(), name.map(OsStr::new), &options)
-        .map(drop)
-        .map_err(io::Error::other)
+    parcel::unpack(&mut input, into.as_fd(), name.map(OsStr::new), &options).map(drop).map_err(said)
 }
 
 #[cfg(test)]
@@ -182,7 +185,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", directory.path().join("out")).unwrap();
         let root = target(&directory.path().display().to_string()).unwrap();
         for (path, expected) in
-            [("/", 'd'), ("/d", 'd'), ("/l", 'd'), ("/f", 'f'), ("/../f", 'f'), ("/d/x", '-'), ("/out", '-')]
+            [("/", "d"), ("/d", "d"), ("/l", "d"), ("/f", "f"), ("/../f", "f"), ("/d/x", "-"), ("/out", "-")]
         {
             assert_eq!(look(&root, path).unwrap(), expected, "{path}");
         }

@@ -88,10 +88,10 @@ const PITH: Crate = Crate {
     root: "image-builder/pith/src",
     layers: &[
         &["global", "signals", "time"],
-        &["doctor", "events", "exec", "images", "stats"],
+        &["copy", "doctor", "events", "exec", "images", "stats"],
         &["detach", "request"],
-        &["complete", "run"],
-        &["look"],
+        &["complete", "run", "volume"],
+        &["look", "vm"],
         &["life", "logs"],
         &["attach"],
         &["cli"],

@@ -1,3 +1,5 @@
+//! Trees that arrive as they were, and streams that must not do harm.
+
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

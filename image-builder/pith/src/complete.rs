@@ -36,8 +36,9 @@ const BASH: &str = r#"_pith() {
         if [ "$line" = ":files" ]; then files=1; else COMPREPLY+=("${line#"$prefix"}"); fi
     done < <(pith complete -- "${words[@]:1}" 2>/dev/null)
     if [ -n "$files" ]; then
+        # Readline would put a backslash in front of the colon of other words.
+        [ ${#COMPREPLY[@]} -eq 0 ] && compopt -o filenames 2>/dev/null
         while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "${current#"$prefix"}")
-        compopt -o filenames 2>/dev/null
     fi
     # A path follows.
     [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *: ]] && compopt -o nospace 2>/dev/null

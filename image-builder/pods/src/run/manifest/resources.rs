@@ -51,7 +51,9 @@ pub(super) fn read(container: &Fields<'_>) -> (Amounts, Amounts, Option<u64>) {
     let amounts = |key, schema| {
         let Some(fields) = fields.fields(key, schema) else { return Default::default() };
         let amount = |key, cpu| quantity(&fields.at(key)?, cpu).filter(|&amount| amount > 0);
-        ((amount("cpu", true), amount("memory", false)), amount("ephemeral-storage", false))
+        // Requests of storage are without effect.
+        let storage = if key == "limits" { amount("ephemeral-storage", false) } else { None };
+        ((amount("cpu", true), amount("memory", false)), storage)
     };
     let (limits, storage): (Amounts, Option<u64>) = amounts("limits", &LIMITS);
     let (requests, _): (Amounts, Option<u64>) = amounts("requests", &REQUESTS);

@@ -119,7 +119,7 @@ fn all_problems_of_a_file_come_at_once_with_their_lines() {
         [
             "3 problems:",
             "  line 6: spec.containers[0].name: \"A\" is not 1 to 63 lower-case letters, digits and inner hyphens",
-            "  line 7: spec.containers[1]: image is missing; name an OCI layout, an image archive or a directory",
+            "  line 7: spec.containers[1]: image is missing; name an image in a registry, an OCI layout, an image archive or a directory",
             "  line 8: spec.nodeNam: there is no such key in a PodSpec",
         ]
     );
