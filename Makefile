@@ -120,8 +120,9 @@ sandbox: images programs samples ## Test the sandbox API with unmodified E2B SDK
 
 bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
 	@tests/samples/demo.sh --bench
-	@$(CARGO) build --quiet $(WORKSPACE) --bin bench-boot --bin bench-work
+	@$(CARGO) build --quiet $(WORKSPACE) --bin bench-boot --bin bench-work --bin bench-sandbox
 	@target/debug/bench-work $(if $(AGAINST),--against '$(AGAINST)')
+	@$(if $(AGAINST),,target/debug/bench-sandbox)
 	@target/debug/bench-boot $(if $(AGAINST),--against '$(AGAINST)')
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling

@@ -1,6 +1,7 @@
 //! The sandbox API, as its users have it: unmodified SDKs of E2B, Python's and JavaScript's, drive guests that
 //! `image-builder run --sandbox-api` has booted. The checks are accept.py and accept.mjs; each is a line of what is printed.
 
+mod behaviour;
 mod checks;
 mod quickstart;
 mod sandbox;

@@ -39,6 +39,8 @@ pub(crate) use error::ContainerError;
 pub(crate) use exec::ExecRequest;
 #[cfg(feature = "sandbox-api")]
 pub(crate) use exec::{Apart, Born};
+#[cfg(feature = "sandbox-api")]
+pub(crate) use file::{magic, reopen};
 pub(crate) use handle::ContainerHandle;
 pub(crate) use id::{BadId, ContainerId};
 pub(crate) use launch::Jails;

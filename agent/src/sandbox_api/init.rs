@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::rooted::{Owner, Root};
 use super::sandbox::Sandbox;
+use super::trust::{self, trust};
 use super::{freeze, target};
 use crate::container::ContainerHandle;
 use crate::error::chain;
@@ -75,6 +76,8 @@ struct Asked {
     timestamp: Option<i128>,
     user: Option<String>,
     workdir: Option<String>,
+    /// Certificates in PEM that containers are to trust.
+    bundle: Option<String>,
 }
 
 impl Asked {
@@ -102,10 +105,16 @@ impl Asked {
         });
         let workdir = text("defaultWorkdir")?;
         // What would have no effect is refused by name: nobody should count on it.
-        for name in ["caBundle", "volumeMounts"] {
-            if message.has(name) && !message.is_empty_field(name) {
-                return Err(Error::invalid(format!("{name} is not supported by this guest")));
-            }
+        if message.has("volumeMounts") && !message.is_empty_field("volumeMounts") {
+            let instead = "the guest mounts no NFS; volumes are given to the pod when it is made";
+            return Err(Error::invalid(format!("volumeMounts is not supported: {instead}")));
+        }
+        let bundle = text("caBundle")?;
+        if bundle.as_ref().is_some_and(|bundle| !bundle.contains(trust::BEGIN)) {
+            return Err(Error::invalid(format!(
+                "caBundle: no certificate in PEM: no line {:?}",
+                trust::BEGIN
+            )));
         }
         Ok(Asked {
             envs,
@@ -113,16 +122,18 @@ impl Asked {
             timestamp: timestamp.transpose()?,
             user: text("defaultUser")?,
             workdir,
+            bundle,
         })
     }
 }
 
 async fn apply(sandbox: &Arc<Sandbox>, asked: Asked, body: &[u8]) -> Result<(), String> {
-    let generation = {
+    let (generation, bundle, mut result) = {
         let mut settings = sandbox.settings();
         settings.generation += 1;
         // One that was overtaken by a later one says nothing any more.
         let is_late = asked.timestamp.is_some_and(|stamp| settings.stamp.is_some_and(|last| stamp < last));
+        let (mut bundle, mut result) = (None, Ok(()));
         if !is_late {
             settings.stamp = asked.timestamp.or(settings.stamp);
             if let Some(envs) = asked.envs {
@@ -130,28 +141,38 @@ async fn apply(sandbox: &Arc<Sandbox>, asked: Asked, body: &[u8]) -> Result<(), 
             }
             settings.user = asked.user.or(settings.user.take());
             settings.workdir = asked.workdir.or(settings.workdir.take());
-            sandbox.auth.set(asked.token)?;
+            bundle = asked.bundle;
+            result = sandbox.auth.set(asked.token);
             if let Some(stamp) = asked.timestamp {
-                set_clock(sandbox, stamp)?;
+                result = result.and(set_clock(sandbox, stamp));
             }
         }
-        settings.generation
+        (settings.generation, bundle, result)
     };
-    let (containers, sandbox, seed) =
-        (target::workloads(&sandbox.parts.pod), Arc::clone(sandbox), body.to_vec());
+    let (containers, seed) = (target::workloads(&sandbox.parts.pod), body.to_vec());
     let work = move || {
         // The copies of a snapshot differ by what they are told.
         if let Err(error) = random::stir(&[&seed[..], &now().to_ne_bytes()].concat()) {
             tracing::warn!(error = %chain(&error), "the random generator is not stirred");
         }
+        let mut trusted = Ok(());
         for container in &containers {
             if let Err(error) = tell(container, generation) {
                 tracing::debug!(container_id = %container.id(), %error, "a container is not told its generation");
             }
+            if let Some(bundle) = &bundle
+                && let Err(error) = trust(container, bundle)
+            {
+                trusted = trusted.and(Err(format!("caBundle: container {}: {error}", container.id())));
+            }
         }
-        freeze::thaw(&sandbox);
+        trusted
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| "setting up the sandbox panicked".to_owned())
+    let trusted = tokio::task::spawn_blocking(work).await;
+    result = result.and(trusted.unwrap_or_else(|_| Err("setting up the sandbox panicked".to_owned())));
+    // Whatever went wrong, nobody is left frozen.
+    freeze::thaw(sandbox).await;
+    result
 }
 
 /// Nanoseconds since 1970.
@@ -198,10 +219,7 @@ fn tell(container: &ContainerHandle, generation: u64) -> std::io::Result<()> {
 
 /// Opens a directory of the container's, and makes what is missing of it.
 fn make(root: OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
-    // The agent's own: nobody is to be given what is made.
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let owner = Owner { uid, gid, home: "/".to_owned(), workdir: None };
-    Root::new(Arc::new(root)).make(path, &owner).map_err(std::io::Error::other)
+    Root::new(Arc::new(root)).make(path, &Owner::agent()).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod server;
 mod splice;
 mod storage;
 mod target;
+mod trust;
 mod volume;
 
 pub(crate) use sandbox::{Parts, Sandbox};

@@ -151,8 +151,8 @@ async fn routed(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Resp
         ("GET" | "HEAD", "/metrics") => metrics::metrics(sandbox, &request.head).await,
         ("GET" | "HEAD", "/envs") => init::envs(sandbox),
         ("POST", "/init") => init::init(sandbox, request, is_host).await,
-        ("POST", "/freeze") => freeze::freeze(sandbox).await,
-        ("POST", "/unfreeze") => freeze::unfreeze(sandbox).await,
+        ("POST", "/freeze") => freeze::freeze(sandbox, true).await,
+        ("POST", "/unfreeze") => freeze::freeze(sandbox, false).await,
         (_, "/health" | "/metrics" | "/envs" | "/init" | "/freeze" | "/unfreeze") => {
             Response::failure(405, &format!("{path} has no {method}"))
         }

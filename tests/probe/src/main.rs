@@ -5,10 +5,11 @@
 //! `--vfio GROUP:ADDRESS`, `--listen PORT` of a vsock, `--nest COUNT:DIRECTORY`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
 //! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hoard KIND COUNT FILE`
-//! takes what the kernel counts and keeps it. `--wait SECONDS` only waits. `--hello` in the end says that it runs, and ends: the first process of a kernel
+//! takes what the kernel counts and keeps it. `--copy PORT BYTES` copies over a vsock. `--wait SECONDS` only waits. `--hello` in the end says that it runs, and ends: the first process of a kernel
 //! whose boot is measured, which hands on all words that it does not know.
 
 mod attempt;
+mod copy;
 mod hoard;
 mod process;
 mod sys;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let for_ever = match args_as_text.as_slice() {
         [_, "--witness", file] => Some(witness::watch(file)),
         [_, "--hoard", kind, count, file] => Some(hoard::hoard(kind, count, file)),
+        [_, "--copy", port, count] => Some(copy::serve(port, count)),
         [_, "--wait", seconds] => Some(wait(seconds)),
         _ => None,
     };

@@ -118,23 +118,32 @@ pub(crate) fn call(name: &str) -> String {
 /// Listens on a vsock port, at any context id; gives `ok` or the error number.
 pub(crate) fn listen(port: &str) -> String {
     let Ok(port) = port.parse() else { return format!("no port: {port}") };
+    // The socket is closed by the end of the process.
+    listener(port).map_or_else(|text| text, |_| "ok".into())
+}
+
+/// A socket that listens on a vsock port.
+pub(crate) fn listener(port: u32) -> Result<c_long, String> {
     // SAFETY: takes integers only.
-    let socket = match told(unsafe { libc::syscall(libc::SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, 0) })
-    {
-        Ok(socket) => socket,
-        Err(text) => return text,
-    };
+    let socket = told(unsafe { libc::syscall(libc::SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, 0) })?;
     // SAFETY: all of it may be zero.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     (address.svm_family, address.svm_cid, address.svm_port) =
         (libc::AF_VSOCK as libc::sa_family_t, libc::VMADDR_CID_ANY, port);
-    // SAFETY: the kernel reads at most the size given. The socket is closed by the end of the process.
+    // SAFETY: the kernel reads at most the size given.
     let bound =
         unsafe { libc::syscall(libc::SYS_bind, socket, &raw const address, size_of::<libc::sockaddr_vm>()) };
     // SAFETY: takes integers only.
-    told(bound)
-        .and_then(|_| told(unsafe { libc::syscall(libc::SYS_listen, socket, 8) }))
-        .map_or_else(|text| text, |_| "ok".into())
+    told(bound).and_then(|_| told(unsafe { libc::syscall(libc::SYS_listen, socket, 8) }))?;
+    Ok(socket)
+}
+
+/// The next connection to a socket.
+pub(crate) fn accept(socket: c_long) -> Result<File, String> {
+    // SAFETY: the kernel writes no address where none is wanted.
+    let stream = told(unsafe { libc::syscall(libc::SYS_accept4, socket, 0, 0, 0) })?;
+    // SAFETY: the descriptor was just made, and nobody else has it.
+    Ok(unsafe { File::from_raw_fd(stream as i32) })
 }
 
 /// Opens a PCI device through its VFIO group, and tells where in it its configuration space is

@@ -254,7 +254,7 @@ mod tests {
                 }
                 all
             }
-            other => panic!("{:?}", Response { status: 0, headers: vec![], payload: other }),
+            other => panic!("{:?}", Response { status: 0, headers: vec![], payload: other, patience: None }),
         }
     }
 

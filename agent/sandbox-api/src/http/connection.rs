@@ -59,6 +59,8 @@ const WRITE: Duration = Duration::from_secs(640);
 const DISCARDED: usize = 256 * 1024;
 /// How long that may take.
 const DISCARDING: Duration = Duration::from_secs(2);
+/// Bytes of pieces that are sent together.
+const TOGETHER: usize = 16 * 1024;
 /// How long a request of a client that said that it sends no more may still take to be answered.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -89,7 +91,7 @@ pub async fn serve(io: Box<dyn Io>, service: &dyn Service, limits: &Limits) {
         };
         if head.headers.has_word("expect", "100-continue")
             && framing != Framing::Length(0)
-            && put(&mut writer, b"HTTP/1.1 100 Continue\r\n\r\n", limits).await.is_err()
+            && put(&mut writer, b"HTTP/1.1 100 Continue\r\n\r\n", limits.write).await.is_err()
         {
             return;
         }
@@ -101,7 +103,7 @@ pub async fn serve(io: Box<dyn Io>, service: &dyn Service, limits: &Limits) {
                 (body, Lent::Out(returned))
             }
         };
-        let mut connection = Connection { lent, writer, limits };
+        let mut connection = Connection { lent, writer, write: limits.write };
         let (keeps_alive, is_head, is_11) = (head.keeps_alive(), head.method == "HEAD", head.is_11);
         let Some(response) = connection.answer(service, Request { head: head.clone(), body }).await else {
             return;
@@ -225,13 +227,14 @@ impl Lent {
 }
 
 /// A connection while it has a request.
-struct Connection<'a> {
+struct Connection {
     lent: Lent,
     writer: WriteHalf<Box<dyn Io>>,
-    limits: &'a Limits,
+    /// How long the client may take nothing of an answer.
+    write: Duration,
 }
 
-impl Connection<'_> {
+impl Connection {
     /// Lets the service work; none if the client went away meanwhile.
     async fn answer(&mut self, service: &dyn Service, request: Request) -> Option<Response> {
         let work = AssertUnwindSafe(async { service.call(request).await }).catch_unwind();
@@ -256,6 +259,7 @@ impl Connection<'_> {
         is_head: bool,
         is_11: bool,
     ) -> Option<(WriteHalf<Box<dyn Io>>, Reader)> {
+        self.write = response.patience.map_or(self.write, |patience| patience.min(self.write));
         let is_chunked = is_11 && matches!(response.payload, Payload::Stream(_));
         // Without chunks, a stream of unknown length ends with the connection.
         let can_go_on = is_chunked || is_head || !matches!(response.payload, Payload::Stream(_));
@@ -272,12 +276,13 @@ impl Connection<'_> {
                 if !is_head {
                     head.extend_from_slice(&bytes);
                 }
-                put(&mut self.writer, &head, self.limits).await.ok()?;
+                put(&mut self.writer, &head, self.write).await.ok()?;
             }
             Payload::Sized(_, chunks) | Payload::Stream(chunks) => {
-                put(&mut self.writer, &head, self.limits).await.ok()?;
-                if !is_head {
-                    self.pieces(chunks, length, is_chunked).await.ok()?;
+                if is_head {
+                    put(&mut self.writer, &head, self.write).await.ok()?;
+                } else {
+                    self.pieces(head, chunks, length, is_chunked).await.ok()?;
                 }
             }
             Payload::Takeover(_) => return None,
@@ -292,55 +297,81 @@ impl Connection<'_> {
         None
     }
 
-    /// Sends pieces until they end, or the client goes away.
-    async fn pieces(&mut self, mut chunks: Chunks, length: Option<u64>, is_chunked: bool) -> io::Result<()> {
+    /// Sends what is waiting in `out`, and pieces until they end, or the client goes away. Small pieces that are there already go
+    /// together: each write is a packet, and wakes the other side.
+    async fn pieces(
+        &mut self,
+        mut out: BytesMut,
+        mut chunks: Chunks,
+        length: Option<u64>,
+        is_chunked: bool,
+    ) -> io::Result<()> {
         let (mut left, mut is_half_closed) = (length, false);
         loop {
-            let next = tokio::select! {
-                biased;
-                next = chunks.next() => next,
-                hung_up = self.lent.hung_up(), if !is_half_closed => {
-                    hung_up?;
-                    if length.is_none() {
-                        // It may never end, and nobody may be there to hear it.
-                        return Err(io::ErrorKind::ConnectionAborted.into());
+            let ready = if out.len() < TOGETHER { chunks.next().now_or_never() } else { None };
+            let next = match ready {
+                Some(next) => next,
+                None => {
+                    self.flush(&mut out).await?;
+                    tokio::select! {
+                        biased;
+                        next = chunks.next() => next,
+                        hung_up = self.lent.hung_up(), if !is_half_closed => {
+                            hung_up?;
+                            if length.is_none() {
+                                // It may never end, and nobody may be there to hear it.
+                                return Err(io::ErrorKind::ConnectionAborted.into());
+                            }
+                            is_half_closed = true;
+                            continue;
+                        }
                     }
-                    is_half_closed = true;
-                    continue;
                 }
             };
-            let Some(piece) = next.transpose()? else { break };
-            if piece.is_empty() {
-                continue;
-            }
+            let piece = match next {
+                Some(Ok(piece)) if piece.is_empty() => continue,
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => {
+                    self.flush(&mut out).await?;
+                    return Err(error);
+                }
+                None => break,
+            };
             if let Some(left) = &mut left {
                 // More would be taken for the next answer.
                 *left = left.checked_sub(piece.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
             }
             if is_chunked {
-                let mut chunk = BytesMut::with_capacity(piece.len() + 16);
-                chunk.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                chunk.extend_from_slice(&piece);
-                chunk.extend_from_slice(b"\r\n");
-                put(&mut self.writer, &chunk, self.limits).await?;
+                out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                out.extend_from_slice(&piece);
+                out.extend_from_slice(b"\r\n");
+            } else if piece.len() < TOGETHER {
+                out.extend_from_slice(&piece);
             } else {
-                put(&mut self.writer, &piece, self.limits).await?;
+                self.flush(&mut out).await?;
+                put(&mut self.writer, &piece, self.write).await?;
             }
         }
+        if is_chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.flush(&mut out).await?;
         if left.is_some_and(|left| left > 0) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if is_chunked {
-            put(&mut self.writer, b"0\r\n\r\n", self.limits).await?;
-        }
         Ok(())
+    }
+
+    async fn flush(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        // A stream that is silent afterwards holds nothing.
+        put(&mut self.writer, &std::mem::take(out), self.write).await
     }
 }
 
 /// Writes all of it. A client that takes nothing for too long is given up.
-async fn put(writer: &mut WriteHalf<Box<dyn Io>>, mut bytes: &[u8], limits: &Limits) -> io::Result<()> {
+async fn put(writer: &mut WriteHalf<Box<dyn Io>>, mut bytes: &[u8], write: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
-        match timeout(limits.write, writer.write(bytes)).await {
+        match timeout(write, writer.write(bytes)).await {
             Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(Ok(count)) => bytes = &bytes[count..],
             Ok(Err(error)) => return Err(error),
@@ -361,7 +392,7 @@ async fn refuse(
     let (mut text, body) = (BytesMut::new(), answer.bytes().cloned().unwrap_or_default());
     write_head(&answer, Some(body.len() as u64), false, false, &mut text);
     text.extend_from_slice(&body);
-    if put(&mut writer, &text, limits).await.is_ok() {
+    if put(&mut writer, &text, limits.write).await.is_ok() {
         linger(writer, reader).await;
     }
 }

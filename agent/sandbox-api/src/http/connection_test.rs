@@ -21,7 +21,7 @@ impl Service for Echo {
                 "/sized" => {
                     let pieces = ["one", "two"].map(|piece| Ok(Bytes::from(piece)));
                     let payload = Payload::Sized(6, futures_util::stream::iter(pieces).boxed());
-                    Response { status: 200, headers: Vec::new(), payload }
+                    Response { payload, ..Response::empty(200) }
                 }
                 "/silent" => Response::stream("text/plain", futures_util::stream::pending().boxed()),
                 "/take" => Response::takeover(|mut peer| async move {
@@ -182,7 +182,7 @@ async fn who_closes_the_sending_side_still_gets_a_body_of_known_length() {
                 (count < 3).then(|| (Ok(Bytes::from("x")), count + 1))
             });
             let payload = Payload::Sized(3, pieces.boxed());
-            std::future::ready(Response { status: 200, headers: Vec::new(), payload }).boxed()
+            std::future::ready(Response { payload, ..Response::empty(200) }).boxed()
         }
     }
     let (near, mut far) = tokio::io::duplex(1024);
@@ -246,4 +246,22 @@ async fn a_body_can_be_read_while_the_answer_is_under_way() {
     let mut rest = String::new();
     far.read_to_string(&mut rest).await.unwrap();
     assert!(rest.starts_with("1\r\nc\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n"), "{rest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_can_have_less_patience_than_others() {
+    struct Impatient;
+    impl Service for Impatient {
+        fn call(&self, _: Request) -> BoxFuture<'static, Response> {
+            let patience = Some(Duration::from_secs(30));
+            let large = Response::full(200, "text/plain", vec![b'x'; 1 << 20]);
+            std::future::ready(Response { patience, ..large }).boxed()
+        }
+    }
+    let (near, mut far) = tokio::io::duplex(1024);
+    let begun = tokio::time::Instant::now();
+    let served = tokio::spawn(async move { serve(Box::new(near), &Impatient, &Limits::default()).await });
+    far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    served.await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }

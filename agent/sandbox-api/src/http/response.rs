@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -33,6 +34,8 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub payload: Payload,
+    /// How long the client may take nothing of it, if that is less than the connection's own limit.
+    pub patience: Option<Duration>,
 }
 
 impl fmt::Debug for Response {
@@ -54,13 +57,13 @@ impl fmt::Debug for Response {
 impl Response {
     /// An answer without a body.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), payload: Payload::Full(Bytes::new()) }
+        Response { status, headers: Vec::new(), payload: Payload::Full(Bytes::new()), patience: None }
     }
 
     /// An answer with this body.
     pub fn full(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
         let headers = vec![("content-type", content_type.to_owned())];
-        Response { status, headers, payload: Payload::Full(body.into()) }
+        Response { status, headers, payload: Payload::Full(body.into()), patience: None }
     }
 
     /// A text.
@@ -82,7 +85,7 @@ impl Response {
     /// A body that comes in pieces, of a length that nobody knows.
     pub fn stream(content_type: &str, chunks: Chunks) -> Response {
         let headers = vec![("content-type", content_type.to_owned())];
-        Response { status: 200, headers, payload: Payload::Stream(chunks) }
+        Response { status: 200, headers, payload: Payload::Stream(chunks), patience: None }
     }
 
     /// Gives the connection to a function.
@@ -91,7 +94,7 @@ impl Response {
         F: Future<Output = ()> + Send + 'static,
     {
         let payload = Payload::Takeover(Box::new(move |peer| Box::pin(work(peer))));
-        Response { status: 0, headers: Vec::new(), payload }
+        Response { status: 0, headers: Vec::new(), payload, patience: None }
     }
 
     /// Adds a field. What would end its line is left out.

@@ -14,13 +14,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use sandbox_api::http::{Chunks, Headers, Payload, Response};
 use sandbox_api::range::{Conditions, Selection, http_date};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::content_type::{content_type, disposition};
 use crate::sandbox_api::rooted::{FileError, Root, Workers, base, errno};
-
-/// Bytes that are read at once.
-const PIECE: usize = 128 << 10;
+use crate::sandbox_api::storage::Download as Place;
 
 /// File systems whose files are made when they are read, whatever size they say: proc, sysfs, cgroup2, cgroup, debugfs,
 /// tracefs, securityfs, configfs, the kernel's binary formats, efivars.
@@ -47,13 +44,13 @@ pub(super) struct Download {
 enum Content {
     /// A file of this size.
     Sized(File, u64),
-    /// What was read of a file already, and the file if there is more.
-    Made(Vec<u8>, Option<File>),
+    /// What was read of a file already, the file, and whether there is more.
+    Made(Vec<u8>, File, bool),
 }
 
 impl Download {
-    /// Opens a file. Blocks.
-    pub(super) fn open(root: &Root, path: &str) -> Result<Download, FileError> {
+    /// Opens a file, of which so many bytes may be read at once. Blocks.
+    pub(super) fn open(root: &Root, path: &str, piece: usize) -> Result<Download, FileError> {
         let (mut file, stat) = root.read(path)?;
         #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
         let kind = rustix::fs::fstatfs(&file).map_err(FileError::during("open", path))?.f_type as i64;
@@ -63,24 +60,19 @@ impl Download {
             Content::Sized(file, size)
         } else {
             let mut first = Vec::new();
-            let has_more = fill(&mut file, &mut first).map_err(FileError::during("read", path))?;
+            let has_more = fill(&mut file, &mut first, piece).map_err(FileError::during("read", path))?;
             // What is empty, and not only says so, has conditions as others have.
             if first.is_empty() && !is_made {
                 Content::Sized(file, 0)
             } else {
-                Content::Made(first, has_more.then_some(file))
+                Content::Made(first, file, has_more)
             }
         };
         Ok(Download { path: path.to_owned(), modified: stat.st_mtime, content })
     }
 
-    /// The answer to a request with these headers. The permit is kept until all is sent.
-    pub(super) fn answer(
-        self,
-        headers: &Headers,
-        workers: &Workers,
-        permit: OwnedSemaphorePermit,
-    ) -> Response {
+    /// The answer to a request with these headers. The place is kept until all is sent.
+    pub(super) fn answer(self, headers: &Headers, workers: &Workers, place: Place) -> Response {
         let Download { path, modified, content } = self;
         let response = |status| {
             let response =
@@ -98,15 +90,19 @@ impl Download {
                 .with("x-content-type-options", "nosniff")
         };
         let source = |file, pieces: VecDeque<Piece>| {
-            Source { file: Arc::new(file), pieces, workers: workers.clone(), _permit: permit }.stream()
+            Source { file: Arc::new(file), pieces, workers: workers.clone(), place }.stream()
         };
         match content {
-            Content::Made(first, None) => {
-                Response { payload: Payload::Full(Bytes::from(first)), ..described(200, kind) }
-            }
-            Content::Made(first, Some(file)) => {
-                let pieces = VecDeque::from([Piece::Text(first.into()), Piece::Rest]);
-                Response { payload: Payload::Stream(source(file, pieces)), ..described(200, kind) }
+            Content::Made(first, file, has_more) => {
+                let length = first.len() as u64;
+                let mut pieces = VecDeque::from([Piece::Text(first.into())]);
+                let payload = if has_more {
+                    pieces.push_back(Piece::Rest);
+                    Payload::Stream(source(file, pieces))
+                } else {
+                    Payload::Sized(length, source(file, pieces))
+                };
+                Response { payload, ..described(200, kind) }
             }
             Content::Sized(file, size) => match conditions(headers).select(size, modified) {
                 Selection::NotModified => response(304),
@@ -199,7 +195,7 @@ struct Source {
     file: Arc<File>,
     pieces: VecDeque<Piece>,
     workers: Workers,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Source {
@@ -218,7 +214,8 @@ impl Source {
                         continue;
                     }
                     Some(Piece::Range(range)) => {
-                        let length = usize::try_from(range.end - range.start).unwrap_or(PIECE).min(PIECE);
+                        let most = source.place.piece;
+                        let length = usize::try_from(range.end - range.start).unwrap_or(most).min(most);
                         let start = range.start;
                         let bytes = source.read(move |file| read_at(file, start, length)).await?;
                         if let Some(Piece::Range(range)) = source.pieces.front_mut() {
@@ -227,7 +224,8 @@ impl Source {
                         bytes
                     }
                     Some(Piece::Rest) => {
-                        let bytes = source.read(read_next).await?;
+                        let most = source.place.piece;
+                        let bytes = source.read(move |file| read_next(file, most)).await?;
                         if bytes.is_empty() {
                             source.pieces.pop_front();
                         }
@@ -268,17 +266,17 @@ fn read_at(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
     Ok(buffer.into())
 }
 
-fn read_next(file: &File) -> io::Result<Bytes> {
+fn read_next(file: &File, most: usize) -> io::Result<Bytes> {
     let mut bytes = Vec::new();
     let mut file = file;
-    fill(&mut file, &mut bytes)?;
+    fill(&mut file, &mut bytes, most)?;
     Ok(bytes.into())
 }
 
 /// Reads a piece of a file that is made when it is read. Whether there may be more. A file that would make its reader wait
 /// ends here.
-fn fill(file: &mut impl io::Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    bytes.resize(PIECE, 0);
+fn fill(file: &mut impl io::Read, bytes: &mut Vec<u8>, most: usize) -> io::Result<bool> {
+    bytes.resize(most, 0);
     let mut filled = 0;
     let has_more = loop {
         if filled == bytes.len() {
@@ -293,5 +291,7 @@ fn fill(file: &mut impl io::Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
         }
     };
     bytes.truncate(filled);
+    // A client that does not read holds no more than what there is.
+    bytes.shrink_to_fit();
     Ok(has_more)
 }

@@ -23,8 +23,9 @@ use self::upload::{Destination, Encoding, Upload, Written};
 use super::answer::not_found;
 use super::failure::{Failure, pass_over};
 use super::place::place;
-use super::rooted::{FileError, Owner, Root, Workers};
+use super::rooted::{FileError, Owner, Root};
 use super::sandbox::Sandbox;
+use super::storage::Storage;
 
 /// Most bytes of a request to join files.
 const MOST_COMPOSITION: usize = 1 << 20;
@@ -83,9 +84,10 @@ async fn download(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     }
     let (root, owner) = asked(sandbox, head, head.query.get("username")).await?;
     let path = owner.expand(head.query.get("path").unwrap_or_default())?;
-    let permit = sandbox.storage.transfer().await?;
-    let opened = sandbox.storage.workers.run(move |_| Download::open(&root, &path)).await?;
-    Ok(opened.answer(&head.headers, &sandbox.storage.workers, permit))
+    let place = sandbox.storage.download();
+    let piece = place.piece;
+    let opened = sandbox.storage.workers.run(move |_| Download::open(&root, &path, piece)).await?;
+    Ok(opened.answer(&head.headers, &sandbox.storage.workers, place))
 }
 
 /// Whether `Accept-Encoding` leaves a file as it is (RFC 9110, section 12.5.3).
@@ -121,14 +123,14 @@ async fn write(sandbox: &Sandbox, head: &Head, body: &mut Body) -> Result<Vec<Wr
     let (root, owner) = asked(sandbox, head, head.query.get("username")).await?;
     let to = Destination { root, owner, path: head.query.get("path").map(str::to_owned), metadata };
     let field = |name: &str| head.headers.get(name).unwrap_or_default().to_owned();
-    let _permit = sandbox.storage.transfer().await?;
+    let _place = sandbox.storage.uploads.take().await?;
     let (content_type, content_encoding) = (field("content-type"), field("content-encoding"));
-    receive(&sandbox.storage.workers, to, content_type, content_encoding, body).await
+    receive(&sandbox.storage, to, content_type, content_encoding, body).await
 }
 
 /// Writes what a body brings.
 async fn receive(
-    workers: &Workers,
+    storage: &Storage,
     to: Destination,
     content_type: String,
     content_encoding: String,
@@ -138,13 +140,18 @@ async fn receive(
         let encoding = Encoding { content_type: &content_type, content_encoding: &content_encoding };
         Upload::new(to, encoding, stop)
     };
+    let workers = &storage.workers;
     let mut upload = workers.run(begin).await?;
-    while let Some(piece) = body.chunk().await? {
+    let mut next = storage.uploads.piece(body).await?;
+    while let Some(piece) = next {
         let feed = move |stop: &_| {
             let mut upload = upload;
             upload.feed(&piece, stop).map(|()| upload)
         };
-        upload = workers.run(feed).await?;
+        // The next piece comes while this one is written.
+        let written = async { workers.run(feed).await.map_err(Failure::from) };
+        let read = async { storage.uploads.piece(body).await.map_err(Failure::from) };
+        (upload, next) = tokio::try_join!(written, read)?;
     }
     Ok(workers.run(move |stop| upload.finish(stop)).await?)
 }
@@ -159,7 +166,7 @@ async fn compose(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fa
     let composition = Composition::parse(&request.body.collect(MOST_COMPOSITION).await?)?;
     let named = composition.username.clone();
     let (root, owner) = asked(sandbox, &request.head, named.as_deref()).await?;
-    let _permit = sandbox.storage.transfer().await?;
+    let _place = sandbox.storage.uploads.take().await?;
     let written = sandbox.storage.workers.run(move |stop| composition.compose(&root, &owner, stop)).await?;
     Ok(Response::json(200, &written.to_json()))
 }

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 struct Case {
     dir: tempfile::TempDir,
-    workers: Workers,
+    storage: Storage,
 }
 
 impl Case {
     fn new() -> Case {
-        Case { dir: tempfile::tempdir().unwrap(), workers: Workers::default() }
+        Case { dir: tempfile::tempdir().unwrap(), storage: Storage::default() }
     }
 
     fn root(&self) -> Root {
@@ -38,16 +38,16 @@ impl Case {
         let metadata = Default::default();
         let to = Destination { root: self.root(), owner: own(), path: path.map(str::to_owned), metadata };
         let mut body = Body::of(body.into());
-        let written = receive(&self.workers, to, kind.into(), encoding.into(), &mut body).await?;
+        let written = receive(&self.storage, to, kind.into(), encoding.into(), &mut body).await?;
         Ok(written.iter().map(Written::to_json).collect())
     }
 
     async fn get(&self, path: &str, fields: &[(&str, &str)]) -> (Response, Vec<u8>) {
         let mut headers = Headers::default();
         fields.iter().for_each(|(name, value)| headers.push(name, value));
-        let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
-        let opened = Download::open(&self.root(), path).unwrap();
-        let mut response = opened.answer(&headers, &self.workers, permit);
+        let place = self.storage.download();
+        let opened = Download::open(&self.root(), path, place.piece).unwrap();
+        let mut response = opened.answer(&headers, &self.storage.workers, place);
         let payload = std::mem::replace(&mut response.payload, Payload::Full(Default::default()));
         let (length, mut chunks) = match payload {
             Payload::Full(bytes) => return (response, bytes.to_vec()),
@@ -226,13 +226,26 @@ async fn files_leave_whole_or_in_parts() {
 #[tokio::test]
 async fn files_without_a_size_are_read_to_their_end() {
     let root = Root::new(Arc::new(std::fs::File::open("/").unwrap().into()));
-    let workers = Workers::default();
+    let storage = Storage::default();
+    let read = async |path: &str| {
+        let place = storage.download();
+        let opened = Download::open(&root, path, place.piece).unwrap();
+        let response = opened.answer(&Headers::default(), &storage.workers, place);
+        let (Payload::Sized(_, chunks) | Payload::Stream(chunks)) = response.payload else {
+            panic!("the place is not kept until all is sent")
+        };
+        let pieces: Vec<_> = chunks.map(|piece| piece.unwrap()).collect().await;
+        (pieces.concat(), pieces.len())
+    };
     for path in ["/proc/version", "/proc/filesystems"] {
-        let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
-        let opened = Download::open(&root, path).unwrap();
-        let response = opened.answer(&Headers::default(), &workers, permit);
-        assert_eq!(response.bytes().unwrap(), &std::fs::read(path).unwrap(), "{path}");
+        assert_eq!(read(path).await, (std::fs::read(path).unwrap(), 1), "{path}");
     }
+    // Where many are under way, each holds little.
+    let places: Vec<_> =
+        (0..crate::sandbox_api::storage::MOST_LARGE_DOWNLOADS).map(|_| storage.download()).collect();
+    let (large, pieces) = read("/proc/self/smaps").await;
+    assert!(pieces > 1 && pieces >= large.len() / crate::sandbox_api::storage::SMALL_PIECE, "{pieces}");
+    drop(places);
     let case = Case::new();
     std::fs::write(case.path("empty"), "").unwrap();
     let (response, _) = case.get("/empty", &[("Range", "bytes=0-9")]).await;
@@ -240,17 +253,18 @@ async fn files_without_a_size_are_read_to_their_end() {
     let date = response.headers.iter().find(|(name, _)| *name == "last-modified").unwrap().1.clone();
     let (response, _) = case.get("/empty", &[("If-Modified-Since", &date)]).await;
     assert_eq!(response.status, 304);
-    assert!(matches!(Download::open(&root, "/dev/zero"), Err(FileError::Special(_))));
+    assert!(matches!(Download::open(&root, "/dev/zero", 1), Err(FileError::Special(_))));
 }
 
 #[tokio::test]
 async fn a_file_that_becomes_shorter_breaks_the_answer() {
     let case = Case::new();
     std::fs::write(case.path("f"), vec![1; 400_000]).unwrap();
-    let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
-    let opened = Download::open(&case.root(), "/f").unwrap();
+    let place = case.storage.download();
+    let opened = Download::open(&case.root(), "/f", place.piece).unwrap();
     std::fs::write(case.path("f"), vec![1; 200_000]).unwrap();
-    let Payload::Sized(400_000, chunks) = opened.answer(&Headers::default(), &case.workers, permit).payload
+    let Payload::Sized(400_000, chunks) =
+        opened.answer(&Headers::default(), &case.storage.workers, place).payload
     else {
         panic!("the size is another one")
     };

@@ -6,7 +6,6 @@ mod watch;
 
 pub(super) use watch::Watches;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +18,17 @@ use sandbox_api::http::{Head, Payload, Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::watch::{Event, Options, Watch};
+use self::watch::{Event, Events, Options, Watch};
 use super::answer::not_found;
 use super::place::place;
 use super::rooted::{Entry, FileError, FileErrorKind, Owner, Root};
 use super::sandbox::{Caller, Sandbox};
+use super::storage::LISTENING;
 
 /// Lists of no more bytes than this are sent without a place.
 const SMALL_LIST: usize = 256 << 10;
+/// Bytes of events that are made JSON at once.
+const EVENTS_PIECE: usize = 64 << 10;
 
 /// Answers a call of `/filesystem.Filesystem/NAME`.
 pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Request) -> Response {
@@ -50,22 +52,52 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
         Ok(message) => message,
         Err(response) => return *response,
     };
-    // Already JSON, and large.
-    if name == "ListDir" {
-        let listed = list(sandbox, &request.head, &message).await;
-        return listed.unwrap_or_else(|error| connect::unary(Err(error)));
-    }
-    connect::unary(answer(sandbox, name, &request.head, &message).await)
+    // Large, and not to be held as a whole tree of values.
+    let large = match name {
+        "ListDir" => list(sandbox, &request.head, &message).await,
+        "GetWatcherEvents" => happened(sandbox, &message).await,
+        _ => return connect::unary(answer(sandbox, name, &request.head, &message).await),
+    };
+    large.unwrap_or_else(|error| connect::unary(Err(error)))
 }
 
+/// What happened since the last question.
+async fn happened(sandbox: &Sandbox, message: &Message) -> Result<Response, Error> {
+    let mut events = sandbox.storage.watches.events(message.string("watcherId")?).await.map_err(told)?;
+    let (head, end, count) = (b"{\"events\":[".as_slice(), b"]}".as_slice(), events.len());
+    let length = head.len() + events.json_bytes() + count.saturating_sub(1) + end.len();
+    let mut piece = Vec::with_capacity(length.min(EVENTS_PIECE));
+    piece.extend_from_slice(head);
+    let mut written = 0;
+    let mut next = move || {
+        while written < length && piece.len() < EVENTS_PIECE {
+            match events.next() {
+                Some(event) => {
+                    piece.extend_from_slice(event.to_json().to_string().as_bytes());
+                    if !events.is_empty() {
+                        piece.push(b',');
+                    }
+                }
+                None => piece.extend_from_slice(end),
+            }
+            if written + piece.len() >= length {
+                break;
+            }
+        }
+        written += piece.len();
+        let piece = Bytes::from(std::mem::take(&mut piece));
+        (!piece.is_empty()).then_some(piece)
+    };
+    if length <= EVENTS_PIECE {
+        return Ok(Response::full(200, UNARY, next().unwrap_or_default()));
+    }
+    let pieces = stream::poll_fn(move |_| std::task::Poll::Ready(next().map(Ok)));
+    let payload = Payload::Sized(length as u64, Box::pin(pieces));
+    Ok(Response { payload, patience: Some(LISTENING), ..Response::full(200, UNARY, Bytes::new()) })
+}
 async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -> Result<Value, Error> {
     let entry = |entry: Entry| json!({ "entry": entry.to_json() });
     match name {
-        "GetWatcherEvents" => {
-            let events = sandbox.storage.watches.events(message.string("watcherId")?).await.map_err(told)?;
-            let events: Vec<Value> = events.iter().map(Event::to_json).collect();
-            Ok(json!({ "events": events }))
-        }
         "RemoveWatcher" => {
             sandbox.storage.watches.remove(message.string("watcherId")?).map_err(told)?;
             Ok(json!({}))
@@ -141,7 +173,7 @@ fn sent_with<T: Send + 'static>(body: Vec<u8>, kept: T) -> Response {
         body.map(|body| (Ok(body), (None, kept)))
     });
     let payload = Payload::Sized(length, Box::pin(pieces));
-    Response { payload, ..Response::full(200, UNARY, Bytes::new()) }
+    Response { payload, patience: Some(LISTENING), ..Response::full(200, UNARY, Bytes::new()) }
 }
 
 /// Begins the watch that a request asks for.
@@ -184,49 +216,51 @@ async fn watch_dir(sandbox: &Arc<Sandbox>, request: Request) -> Response {
     }
 }
 
+/// The events of a watch, for one stream.
+struct Told {
+    watch: Watch,
+    waiting: Option<Events>,
+    is_started: bool,
+    end: Option<Instant>,
+    keepalive: Duration,
+}
+
 fn told_as_it_comes(
     watch: Watch,
     deadline: Option<Duration>,
     keepalive: Duration,
 ) -> impl Stream<Item = Result<Value, Error>> + Send + 'static {
-    struct State {
-        watch: Watch,
-        waiting: VecDeque<Event>,
-        is_started: bool,
-    }
     let end = deadline.map(|deadline| Instant::now() + deadline);
-    let state = State { watch, waiting: VecDeque::new(), is_started: false };
-    stream::unfold(state, move |mut state| async move {
-        let message = if !state.is_started {
-            state.is_started = true;
-            Ok(json!({ "start": {} }))
-        } else {
-            next(&state.watch, &mut state.waiting, end, keepalive).await
-        };
-        Some((message, state))
-    })
+    let told = Told { watch, waiting: None, is_started: false, end, keepalive };
+    stream::unfold(told, |mut told| async move { Some((told.next().await, told)) })
 }
 
-async fn next(
-    watch: &Watch,
-    waiting: &mut VecDeque<Event>,
-    end: Option<Instant>,
-    keepalive: Duration,
-) -> Result<Value, Error> {
-    if waiting.is_empty() {
-        let silence = Instant::now() + keepalive;
-        let until = end.map_or(silence, |end| end.min(silence));
-        match tokio::time::timeout_at(until, watch.next()).await {
-            Ok(events) => waiting.extend(events.map_err(told)?),
-            Err(_) if end.is_some_and(|end| end <= until) => {
-                return Err(too_late());
+impl Told {
+    async fn next(&mut self) -> Result<Value, Error> {
+        if !std::mem::replace(&mut self.is_started, true) {
+            return Ok(json!({ "start": {} }));
+        }
+        if self.end.is_some_and(|end| end <= Instant::now()) {
+            return Err(too_late());
+        }
+        let tell = |event: Event| json!({ "filesystem": event.to_json() });
+        if let Some(event) = self.waiting.as_mut().and_then(Events::next) {
+            return Ok(tell(event));
+        }
+        // What is told needs no room any more.
+        self.waiting = None;
+        let silence = Instant::now() + self.keepalive;
+        let until = self.end.map_or(silence, |end| end.min(silence));
+        match tokio::time::timeout_at(until, self.watch.next()).await {
+            Ok(events) => {
+                let events = self.waiting.insert(events.map_err(told)?);
+                // It has some.
+                Ok(events.next().map_or_else(|| json!({ "keepalive": {} }), tell))
             }
-            Err(_) => return Ok(json!({ "keepalive": {} })),
+            Err(_) if self.end == Some(until) => Err(too_late()),
+            Err(_) => Ok(json!({ "keepalive": {} })),
         }
     }
-    Ok(waiting
-        .pop_front()
-        .map_or_else(|| json!({ "keepalive": {} }), |event| json!({ "filesystem": event.to_json() })))
 }
 
 #[cfg(test)]
@@ -244,5 +278,41 @@ mod tests {
         assert_eq!(Arc::strong_count(&place), 2);
         assert!(pieces.next().await.is_none());
         assert_eq!(Arc::strong_count(&place), 1);
+    }
+
+    /// The body of an answer, and the sizes of its pieces.
+    async fn body(response: Response) -> (Value, Vec<usize>) {
+        let (length, pieces) = match response.payload {
+            Payload::Full(bytes) => (bytes.len(), vec![bytes]),
+            Payload::Sized(length, pieces) => {
+                (length as usize, pieces.map(|piece| piece.unwrap()).collect().await)
+            }
+            _ => panic!("of another kind"),
+        };
+        let sizes: Vec<usize> = pieces.iter().map(Bytes::len).collect();
+        assert_eq!(sizes.iter().sum::<usize>(), length);
+        (serde_json::from_slice(&pieces.concat()).unwrap(), sizes)
+    }
+
+    #[tokio::test]
+    async fn few_events_are_one_answer_and_many_come_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = crate::sandbox_api::sandbox::empty(dir.path());
+        let root = Root::new(Arc::new(std::fs::File::open(dir.path()).unwrap().into()));
+        let options = Options { path: "/".into(), recursive: false, include_entry: true };
+        let watch =
+            sandbox.storage.watches.watch(root, options, false, std::future::pending()).await.unwrap();
+        let id = sandbox.storage.watches.keep(watch);
+        let message = Message::parse(json!({ "watcherId": id }).to_string().as_bytes()).unwrap();
+        for (files, pieces) in [(0, 1), (1, 1), (1000, 2)] {
+            for file in 0..files {
+                std::fs::write(dir.path().join(format!("file \"{file}\" é")), "").unwrap();
+            }
+            let (told, sizes) = body(happened(&sandbox, &message).await.unwrap()).await;
+            let told = told["events"].as_array().unwrap();
+            assert!(told.len() >= files && (files > 0 || told.is_empty()), "{}", told.len());
+            assert!(told.iter().all(|event| event["entry"]["path"].as_str().unwrap().starts_with("/file")));
+            assert!(sizes.len() >= pieces && sizes.iter().all(|size| *size < 2 * EVENTS_PIECE), "{sizes:?}");
+        }
     }
 }

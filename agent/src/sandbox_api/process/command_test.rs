@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Stdio as Std;
 
+use futures_util::FutureExt as _;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustjail::cgroup::CgroupPath;
 
@@ -172,12 +173,46 @@ async fn a_reader_of_stdin_that_is_gone_is_a_broken_pipe() {
 #[tokio::test]
 async fn commands_have_a_bound() {
     let commands = Arc::<Commands>::default();
-    let places: Vec<_> = std::iter::from_fn(|| commands.place().ok()).collect();
+    let place = || commands.place().now_or_never().unwrap();
+    let places: Vec<_> = std::iter::from_fn(|| place().ok()).collect();
     assert_eq!(places.len(), 1024);
-    let error = commands.place().err().unwrap();
+    let error = place().err().unwrap();
     assert_eq!((error.code, error.message.as_str()), (Code::ResourceExhausted, "1024 processes run already"));
     drop(places);
-    assert!(commands.place().is_ok());
+    assert!(place().is_ok());
+}
+
+#[tokio::test]
+async fn while_commands_are_frozen_none_starts() {
+    let (dir, commands) = (tempfile::tempdir().unwrap(), Arc::<Commands>::default());
+    let freeze = |name: &str| dir.path().join("c1").join(name).join("cgroup.freeze");
+    let orders = |name: &str| std::fs::read_to_string(freeze(name)).unwrap();
+    let command = start(&commands, dir.path(), "a", "exec sleep 1000");
+    std::fs::write(freeze("a"), "").unwrap();
+    assert_eq!(commands.set_frozen(true).await, Ok(1));
+    assert_eq!(orders("a"), "1");
+    assert!(tokio::time::timeout(Duration::from_millis(50), commands.place()).await.is_err());
+    // One that was waited for in vain is frozen as soon as it is there.
+    let (late, listening) = (start(&commands, dir.path(), "b", "exec sleep 1000"), commands.place());
+    std::fs::write(freeze("b"), "").unwrap();
+    assert_eq!(commands.set_frozen(true).await, Ok(2));
+    assert_eq!(orders("b"), "1");
+    let (place, thawed) = tokio::join!(listening, commands.set_frozen(false));
+    assert_eq!((orders("a"), orders("b"), thawed), ("0".into(), "0".into(), Ok(2)));
+    // What is being started is there before all are frozen.
+    let place = place.unwrap();
+    let mut freezing = std::pin::pin!(commands.set_frozen(true));
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut freezing).await.is_err());
+    drop(place);
+    assert_eq!(freezing.await, Ok(2));
+    // The last word counts.
+    let both = tokio::join!(commands.set_frozen(true), commands.set_frozen(false));
+    assert_eq!((both, orders("a")), ((Ok(2), Ok(2)), "0".into()));
+    for command in [command, late] {
+        // Orders to the cgroup that this test has made would keep it.
+        std::fs::remove_file(freeze(command.config.tag.as_deref().unwrap())).unwrap();
+        command.kill().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sandbox_api::connect::{Code, Error};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::command::{Command, Held, Running, not_found};
 use crate::error::chain;
@@ -16,6 +16,9 @@ const RUNNING: usize = 1024;
 const ENDED: usize = 1024;
 /// How long an ended one is kept: who was away for a moment still learns how it ended.
 const KEPT: Duration = Duration::from_secs(30);
+
+/// How long /freeze waits for commands that are being started.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// What names a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub(in crate::sandbox_api) struct Commands {
     held: Held,
     /// For commands that are forgotten: they leave holes in the heap.
     trimmer: Trimmer,
+    /// Told when a command was started, or was not, and when commands may be started again.
+    changed: Notify,
+    /// Held by whoever freezes commands or lets them go on: the last word counts.
+    sweep: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -57,6 +64,8 @@ struct Table {
     commands: Vec<Arc<Command>>,
     /// Commands that are being started.
     starting: usize,
+    /// Whether all commands stand still, and none is started.
+    is_frozen: bool,
     /// Numbers for exec ids.
     next: u64,
 }
@@ -71,6 +80,7 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.commands.table().starting -= 1;
+        self.commands.changed.notify_waiters();
     }
 }
 
@@ -89,11 +99,23 @@ impl Commands {
         &self.held
     }
 
-    /// Takes a place for a command.
+    /// Takes a place for a command, once commands are not frozen.
     ///
     /// # Errors
     /// `resource_exhausted` if too many run.
-    pub(super) fn place(self: &Arc<Self>) -> Result<Place, Error> {
+    pub(super) async fn place(self: &Arc<Self>) -> Result<Place, Error> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.table().is_frozen {
+                return self.place_now();
+            }
+            changed.await;
+        }
+    }
+
+    fn place_now(self: &Arc<Self>) -> Result<Place, Error> {
         let mut table = self.table();
         let running = table.commands.iter().filter(|command| command.is_running()).count();
         if running + table.starting >= RUNNING {
@@ -122,7 +144,11 @@ impl Commands {
             other.is_running() || !is_same
         });
         table.commands.push(Arc::clone(&command));
+        let is_late = table.is_frozen;
         drop(table);
+        if is_late && let Err(error) = self.apply_frozen() {
+            tracing::warn!(error, "a command that was being started is not frozen");
+        }
         let commands = Arc::clone(self);
         drop(tokio::spawn(async move {
             Arc::clone(&command).run(running, streams_end).await;
@@ -158,12 +184,46 @@ impl Commands {
         of_it.filter(|command| command.is_running()).cloned().collect()
     }
 
-    /// Freezes all commands that run, or lets them go on; gives how many. Blocks.
+    /// Freezes all commands that run, or lets them go on; gives how many. While they are frozen, none is started: those that
+    /// are being started are waited for, for a while, and frozen too.
     ///
     /// # Errors
     /// The first failure, once all were tried.
-    pub(in crate::sandbox_api) fn set_frozen(&self, is_frozen: bool) -> Result<usize, String> {
-        let commands = self.table().commands.clone();
+    pub(in crate::sandbox_api) async fn set_frozen(
+        self: &Arc<Self>,
+        is_frozen: bool,
+    ) -> Result<usize, String> {
+        self.table().is_frozen = is_frozen;
+        self.changed.notify_waiters();
+        if is_frozen {
+            // What takes longer is frozen when it is there.
+            drop(tokio::time::timeout(STARTING, self.started()).await);
+        }
+        let commands = Arc::clone(self);
+        let work = tokio::task::spawn_blocking(move || commands.apply_frozen());
+        work.await.unwrap_or_else(|_| Err("freezing panicked".to_owned()))
+    }
+
+    /// Waits until no command is being started.
+    async fn started(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.table().starting == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Does what was said last. Blocks.
+    fn apply_frozen(&self) -> Result<usize, String> {
+        let _sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let (commands, is_frozen) = {
+            let table = self.table();
+            (table.commands.clone(), table.is_frozen)
+        };
         let (mut count, mut failed) = (0, None);
         for command in commands.iter().filter(|command| command.is_running()) {
             count += 1;

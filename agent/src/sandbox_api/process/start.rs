@@ -7,7 +7,7 @@ use oci_spec::runtime::{BoxBuilder, Process, User};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustjail::start::StartError;
-use sandbox_api::connect::{Code, Error, Message};
+use sandbox_api::connect::{Code, Error, Message, too_late};
 use tokio::sync::{oneshot, watch};
 
 use super::super::answer;
@@ -170,7 +170,11 @@ pub(super) async fn start(
     limit: Option<Duration>,
 ) -> Result<Listening, Error> {
     let began = tokio::time::Instant::now();
-    let place = sandbox.commands.place()?;
+    let place = sandbox.commands.place();
+    let place = match limit {
+        Some(limit) => tokio::time::timeout(limit, place).await.unwrap_or_else(|_| Err(too_late()))?,
+        None => place.await?,
+    };
     let commands = Arc::clone(&sandbox.commands);
     let global = sandbox.settings().envs.clone();
     let task = tokio::spawn(async move {

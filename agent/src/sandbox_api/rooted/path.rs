@@ -17,6 +17,12 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    /// The agent itself: nobody is given what is made.
+    pub(crate) fn agent() -> Owner {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Owner { uid, gid, home: "/".to_owned(), workdir: None }
+    }
+
     /// The absolute path that a request's text stands for. An absolute path stays as it is, and is not cleaned.
     pub(crate) fn expand(&self, path: &str) -> Result<String, FileError> {
         let refuse = |reason| FileError::Path { path: path.to_owned(), reason };

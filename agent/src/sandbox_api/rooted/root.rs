@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::path::{self, Owner};
 use super::{FileError, errno};
+pub(crate) use crate::container::{magic, reopen};
 use crate::sandbox_api::account::{Accounts, Names};
 
 /// As many links as the kernel follows.
@@ -231,16 +232,6 @@ enum Made {
 fn names(path: &str) -> Result<(&str, &str), FileError> {
     path::split(path)
         .ok_or_else(|| FileError::Path { path: path.to_owned(), reason: "names no entry of a directory" })
-}
-
-/// A path by which the kernel opens anew what a descriptor refers to, whatever has its name by now.
-pub(crate) fn magic(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
-}
-
-/// Opens what was found.
-pub(crate) fn reopen(fd: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
-    rustix::fs::openat(CWD, magic(fd), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
 /// Makes a directory that is the owner's, unless somebody was faster.

@@ -6,9 +6,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,8 +26,12 @@ pub(super) const SWITCH: &str = "agent.sandbox_api=vsock";
 const CONNECTIONS: usize = 512;
 /// The longest answer to the request that sets the token.
 const ANSWER: u64 = 16 << 10;
-/// How long the guest may take to answer it.
+/// How long the guest may take to answer it, and to hang up once its client has.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are moved at once.
+const CHUNK: usize = 64 << 10;
+/// How long the guest has to be silent until it is told that its client sends no more.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after the host ran out of descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -136,16 +141,101 @@ async fn accept(listener: TcpListener, guest: Endpoint) {
 /// Passes bytes on both ways until both sides have ended. Where one fails, the client sees a reset: without it, what was cut
 /// off would look complete.
 async fn pass_on(mut client: TcpStream, guest: &Endpoint) {
-    // Small messages are answered by small messages.
-    let passed = async {
+    let dialled = async {
+        // Small messages are answered by small messages.
         client.set_nodelay(true)?;
-        let mut guest = guest.dial(PORT.into()).await.map_err(io::Error::other)?;
-        tokio::io::copy_bidirectional(&mut client, &mut guest).await
+        guest.dial(PORT.into()).await.map_err(io::Error::other)
     };
-    if passed.await.is_err() {
+    let passed = match dialled.await {
+        Ok(mut guest) => {
+            let passed = both_ways(&mut client, &mut guest).await;
+            if passed.is_err() {
+                hang_up(&mut guest).await;
+            }
+            passed
+        }
+        Err(error) => Err(error),
+    };
+    if passed.is_err() {
         // Where even that fails, the client is gone.
         drop(client.set_zero_linger());
     }
+}
+
+/// See [`pass_on`].
+///
+/// That the client sends no more is not passed on at once. Devices that serve a Unix socket tell the guest in the same word
+/// that nobody reads its answer either (vhost-device-vsock 0.3, Firecracker 1.13), so the guest is not told while it answers.
+async fn both_ways(client: &mut TcpStream, guest: &mut UnixStream) -> io::Result<()> {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_guest, mut to_guest) = guest.split();
+    let (sent, heard) = (AtomicU64::new(0), AtomicU64::new(0));
+    let there = async {
+        one_way(&mut from_client, &mut to_guest, &sent).await?;
+        until_silent(&heard, SILENCE).await;
+        to_guest.shutdown().await
+    };
+    let back = async {
+        one_way(&mut from_guest, &mut to_client, &heard).await?;
+        to_client.shutdown().await
+    };
+    tokio::pin!(there, back);
+    tokio::select! {
+        told = &mut there => {
+            told?;
+            tokio::select! {
+                ended = back => ended,
+                () = until_silent(&heard, PATIENCE) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        ended = &mut back => {
+            ended?;
+            tokio::select! {
+                told = there => told,
+                // The guest has hung up, and the client stays for nothing.
+                () = until_silent(&sent, PATIENCE) => Ok(()),
+            }
+        }
+    }
+}
+
+/// Moves all that comes, and counts it.
+async fn one_way(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &AtomicU64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+        moved.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+/// Waits until nothing was moved for so long.
+async fn until_silent(moved: &AtomicU64, silence: Duration) {
+    loop {
+        let before = moved.load(Ordering::Relaxed);
+        tokio::time::sleep(silence).await;
+        if moved.load(Ordering::Relaxed) == before {
+            return;
+        }
+    }
+}
+
+/// Tells the guest that the client is gone. What the guest has still sent is read: vhost-device-vsock tells a guest nothing when
+/// its socket is closed with something unread, and the guest's end would stay open.
+async fn hang_up(guest: &mut UnixStream) {
+    let rest = async {
+        guest.shutdown().await?;
+        tokio::io::copy(guest, &mut tokio::io::sink()).await
+    };
+    // It ends in any case.
+    drop(tokio::time::timeout(PATIENCE, rest).await);
 }
 
 #[cfg(test)]
@@ -214,6 +304,68 @@ mod tests {
         let mut answer = Vec::new();
         let error = client.read_to_end(&mut answer).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_a_while_reaches_a_client_that_sends_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let guest = guest(dir.path(), async |mut stream: UnixStream| {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.unwrap();
+            // A device would end the connection as soon as it hears of an end.
+            let answer = async {
+                for piece in ["a", "b", "c"] {
+                    tokio::time::sleep(SILENCE * 3 / 4).await;
+                    stream.write_all(piece.as_bytes()).await.unwrap();
+                }
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).await.unwrap();
+            };
+            answer.await;
+        });
+        let taken = Taken::take(&ANY).unwrap();
+        let address = taken.address();
+        let _serving = taken.serve(guest).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "abc");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_dies_amid_an_answer_is_an_end_for_the_guest_and_no_reset() {
+        let dir = tempfile::tempdir().unwrap();
+        let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let guest = guest(dir.path(), move |mut stream: UnixStream| {
+            let told = told.clone();
+            async move {
+                let (mut reader, mut writer) = stream.split();
+                let flood = async {
+                    while writer.write_all(&[7; 64 << 10]).await.is_ok() {}
+                    std::future::pending::<()>().await
+                };
+                let mut all = Vec::new();
+                let read = tokio::select! {
+                    read = reader.read_to_end(&mut all) => read,
+                    () = flood => unreachable!(),
+                };
+                told.send((read.map_err(|error| error.kind()), all)).unwrap();
+            }
+        });
+        let taken = Taken::take(&ANY).unwrap();
+        let address = taken.address();
+        let _serving = taken.serve(guest).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        client.readable().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // With something unread: a reset.
+        drop(client);
+        // The first connection was made to see whether the guest has the API.
+        assert!(ended.recv().await.is_some());
+        assert_eq!(ended.recv().await.unwrap(), (Ok(1), b"x".to_vec()));
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ mod unpack;
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -25,6 +27,7 @@ use crate::sandbox_api::failure::{Failure, pass_over};
 use crate::sandbox_api::place::place;
 use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
 use crate::sandbox_api::sandbox::Sandbox;
+use crate::sandbox_api::storage::Places;
 
 /// Pieces between a thread and its connection.
 const PIECES: usize = 4;
@@ -48,20 +51,37 @@ async fn asked(sandbox: &Sandbox, head: &Head) -> Result<(Root, Owner, String), 
 
 async fn pack(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     let (root, _, path) = asked(sandbox, head).await?;
-    // It is never closed.
-    let permit = sandbox.storage.tree().await?;
+    let place = sandbox.storage.trees.take().await?;
     let shown = path.clone();
     let top = sandbox.storage.workers.run(move |_| pack::Top::find(&root, &path)).await?;
-    let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+    let (trees, runtime) = (sandbox.storage.trees.clone(), tokio::runtime::Handle::current());
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let cut = Arc::clone(&is_cut);
     drop(tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        if let Err(error) = top.pack(|piece| sender.blocking_send(Ok(piece)).is_ok()) {
+        let _place = place;
+        let send = |piece| {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    sent = sender.send(piece) => sent.is_ok(),
+                    () = trees.wanted_back() => false,
+                }
+            })
+        };
+        if let Err(error) = top.pack(send) {
             tracing::warn!(path = shown, error = %crate::error::chain(&error), "a tree is not sent to its end");
-            // The client hears of it by a connection that ends too early.
-            drop(sender.blocking_send(Err(io::Error::other(error))));
+            cut.store(true, Ordering::Release);
         }
+        drop(sender);
     }));
-    let chunks = stream::poll_fn(move |context| pieces.poll_recv(context));
+    let chunks = stream::poll_fn(move |context| match pieces.poll_recv(context) {
+        // The client hears of it by a connection that ends too early.
+        Poll::Ready(None) if is_cut.swap(false, Ordering::Acquire) => {
+            Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+        }
+        piece => piece.map(|piece| piece.map(Ok)),
+    });
     Ok(Response::stream("application/x-tar", Box::pin(chunks)))
 }
 
@@ -80,16 +100,16 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
         let text = format!("unsupported content encoding '{encoding}': the archive is to be sent as it is");
         return Err(FileError::Invalid(text).into());
     }
-    let permit = sandbox.storage.tree().await?;
+    let place = sandbox.storage.trees.take().await?;
     let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
     let stop = Stop::default();
     let _guard = stop.on_drop();
     let thread = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _place = place;
         let mut input = Pieces { pieces, current: Bytes::new(), is_ended: false };
         unpack::unpack(&root, &owner, &path, owners, &mut input, &stop)
     });
-    let fed = feed(&mut request, sender).await;
+    let fed = feed(&mut request, &sandbox.storage.trees, sender).await;
     let unpacked = thread
         .await
         .map_err(|error| FileError::io("unpack", "the archive", io::Error::other(error.to_string())))?;
@@ -102,8 +122,8 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
 }
 
 /// Hands the body to the thread, as long as it wants any.
-async fn feed(request: &mut Request, sender: mpsc::Sender<Piece>) -> Result<(), BodyError> {
-    while let Some(piece) = request.body.chunk().await? {
+async fn feed(request: &mut Request, trees: &Places, sender: mpsc::Sender<Piece>) -> Result<(), BodyError> {
+    while let Some(piece) = trees.piece(&mut request.body).await? {
         if sender.send(Piece::Data(piece)).await.is_err() {
             return Ok(());
         }

@@ -4,13 +4,14 @@
 //! early and the kernel's own queue does not run over. Whoever asks for events reads what is left first: nothing that
 //! happened before the question is missing in the answer. A watch ends with its container, whose file systems it would keep.
 
+mod budget;
 mod event;
 mod network;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-pub(crate) use event::Event;
+pub(crate) use event::{Event, Events};
 pub(crate) use tree::Options;
 
 use std::collections::HashMap;
@@ -22,8 +23,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::event::Kept;
-use self::tree::{Budget, Tree};
+use self::budget::Budget;
+use self::event::{Kept, MOST_KEPT_BY_ALL};
+use self::tree::{MOST_DIRECTORIES, Tree};
 use crate::sandbox_api::rooted::{FileError, Root, Stop, Workers};
 use crate::sys::readable::readable;
 
@@ -55,7 +57,9 @@ struct State {
     /// None when the container is gone.
     tree: Option<Tree>,
     kept: Kept,
-    /// The next answer says that events were lost.
+    /// What the next answer is: the events, after one that said that some were lost.
+    owes_events: bool,
+    /// A stream ends next: events were lost after those that it was told last.
     owes_loss: bool,
     error: Option<FileError>,
 }
@@ -127,51 +131,58 @@ impl Watch {
     /// What happened since the last question, up to now.
     ///
     /// # Errors
-    /// Exhausted once after events were lost; NotFound when the container is gone.
-    pub(crate) async fn events(&self) -> Result<Vec<Event>, FileError> {
+    /// Exhausted if events were lost. The next question is answered with those that are kept. NotFound when the container is
+    /// gone.
+    pub(crate) async fn events(&self) -> Result<Events, FileError> {
         let inner = Arc::clone(&self.inner);
         let drain = move |_: &Stop| {
             while inner.drain() {}
             Ok(())
         };
         self.inner.workers.run(drain).await?;
-        self.take()
+        let mut state = self.inner.state();
+        // Told first: who asks once only must not take what is left for all.
+        state.owes_events = !state.owes_events && state.kept.take_loss();
+        if state.owes_events {
+            return Err(lost());
+        }
+        state.take()
     }
 
     /// Waits until something happens, and tells it.
     ///
     /// # Errors
-    /// As [`Watch::events`].
-    pub(crate) async fn next(&self) -> Result<Vec<Event>, FileError> {
+    /// Exhausted if events were lost after those that were told; NotFound when the container is gone.
+    pub(crate) async fn next(&self) -> Result<Events, FileError> {
         loop {
-            self.inner.news.notified().await;
-            let events = self.take()?;
-            if !events.is_empty() {
-                return Ok(events);
+            {
+                let mut state = self.inner.state();
+                let is_lossy = state.owes_loss || (!state.kept.has_events() && state.kept.take_loss());
+                if is_lossy {
+                    return Err(lost());
+                }
+                let events = state.take()?;
+                if !events.is_empty() {
+                    state.owes_loss = state.kept.take_loss();
+                    return Ok(events);
+                }
             }
+            self.inner.news.notified().await;
         }
     }
+}
 
-    /// What is lost is told after what came before it.
-    fn take(&self) -> Result<Vec<Event>, FileError> {
-        let mut state = self.inner.state();
-        if std::mem::take(&mut state.owes_loss) {
-            return Err(lost());
+impl State {
+    /// Takes the events; the error that ended the watch once there is none.
+    fn take(&mut self) -> Result<Events, FileError> {
+        if self.kept.has_events() {
+            return Ok(self.kept.take());
         }
-        let (events, has_lost) = state.kept.take();
-        if events.is_empty() && has_lost {
-            return Err(lost());
+        match (self.error.take(), &self.tree) {
+            (Some(error), _) => Err(error),
+            (None, None) => Err(FileError::Missing("of a container that has ended".to_owned())),
+            _ => Ok(self.kept.take()),
         }
-        state.owes_loss = has_lost;
-        match (events.is_empty(), state.error.take(), &state.tree) {
-            (true, Some(error), _) => return Err(error),
-            (true, None, None) => return Err(FileError::Missing("of a container that has ended".to_owned())),
-            (_, error, _) => state.error = error,
-        }
-        if !events.is_empty() && (has_lost || state.tree.is_none()) {
-            self.inner.news.notify_one();
-        }
-        Ok(events)
     }
 }
 
@@ -192,7 +203,8 @@ impl Drop for Watch {
 pub(crate) struct Watches {
     workers: Workers,
     room: Arc<Semaphore>,
-    budget: Budget,
+    directories: Budget,
+    events: Budget,
     by_id: Arc<Mutex<HashMap<String, Asked>>>,
 }
 
@@ -206,7 +218,8 @@ impl Watches {
     /// None yet.
     pub(crate) fn new(workers: Workers) -> Watches {
         let room = Arc::new(Semaphore::new(MOST_WATCHES));
-        Watches { workers, room, budget: Budget::default(), by_id: Arc::default() }
+        let (directories, events) = (Budget::new(MOST_DIRECTORIES), Budget::new(MOST_KEPT_BY_ALL));
+        Watches { workers, room, directories, events, by_id: Arc::default() }
     }
 
     fn by_id(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -225,7 +238,7 @@ impl Watches {
         gone: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Watch, FileError> {
         let permit = self.permit()?;
-        let budget = self.budget.clone();
+        let budget = self.directories.clone();
         let tree = self.workers.run(move |stop| {
             let path = options.path.as_str();
             let top = match root.directory(path) {
@@ -241,7 +254,9 @@ impl Watches {
             }
             Tree::new(root, top, options, budget, stop)
         });
-        let state = State { tree: Some(tree.await?), kept: Kept::default(), owes_loss: false, error: None };
+        let kept = Kept::new(self.events.clone());
+        let state =
+            State { tree: Some(tree.await?), kept, owes_events: false, owes_loss: false, error: None };
         let inner =
             Arc::new(Inner { workers: self.workers.clone(), state: Mutex::new(state), news: Notify::new() });
         let reader = tokio::spawn(Arc::clone(&inner).read(gone));
@@ -283,7 +298,7 @@ impl Watches {
     ///
     /// # Errors
     /// NotFound for an unknown id; see [`Watch::events`].
-    pub(crate) async fn events(&self, id: &str) -> Result<Vec<Event>, FileError> {
+    pub(crate) async fn events(&self, id: &str) -> Result<Events, FileError> {
         let watch = {
             let mut by_id = self.by_id();
             let asked = by_id.get_mut(id).ok_or_else(|| FileError::NoWatcher(id.to_owned()))?;

@@ -11,12 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
+use super::budget::Budget;
 use super::event::{Event, Kept, Kind};
 use crate::sandbox_api::account::Names;
 use crate::sandbox_api::rooted::{Entry, FileError, Root, Stop, below, join, magic, reopen};
@@ -41,34 +41,13 @@ pub(crate) struct Options {
     pub(crate) include_entry: bool,
 }
 
-/// Directories that are watched, of all watchers.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Budget(Arc<AtomicUsize>);
-
-impl Budget {
-    fn take(&self) -> bool {
-        let more = |count| (count < MOST_DIRECTORIES).then_some(count + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    fn give_back(&self, count: usize) {
-        self.0.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    /// How many there are.
-    #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tree {
     inotify: Arc<OwnedFd>,
     root: Root,
-    /// The watched directory, whatever it is called by now.
-    top: OwnedFd,
+    /// The watched directory: device and number. A descriptor of it would keep its removal from being told.
+    top: (u64, u64),
     options: Options,
     budget: Budget,
     /// Paths below the top, by watch descriptor.
@@ -89,6 +68,7 @@ impl Tree {
         stop: &Stop,
     ) -> Result<Tree, FileError> {
         let path = options.path.clone();
+        let top = identity(&top).map_err(FileError::during("watch", &path))?;
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC);
         let mut tree = Tree {
             inotify: Arc::new(inotify.map_err(FileError::during("watch", &path))?),
@@ -189,6 +169,10 @@ impl Tree {
         if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
             self.found.remove(&path);
         }
+        if flags.contains(ReadFlags::MOVE_SELF) && self.options.recursive {
+            // What is made in it from now on is not found by its path.
+            kept.lose();
+        }
         let is_known = flags.contains(ReadFlags::CREATE) && self.found.remove(&path);
         if !is_known {
             for kind in Kind::of(flags) {
@@ -236,15 +220,27 @@ impl Tree {
             .union(WatchFlags::DELETE)
             .union(WatchFlags::DELETE_SELF)
             .union(WatchFlags::ONLYDIR);
+        let top = match self.root.directory(&self.options.path) {
+            Ok(top) if identity(&top) == Ok(self.top) => top,
+            // Gone, with all that was in it. If it was moved, that is told.
+            _ if !path.as_os_str().is_empty() => return Ok(true),
+            Ok(_) => return Err(FileError::Missing(self.options.path.clone())),
+            Err(errno) => return Err(FileError::io("watch", &self.options.path, errno)),
+        };
         let mut waiting = vec![path];
         while let Some(path) = waiting.pop() {
             stop.check()?;
-            let directory = match below(&self.top, &path, OFlags::PATH | OFlags::DIRECTORY) {
+            let directory = match below(&top, &path, OFlags::PATH | OFlags::DIRECTORY) {
                 // Gone again, or replaced, or deeper than a path can say.
-                Err(_) if !path.as_os_str().is_empty() => continue,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG)
+                    if !path.as_os_str().is_empty() =>
+                {
+                    continue;
+                }
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => return Ok(false),
                 directory => directory.map_err(FileError::during("watch", &self.options.path))?,
             };
-            if !self.budget.take() {
+            if !self.budget.take(1) {
                 return Ok(false);
             }
             let watch = match inotify::add_watch(&*self.inotify, magic(&directory), WHAT) {
@@ -274,9 +270,9 @@ impl Tree {
                     continue;
                 }
                 let child = path.join(OsStr::from_bytes(entry.file_name().to_bytes()));
+                // What is not remembered may be told twice, but is not lost.
                 if let Some(told) = told.as_mut()
-                    && self.found.len() < MOST_FOUND
-                    && self.found.insert(child.clone())
+                    && (self.found.len() >= MOST_FOUND || self.found.insert(child.clone()))
                 {
                     let event = self.event(Kind::Create, &child, told.names);
                     told.kept.push(event);
@@ -337,6 +333,11 @@ struct Happened {
     flags: ReadFlags,
     cookie: u32,
     name: Option<PathBuf>,
+}
+
+/// Device and number.
+fn identity(directory: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn is_directory(directory: &OwnedFd, entry: &rustix::fs::DirEntry) -> bool {
