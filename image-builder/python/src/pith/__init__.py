@@ -9,7 +9,7 @@
 ttrpc with the agent in it, and has a function for each of its methods. `pith.aio` has the same for asyncio.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from . import messages
 from ._program import Container, Record
