@@ -15,9 +15,6 @@ struct Crate {
     root: &'static str,
     /// Its modules, from what knows nobody to what knows all. Those of one row do not know each other.
     layers: &'static [&'static [&'static str]],
-    /// Modules whose own files still import each other: a directory's `mod.rs` has what the files below it need. A new one
-    /// is not added; one that was untied is taken out.
-    tied: &'static [&'static str],
 }
 
 const AGENT: Crate = Crate {
@@ -36,7 +33,6 @@ const AGENT: Crate = Crate {
         &["lib"],
         &["main"],
     ],
-    tied: &[],
 };
 
 const STORE: Crate = Crate {
@@ -46,15 +42,13 @@ const STORE: Crate = Crate {
         &["cache", "layout", "segments"],
         &["lib"],
     ],
-    tied: &[],
 };
 
-const MACHINE: Crate =
-    Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]], tied: &["vm"] };
+const MACHINE: Crate = Crate { root: "image-builder/machine/src", layers: &[&["vm"], &["lib"]] };
 
-const IMAGES: Crate = Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]], tied: &[] };
+const IMAGES: Crate = Crate { root: "image-builder/images/src", layers: &[&["image"], &["lib"]] };
 
-const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], &["lib"]], tied: &["run"] };
+const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], &["lib"]] };
 
 const PRODUCTS: Crate = Crate {
     root: "image-builder/products/src",
@@ -68,7 +62,6 @@ const PRODUCTS: Crate = Crate {
         &["verify"],
         &["lib"],
     ],
-    tied: &[],
 };
 
 const REGISTRY: Crate = Crate {
@@ -81,7 +74,6 @@ const REGISTRY: Crate = Crate {
         &["image"],
         &["lib"],
     ],
-    tied: &[],
 };
 
 const PITH: Crate = Crate {
@@ -98,14 +90,10 @@ const PITH: Crate = Crate {
         &["lib"],
         &["main"],
     ],
-    tied: &[],
 };
 
-const BUILDER: Crate = Crate {
-    root: "image-builder/src",
-    layers: &[&["artifact", "dist"], &["lib"], &["cli"], &["main"]],
-    tied: &["cli"],
-};
+const BUILDER: Crate =
+    Crate { root: "image-builder/src", layers: &[&["artifact", "dist"], &["lib"], &["cli"], &["main"]] };
 
 const FILE_SYSTEMS: Crate = Crate {
     root: "image-builder/fs/src",
@@ -117,7 +105,6 @@ const FILE_SYSTEMS: Crate = Crate {
         &["ext4"],
         &["lib"],
     ],
-    tied: &[],
 };
 
 const CRATES: [Crate; 10] =
@@ -141,19 +128,8 @@ struct Modules(BTreeMap<Name, Module>);
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let mut found = Vec::new();
-    for Crate { root, tied, .. } in CRATES {
-        let mut graph = Modules::of(root, &sources(root)).graph();
-        for module in tied {
-            let is_inside = |file: &Name| file.first().is_some_and(|top| top == module);
-            let mut inside = graph.clone();
-            inside.retain(|file, _| is_inside(file));
-            inside.values_mut().for_each(|imports| imports.retain(|other, _| is_inside(other)));
-            assert!(!circles(&inside).is_empty(), "the files of {module} are untied: take it out of `tied`");
-            for (_, imports) in graph.iter_mut().filter(|(file, _)| is_inside(file)) {
-                imports.retain(|other, _| !is_inside(other));
-            }
-        }
-        found.extend(circles(&graph));
+    for Crate { root, .. } in CRATES {
+        found.extend(circles(&Modules::of(root, &sources(root)).graph()));
     }
     assert!(
         found.is_empty(),

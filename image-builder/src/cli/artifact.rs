@@ -7,7 +7,7 @@ use image_builder::artifact::{self, Guest, Limits, Reference};
 use pods::run::quantity;
 use store::progress::bytes;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder artifact`.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use products::bootchart;
 use products::kernel::{self, arch::Arch, profile::Profile};
 use store::cache;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder bootchart`.
 #[derive(Debug, Args)]

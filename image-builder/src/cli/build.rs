@@ -14,7 +14,7 @@ use store::cache::Cache;
 use store::layout::{Layout, SHIPPED};
 use store::progress::{Progress, bytes};
 
-use super::Global;
+use super::global::Global;
 use super::kernel::KernelArgs;
 
 /// `image-builder agent`.

@@ -16,7 +16,7 @@ use products::kernel;
 use serde::Serialize;
 use store::layout::SHIPPED;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder install`.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use products::manifest::Manifest;
 use products::recipe::Choice;
 use products::{initrd, recipe};
 
-use super::Global;
 use super::build::{ChoiceArgs, build_agent, print_made, products};
+use super::global::Global;
 
 /// `image-builder disk`.
 #[derive(Debug, Args)]

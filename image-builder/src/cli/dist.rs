@@ -8,7 +8,7 @@ use image_builder::dist::Release;
 use products::{agent, initrd};
 use store::progress::bytes;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder dist`.
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use products::inspect;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder inspect`.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use store::cache;
 use store::digest::Digest;
 use store::progress::bytes;
 
-use super::Global;
+use super::global::Global;
 
 /// What to do about the kernel.
 #[derive(Debug, Subcommand)]

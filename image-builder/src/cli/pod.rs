@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use pith::{attach, exec, logs, look, run};
 
-use super::Global;
+use super::global::Global;
 
 /// Commands for pods.
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use clap::Args;
 use products::{initrd, sbom};
 use store::product::Product;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder sbom`.
 #[derive(Debug, Args)]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Global};
+use super::global::Global;
 
 /// `image-builder completions`.
 #[derive(Debug, Args)]
@@ -18,9 +18,9 @@ pub(crate) struct CompletionsArgs {
 
 impl CompletionsArgs {
     /// Runs the command.
-    pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
+    pub(crate) fn execute(self, mut command: clap::Command, global: &Global) -> anyhow::Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "image-builder", &mut script);
+        clap_complete::generate(self.shell, &mut command, "image-builder", &mut script);
         let script = String::from_utf8(script).context("cannot make the script")?;
         global.print(&script, || script.trim_end().to_owned())
     }
@@ -36,10 +36,10 @@ pub(crate) struct ManArgs {
 
 impl ManArgs {
     /// Runs the command.
-    pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
+    pub(crate) fn execute(self, command: clap::Command, global: &Global) -> anyhow::Result<()> {
         let directory = &self.directory;
         std::fs::create_dir_all(directory)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
+            .and_then(|()| clap_mangen::generate_to(command, directory))
             .with_context(|| format!("cannot write pages to {}", directory.display()))?;
         let mut pages: Vec<String> = std::fs::read_dir(directory)
             .with_context(|| format!("cannot list {}", directory.display()))?
@@ -53,6 +53,9 @@ impl ManArgs {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
+    use super::super::Cli;
     use super::*;
 
     #[test]
@@ -71,7 +74,7 @@ mod tests {
     fn every_verb_has_a_page() {
         let directory = tempfile::tempdir().unwrap();
         let global = Global { json: false, root: None, out: None };
-        ManArgs { directory: directory.path().join("man1") }.execute(&global).unwrap();
+        ManArgs { directory: directory.path().join("man1") }.execute(Cli::command(), &global).unwrap();
         for command in Cli::command().get_subcommands() {
             let page = directory.path().join(format!("man1/image-builder-{}.1", command.get_name()));
             assert!(std::fs::read_to_string(&page).unwrap().starts_with(".ie"), "{}", page.display());

@@ -7,7 +7,7 @@ use products::{inspect, size};
 use store::cache;
 use store::progress::bytes;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder size`.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use products::{recipe, uki};
 use store::layout::SHIPPED;
 use store::progress::bytes;
 
-use super::Global;
 use super::build::{print_made, products};
+use super::global::Global;
 
 /// `image-builder uki`.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use clap::Args;
 use products::verify::{self, Outcome};
 use store::progress::bytes;
 
-use super::Global;
+use super::global::Global;
 
 /// `image-builder verify`.
 #[derive(Debug, Args)]

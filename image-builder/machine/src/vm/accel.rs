@@ -97,8 +97,8 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn of_this_host() -> Self {
         Self {
-            file: super::cache_root().map(|root| root.join("kvm.json")),
-            host_boot: super::read_trimmed("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            file: super::host::cache_root().map(|root| root.join("kvm.json")),
+            host_boot: super::host::read_trimmed("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         }
     }
 

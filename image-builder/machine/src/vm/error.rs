@@ -147,7 +147,7 @@ impl VmError {
 
     /// With a word about the guest's memory, where that may be what it wanted for.
     pub(super) fn with_memory(self, mib: u32) -> Self {
-        let enough = super::machine::ENOUGH_MEMORY_MIB;
+        let enough = super::model::ENOUGH_MEMORY_MIB;
         if mib < enough && self.is_of_the_guest() {
             return Self::Memory { mib, enough, error: Box::new(self) };
         }

@@ -1,92 +1,21 @@
 //! QEMU's command line, decided without doing anything.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::accel::Engine;
-use super::{Attachment, Root, VmConfig, VmError};
+use super::config::{Attachment, Root, VmConfig};
+use super::error::VmError;
+use super::model::{ENOUGH_MEMORY_MIB, LEAST_MEMORY_MIB, Machine, Transport, VsockDevice};
+use super::transfer::read_command;
 
-/// The hardware address of the guest's network interface.
-pub const MAC: &str = "52:54:00:70:69:74";
-
-/// Least guest memory in MiB with which the smallest guest (a kernel that ships, the minimal initrd) gets ready. With 40 it
-/// does so on some machines, on others the kernel says that it is out of memory; with 32 it ends before it has a console.
-pub const LEAST_MEMORY_MIB: u32 = 48;
-/// Guest memory in MiB with which every flavour gets ready.
-pub(super) const ENOUGH_MEMORY_MIB: u32 = 128;
 /// How many memory modules can be plugged into a machine that can grow.
 const MEMORY_SLOTS: u32 = 4;
-
-/// A machine model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Machine {
-    /// A PC with PCI Express and ACPI.
-    Q35,
-    /// No PCI, no ACPI: virtio-mmio devices named on the kernel's command line. Boots fastest.
-    #[default]
-    Microvm,
-    /// Like `microvm`, with ACPI tables that name the devices.
-    MicrovmAcpi,
-}
-
-/// A disk image the guest gets as virtio-blk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// The raw image.
-    pub path: PathBuf,
-    /// Whether the guest may not write to it.
-    pub readonly: bool,
-    /// What the guest reads as its serial number, at most 20 bytes.
-    pub serial: String,
-}
-
-/// How the guest's vsock is emulated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum VsockDevice {
-    /// By the host's kernel.
-    Vhost { cid: u32 },
-    /// By a process behind a vhost-user socket.
-    VhostUser { socket: PathBuf },
-}
-
-/// How virtio devices are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
-    Pci,
-    Mmio,
-}
 
 impl Machine {
     /// The model that boots fastest among those with room for all devices of `config`.
     pub fn smallest_for(config: &VmConfig) -> Self {
         if device_count(config) <= Self::Microvm.device_limit() { Self::Microvm } else { Self::Q35 }
-    }
-
-    pub(super) fn transport(self) -> Transport {
-        match self {
-            Self::Q35 => Transport::Pci,
-            Self::Microvm | Self::MicrovmAcpi => Transport::Mmio,
-        }
-    }
-
-    /// How many virtio devices fit: QEMU 7.2 gives a microvm 8 transports on the first interrupt controller, and
-    /// 24 with the second that comes with ACPI; on q35 one bus has 32 slots of which we leave 4 to the machine.
-    fn device_limit(self) -> usize {
-        match self {
-            Self::Q35 => 28,
-            Self::Microvm => 8,
-            Self::MicrovmAcpi => 24,
-        }
-    }
-}
-
-/// The guest's device node of the disk at `index` of [`VmConfig::disks`]: the kernel names disks in the order in
-/// which it finds them.
-pub fn disk_node(index: usize) -> String {
-    let letter = |number: usize| char::from(b'a' + u8::try_from(number % 26).unwrap_or_default());
-    match index / 26 {
-        0 => format!("/dev/vd{}", letter(index)),
-        above => format!("/dev/vd{}{}", letter(above - 1), letter(index)),
     }
 }
 
@@ -267,7 +196,7 @@ pub(super) fn arguments(
         }
     }
     if let Some(file) = incoming {
-        args.pair("-incoming", super::snapshot::read_command(file));
+        args.pair("-incoming", read_command(file));
     }
     if !config.shares.is_empty() && config.machine.transport() == Transport::Mmio {
         // What a microvm offers by default is older than what virtiofsd speaks.
@@ -413,6 +342,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::model::{Disk, disk_node};
 
     fn config(machine: Machine) -> VmConfig {
         let mut config = VmConfig::new("/k", "/i", "/run");

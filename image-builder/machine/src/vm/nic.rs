@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::MAC;
+use super::model::MAC;
 
 /// What the guest's network card is connected to.
 #[derive(Debug, Clone, Default)]

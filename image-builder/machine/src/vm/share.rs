@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::error::VmError;
+use super::host::find_tool;
 use super::nursery::{Nursery, Ward};
-use super::{VmError, find_tool};
 
 /// Where distributions put the daemon, besides PATH.
 const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];

@@ -5,12 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
+use super::error::RunError;
 use super::journal::Journal;
+use super::options::Outcome;
 use super::output::{Event, Stream};
 use super::pod::Pod;
 use super::screen::Screen;
 use super::state::{ContainerPhase, ContainerRecord, ContainerRole, Phase, PodDir, PodRecord};
-use super::{Outcome, RunError};
 
 /// Of a run that could not go on.
 const FAILED: i32 = 1;

@@ -1,5 +1,7 @@
 //! What a pod can be told about this run of it.
 
+use std::path::Path;
+
 use super::pod::{Container, Field, Pod, ResourceField};
 
 /// What is known once the network is there and the machine is planned.
@@ -17,6 +19,15 @@ pub(super) struct Facts {
     pub(super) cpu_millis: u64,
     /// The guest's memory in bytes.
     pub(super) memory: u64,
+}
+
+/// What is known of a run besides the manifest and the images.
+pub(super) struct Surroundings<'a> {
+    pub(super) facts: &'a Facts,
+    /// What relative paths in the manifest are relative to.
+    pub(super) base: &'a Path,
+    /// Whether the pod has a `resolv.conf`.
+    pub(super) resolves: bool,
 }
 
 /// Something that is not known.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use protocols::agent::Storage;
 
-use super::RunError;
+use super::error::RunError;
+use super::facts::Surroundings;
 use super::pod::{HostPathKind, Pod, VolumeKind};
-use super::spec::{SHARED, Surroundings, flat, sub_path};
+use super::spec::{shared_part_point, shared_point, sub_path};
 use machine::vm::Share;
 
 /// What the host shares for a pod.
@@ -21,16 +22,6 @@ pub(super) struct Folders {
     pub(super) shares: Vec<Share>,
     /// What the guest mounts, and for files what it shows at a second place.
     pub(super) storages: Vec<Storage>,
-}
-
-/// Where the guest has a volume, or the file that it is.
-pub(super) fn point(volume: &str) -> String {
-    format!("{SHARED}/{volume}")
-}
-
-/// Where the guest has a part of one.
-pub(super) fn part_point(volume: &str, path: &str) -> String {
-    point(&flat(volume, path))
 }
 
 /// Finds what a pod's volumes are on the host.
@@ -59,9 +50,9 @@ pub(super) fn of(pod: &Pod, around: &Surroundings<'_>) -> Result<Folders, RunErr
         }
         for (path, readonly) in parts {
             let (place, point) = if path.is_empty() {
-                (whole.clone(), point(&volume.name))
+                (whole.clone(), shared_point(&volume.name))
             } else {
-                (part(&whole, &path, &volume.name)?, part_point(&volume.name, &path))
+                (part(&whole, &path, &volume.name)?, shared_part_point(&volume.name, &path))
             };
             folders.add(&place, point, readonly);
         }
@@ -189,7 +180,7 @@ mod tests {
                 folders(&format!("{{path: file{kind}}}"), ", readOnly: true", base.path()).unwrap();
             assert_eq!(shares[0].directory, base.path().canonicalize().unwrap());
             assert_eq!(storages[1].source, format!("{}/file", storages[0].mount_point));
-            assert_eq!(storages[1].mount_point, point("h"));
+            assert_eq!(storages[1].mount_point, shared_point("h"));
             assert_eq!(storages[1].options, ["ro"]);
         }
         folders("{path: new, type: FileOrCreate}", "", base.path()).unwrap();
@@ -217,7 +208,7 @@ mod tests {
         let made = folders("{path: v}", ", subPath: new/deep", base.path()).unwrap();
         assert!(base.path().join("v/new/deep").is_dir());
         assert_eq!(made.shares[0].directory, base.path().join("v/new/deep").canonicalize().unwrap());
-        assert_eq!(made.storages[0].mount_point, part_point("h", "new/deep"));
+        assert_eq!(made.storages[0].mount_point, shared_part_point("h", "new/deep"));
         for out in ["out", "out/etc", "out/not/there"] {
             let error = folders("{path: v}", &format!(", subPath: {out}"), base.path()).unwrap_err();
             assert!(format!("{:#}", anyhow::Error::from(error)).contains("leads out"), "{out}");

@@ -6,15 +6,16 @@ use protocols::agent::Storage;
 
 use super::board::Board;
 use super::container::Blueprint;
-use super::facts::Facts;
+use super::error::RunError;
+use super::facts::{Facts, Surroundings};
 use super::files::{self, GuestFile};
 use super::folder;
 use super::network::Connection;
+use super::options::RunOptions;
 use super::output::Event;
 use super::pod::{Container, Handler, Pod, Probe};
 use super::scratch::{self, Scratch};
-use super::spec::{self, SpecError, Surroundings};
-use super::{RunError, RunOptions};
+use super::spec::{self, SpecError};
 use images::image::{self, Image};
 use machine::vm::{Disk, Machine, Share, VmConfig, disk_node};
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use machine::vm::{Endpoint, Forward};
 use serde::{Deserialize, Serialize};
 
-use super::state::StateError;
+use super::state_error::StateError;
 use super::timing::Timings;
 
 /// How far a pod has come.

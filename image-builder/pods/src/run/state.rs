@@ -36,78 +36,11 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// How often somebody who removes a pod waits for the process of one that has ended.
 const LINGERS: u32 = 500;
 
-/// Why state could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// A file operation failed.
-    #[error("cannot {operation} {}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The place is not this user's alone.
-    #[error("cannot keep pods in {}; PITH_STATE names another place", path.display())]
-    Place {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: io::Error,
-    },
-    /// The name is taken by a pod that runs.
-    #[error("a pod {0:?} is running already; `pith stop {0}` ends it, or --name chooses another name")]
-    Running(String),
-    /// The pod is there, and has ended.
-    #[error(
-        "pod {0:?} has ended; `pith logs` and `pith inspect` show what it left, `pith restart` starts it again"
-    )]
-    Ended(String),
-    /// The pod runs, and only one that has ended was asked for.
-    #[error("pod {0:?} is running; end it first with `pith stop {0}`, or use --force")]
-    StillRunning(String),
-    /// There is no such pod.
-    #[error("no pod {name:?} is running{}", known(pods))]
-    NoPod {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        pods: Vec<String>,
-    },
-    /// The pod has no such container.
-    #[error("pod {pod:?} has no container {name:?}; it has {}", containers.join(", "))]
-    NoContainer {
-        /// The pod.
-        pod: String,
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        containers: Vec<String>,
-    },
-    /// The pod has not come far enough to be talked to.
-    #[error("pod {0:?} is not up yet")]
-    NotUp(String),
-}
-
-fn known(pods: &[String]) -> String {
-    if pods.is_empty() { String::new() } else { format!("; running: {}", pods.join(", ")) }
-}
-
-fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io { operation, path: path.to_path_buf(), source }
-}
-
-fn place_error(path: &Path, source: io::Error) -> StateError {
-    StateError::Place { path: path.to_path_buf(), source }
-}
-
 pub use super::record::{
     ContainerPhase, ContainerRecord, ContainerRole, MountRecord, Origin, Phase, PodRecord, ProcessRecord,
 };
+pub use super::state_error::StateError;
+use super::state_error::{io_error, place_error};
 
 /// The state directory.
 #[derive(Debug, Clone)]

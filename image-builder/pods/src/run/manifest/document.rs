@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::base64;
 use super::fields::{At, Honoured, Ignored, Report, Schema};
-use super::pod::METADATA;
+use super::metadata::METADATA;
 use super::yaml::{Node, Value};
 use crate::run::pod::PodError;
 

@@ -14,6 +14,7 @@ mod document;
 mod env;
 mod fields;
 mod labels;
+mod metadata;
 mod pod;
 mod probe;
 mod resources;
@@ -44,8 +45,26 @@ fn schemas() -> Vec<&'static fields::Schema> {
         .collect()
 }
 
+impl Pod {
+    /// Reads a manifest with one pod.
+    ///
+    /// # Errors
+    /// [`PodError`] lists everything that is wrong, with lines.
+    pub fn parse(text: &str) -> Result<Self, PodError> {
+        Self::parse_named(text, None)
+    }
+
+    /// Reads a manifest, and of several pods the one of a name.
+    ///
+    /// # Errors
+    /// As [`Pod::parse`]; also when there is no pod of that name.
+    pub fn parse_named(text: &str, name: Option<&str>) -> Result<Self, PodError> {
+        read(text, name)
+    }
+}
+
 /// Reads the one pod of a manifest, or that of a name.
-pub(super) fn read(text: &str, name: Option<&str>) -> Result<Pod, PodError> {
+fn read(text: &str, name: Option<&str>) -> Result<Pod, PodError> {
     let documents = yaml::documents(text).map_err(|error: YamlError| PodError::Yaml(error.to_string()))?;
     let report = Report::default();
     let file = document::sort(&documents, &report);

@@ -8,6 +8,7 @@ use super::container::{self, Around, RESTARTS};
 use super::document::Sources;
 use super::fields::{At, Fields, Honoured, Ignored, Refused, Schema};
 use super::labels::label;
+use super::metadata::METADATA;
 use super::{security, volume};
 use crate::run::pod::{Container, Dns, EnvValue, FileData, Meta, Pod, ResourceField, Restart, VolumeKind};
 
@@ -28,32 +29,6 @@ static POD: Schema = Schema {
         ("metadata", Honoured("what it is called")),
         ("spec", Honoured("what it is")),
         ("status", Ignored("a cluster writes it")),
-    ],
-};
-
-pub(super) static METADATA: Schema = Schema {
-    name: "ObjectMeta",
-    keys: &[
-        ("name", Honoured("a DNS label")),
-        ("generateName", Honoured("the name where there is none, without hyphens at its end")),
-        ("namespace", Honoured("told to containers that ask (`fieldRef`); `default`")),
-        ("uid", Honoured("told to containers that ask; else a new one for each run")),
-        ("labels", Honoured("told to containers that ask")),
-        (
-            "annotations",
-            Honoured(
-                "told to containers that ask; `pith/main-containers: a,b` names those whose end is the pod's",
-            ),
-        ),
-        ("creationTimestamp", Ignored("a cluster's bookkeeping")),
-        ("deletionGracePeriodSeconds", Ignored("a cluster's bookkeeping")),
-        ("deletionTimestamp", Ignored("a cluster's bookkeeping")),
-        ("finalizers", Ignored("a cluster's bookkeeping")),
-        ("generation", Ignored("a cluster's bookkeeping")),
-        ("managedFields", Ignored("a cluster's bookkeeping")),
-        ("ownerReferences", Ignored("a cluster's bookkeeping")),
-        ("resourceVersion", Ignored("a cluster's bookkeeping")),
-        ("selfLink", Ignored("a cluster's bookkeeping")),
     ],
 };
 

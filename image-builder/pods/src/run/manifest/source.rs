@@ -233,7 +233,7 @@ fn told(fields: &Fields<'_>, meta: &Meta, usual: u32) -> Vec<VolumeFile> {
 
 fn path(fields: &Fields<'_>) -> Option<String> {
     let path = fields.needed("path")?;
-    if super::volume::is_below(path) {
+    if is_below(path) {
         Some(path.to_owned())
     } else {
         fields.wrong(format!("path {path:?} is not one below the volume, without \"..\""));
@@ -259,4 +259,12 @@ fn mode(fields: &Fields<'_>, key: &'static str) -> Option<u32> {
         at.wrong(format!("{word} is no mode from 0 to 0777 (decimal: 511)"));
     }
     mode
+}
+
+/// Whether a path leads to something below where it begins.
+pub(super) fn is_below(path: &str) -> bool {
+    !path.is_empty()
+        && !path.starts_with('/')
+        && !path.contains('\0')
+        && path.split('/').all(|part| part != "..")
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::document::Sources;
 use super::fields::{At, Fields, Honoured, Refused, Schema};
 use super::labels::label;
+use super::source::is_below;
 use super::{resources, source};
 use crate::run::pod::{HostPathKind, Meta, Propagation, Volume, VolumeKind, VolumeMount};
 
@@ -257,14 +258,6 @@ fn mount_path(text: &str) -> Result<String, String> {
         ));
     }
     Ok(path)
-}
-
-/// Whether a path leads to something below where it begins.
-pub(super) fn is_below(path: &str) -> bool {
-    !path.is_empty()
-        && !path.starts_with('/')
-        && !path.contains('\0')
-        && path.split('/').all(|part| part != "..")
 }
 
 #[cfg(test)]

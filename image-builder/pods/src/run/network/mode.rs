@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{NetworkError, Publish};
+use super::error::NetworkError;
+use super::publish::Publish;
 use machine::vm::{Forward, Protocol};
 
 /// A value of `--network`.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use nix::sys::socket::sockopt::ReuseAddr;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket};
 
-use super::NetworkError;
+use super::error::NetworkError;
 use machine::vm::{Forward, Protocol};
 
 /// A value of `--publish`: `[HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]`.

@@ -24,7 +24,11 @@ const TUNSETIFF: nix::sys::ioctl::ioctl_num_type =
 #[allow(unsafe_code)]
 mod call {
     // The call takes the request whole, whatever size its number says.
-    nix::ioctl_readwrite_bad!(tun_set_iff, super::TUNSETIFF, super::Request);
+    nix::ioctl_readwrite_bad!(
+        tun_set_iff,
+        crate::run::network::sys::TUNSETIFF,
+        crate::run::network::sys::Request
+    );
 }
 
 /// Makes a TAP device in the network namespace of the calling thread; `%d` in its name becomes a number. It lives as

@@ -17,7 +17,7 @@ const DEVICE: &str = "eth0";
 
 /// Gives the guest's interface its address and its default route.
 pub(super) async fn configure(client: &AgentClient) -> Result<(), RunError> {
-    super::configure(client, &interface(), &[default_route()], &[]).await
+    super::configure::configure(client, &interface(), &[default_route()], &[]).await
 }
 
 fn interface() -> Interface {

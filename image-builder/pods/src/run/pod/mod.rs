@@ -2,16 +2,16 @@
 //!
 //! Must never touch the file system; image and host paths stay text relative to the manifest.
 
+mod env;
 mod handler;
 mod volume;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use env::{EnvValue, Field, ResourceField};
 pub use handler::{Handler, HttpGet, Lifecycle, Probe, Probes};
 pub use volume::{Content, FileData, HostPathKind, Propagation, Volume, VolumeFile, VolumeKind, VolumeMount};
-
-use super::manifest;
 
 /// Something that is wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,64 +250,7 @@ pub enum Seccomp {
     Localhost(String),
 }
 
-/// Where the value of a variable comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EnvValue {
-    /// A text in which `$(NAME)` stands for another variable.
-    Text(String),
-    /// A text as it is.
-    Literal(String),
-    /// Something of the pod that is known when it runs.
-    Field(Field),
-    /// A container's resource.
-    Resource(ResourceField),
-}
-
-/// Something of a pod that its containers can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// Its uid.
-    Uid,
-    /// The name of the node.
-    NodeName,
-    /// Its address.
-    PodIp,
-    /// Its addresses, with commas between them.
-    PodIps,
-    /// The node's address.
-    HostIp,
-}
-
-/// A resource of a container, divided and rounded up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourceField {
-    /// Which container's; empty for the one that is told.
-    pub container: String,
-    /// CPU, in thousandths; else memory in bytes.
-    pub cpu: bool,
-    /// The limit; else the request.
-    pub limit: bool,
-    /// What it is divided by: thousandths of a CPU, or bytes.
-    pub divisor: u64,
-}
-
 impl Pod {
-    /// Reads a manifest with one pod.
-    ///
-    /// # Errors
-    /// [`PodError`] lists everything that is wrong, with lines.
-    pub fn parse(text: &str) -> Result<Self, PodError> {
-        Self::parse_named(text, None)
-    }
-
-    /// Reads a manifest, and of several pods the one of a name.
-    ///
-    /// # Errors
-    /// As [`Pod::parse`]; also when there is no pod of that name.
-    pub fn parse_named(text: &str, name: Option<&str>) -> Result<Self, PodError> {
-        manifest::read(text, name)
-    }
-
     /// Its name.
     pub fn name(&self) -> &str {
         &self.meta.name

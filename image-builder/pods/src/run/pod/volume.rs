@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Field, ResourceField};
+use super::env::{Field, ResourceField};
 
 /// Something that containers can mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

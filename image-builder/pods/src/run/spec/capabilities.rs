@@ -1,6 +1,6 @@
 //! Which capabilities a container gets.
 
-use super::SpecError;
+use super::error::SpecError;
 use crate::run::pod::Container;
 
 /// What Docker gives a container that asks for nothing.

@@ -6,13 +6,11 @@ use protobuf::MessageField;
 use protocols::agent::Storage;
 use protocols::oci;
 
-use super::mounts::{self, RUN};
-use super::{MASKED, READONLY};
+use super::mounts;
+use super::place::{COMPANION, MASKED, READONLY, RUN};
 use crate::run::pod::Pod;
 use crate::run::record::MountRecord;
 
-/// What they run: the agent's program under this name does what is wanted there.
-pub(in crate::run) const COMPANION: &str = "/companion";
 /// Where a courier sees the files of the other container.
 const TARGET: &str = "/target";
 /// What a courier may do to files: all that root may, but for devices.

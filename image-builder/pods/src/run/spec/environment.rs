@@ -1,6 +1,6 @@
 //! The environment of a container, and `$(NAME)` in texts.
 
-use super::SpecError;
+use super::error::SpecError;
 use crate::run::facts::{Facts, Missing};
 use crate::run::pod::{Container, EnvValue, Pod};
 use images::image::ImageConfig;

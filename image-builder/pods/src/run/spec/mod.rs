@@ -7,119 +7,29 @@
 mod capabilities;
 mod companion;
 pub(super) mod environment;
+mod error;
 mod mounts;
+mod place;
 mod seccomp;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use protobuf::MessageField;
 use protocols::oci;
 
-use super::facts::Facts;
+use super::facts::Surroundings;
 use super::pod::{Container, Pod};
-use images::image::{ImageConfig, UserError};
+use images::image::ImageConfig;
 
-pub(super) use companion::{COMPANION, companion, courier, seen};
-pub(super) use mounts::{
-    SHARED, file_point, flat, own_file, root_storages, scratch_storage, sub_path, termination,
-    volume_storages,
-};
+pub(super) use companion::{companion, courier, seen};
+pub use error::SpecError;
+pub(super) use mounts::{file_point, root_storages, scratch_storage, sub_path, termination, volume_storages};
+pub(super) use place::{COMPANION, SHARED, own_file, shared_part_point, shared_point};
 
-use mounts::RUN;
-
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+use place::{MASKED, READONLY, RUN};
 
 /// Names the file of a container's last words to the agent.
 const TERMINATION: &str = "io.kubernetes.container.terminationMessagePath";
-
-/// Why no spec can be made.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SpecError {
-    /// Neither the pod nor the image says what to run.
-    #[error("container {0}: neither the pod nor the image names a command")]
-    NoCommand(String),
-    /// The image's user does not exist.
-    #[error("container {container}: {source}")]
-    User {
-        /// The container.
-        container: String,
-        /// Which user.
-        source: UserError,
-    },
-    /// It would run as root, and must not.
-    #[error(
-        "container {0}: runAsNonRoot is set, and it would run as user 0; name another one with runAsUser or in the image"
-    )]
-    Root(String),
-    /// No such capability.
-    #[error("container {container}: there is no capability {name:?}")]
-    Capability {
-        /// The container.
-        container: String,
-        /// As the pod names it.
-        name: String,
-    },
-    /// No such signal.
-    #[error("container {container}: there is no signal {name:?}; SIGTERM, TERM, 15 or SIGRTMIN+3 are some")]
-    Signal {
-        /// The container.
-        container: String,
-        /// As the manifest or the image names it.
-        name: String,
-    },
-    /// A value that is not known in this run.
-    #[error("container {container}: {what} is not known: {reason}")]
-    Unknown {
-        /// The container.
-        container: String,
-        /// Which value.
-        what: &'static str,
-        /// Why, and what would help.
-        reason: &'static str,
-    },
-    /// A profile of system calls that cannot be read.
-    #[error("container {container}: seccomp profile {profile}: {problem}")]
-    Seccomp {
-        /// The container.
-        container: String,
-        /// The file.
-        profile: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A part of a volume that is not one.
-    #[error("container {container}: subPathExpr comes to {path:?}, which does not lie below the volume")]
-    SubPath {
-        /// The container.
-        container: String,
-        /// With variables filled in.
-        path: String,
-    },
-}
-
-/// What is known of a run besides the manifest and the images.
-pub(super) struct Surroundings<'a> {
-    pub(super) facts: &'a Facts,
-    /// What relative paths in the manifest are relative to.
-    pub(super) base: &'a Path,
-    /// Whether the pod has a `resolv.conf`.
-    pub(super) resolves: bool,
-}
 
 /// A spec, and what is to be remembered of how it came about.
 #[derive(Debug)]

@@ -3,18 +3,11 @@
 use protocols::agent::Storage;
 use protocols::oci;
 
-use super::{SpecError, Surroundings, environment};
-use crate::run::folder;
+use super::environment;
+use super::error::SpecError;
+use super::place::{COMPANION, RUN, SCRATCH, SHARED, flat, own_file, shared_part_point, shared_point};
+use crate::run::facts::Surroundings;
 use crate::run::pod::{Container, Pod, Propagation, Volume, VolumeKind, VolumeMount};
-
-/// Where the agent keeps what belongs to containers and to the pod.
-pub(in crate::run) const RUN: &str = "/run/kata-containers";
-/// Where the guest keeps what the host shares with it or copies to it.
-pub(in crate::run) const SHARED: &str = "/run/kata-containers/shared/containers";
-/// Where emptyDirs are that have no size of their own.
-const SCRATCH: &str = "/run/kata-containers/sandbox/local";
-/// The pod's own files below it; no volume's name has a dot.
-const OWN: &str = ".pod";
 
 /// Destination, type, source, options.
 const MOUNTS: [(&str, &str, &str, &str); 7] = [
@@ -26,11 +19,6 @@ const MOUNTS: [(&str, &str, &str, &str); 7] = [
     ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
     ("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"),
 ];
-
-/// Where the guest has a file of the pod's own.
-pub(in crate::run) fn own_file(name: &str) -> String {
-    format!("{SHARED}/{OWN}/{name}")
-}
 
 /// Where the guest has a file of a volume of files.
 pub(in crate::run) fn file_point(volume: &str, path: &str) -> String {
@@ -90,7 +78,7 @@ pub(super) fn companion() -> Vec<oci::Mount> {
     let mut mounts: Vec<oci::Mount> = usual
         .map(|(destination, kind, source, options)| mount(destination, kind, source, split(options)))
         .collect();
-    mounts.push(mount(super::companion::COMPANION, "bind", "/init", split("bind,ro")));
+    mounts.push(mount(COMPANION, "bind", "/init", split("bind,ro")));
     mounts
 }
 
@@ -148,7 +136,7 @@ fn source(
         VolumeKind::EmptyDir { .. } => part_point(&volume.name, &path),
         // Nobody writes to these, so nothing in them can lead elsewhere.
         VolumeKind::Files(_) => file_point(&volume.name, &path),
-        VolumeKind::HostPath { .. } => folder::part_point(&volume.name, &path),
+        VolumeKind::HostPath { .. } => shared_part_point(&volume.name, &path),
     })
 }
 
@@ -180,18 +168,12 @@ fn part_point(volume: &str, path: &str) -> String {
     format!("{RUN}/sandbox/part/{}", flat(volume, path))
 }
 
-/// One file name for a part of a volume.
-pub(in crate::run) fn flat(volume: &str, path: &str) -> String {
-    // Escaped so that two parts never have one name; a volume's own name has neither of these.
-    format!("{volume}.{}", path.replace('%', "%25").replace('/', "%2f"))
-}
-
 /// Where a volume is in the guest.
 fn volume_path(volume: &Volume) -> String {
     let kind = match &volume.kind {
         VolumeKind::EmptyDir { memory: false, size: None } => "local",
         VolumeKind::EmptyDir { .. } => "ephemeral",
-        VolumeKind::HostPath { .. } => return folder::point(&volume.name),
+        VolumeKind::HostPath { .. } => return shared_point(&volume.name),
         VolumeKind::Files(_) => return format!("{SHARED}/{}", volume.name),
     };
     format!("{RUN}/sandbox/{kind}/{}", volume.name)

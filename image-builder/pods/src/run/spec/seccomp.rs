@@ -6,7 +6,7 @@ use std::path::Path;
 use oci_spec::runtime;
 use protocols::oci;
 
-use super::SpecError;
+use super::error::SpecError;
 use crate::run::pod::{Container, Seccomp};
 use store::plain;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use protocols::agent::Storage;
 
 use super::*;
+use crate::run::facts::Facts;
 use crate::run::pod::{EnvValue, Field, Meta, Seccomp, Security, Volume, VolumeKind, VolumeMount};
 
 fn pod_of(container: Container) -> Pod {

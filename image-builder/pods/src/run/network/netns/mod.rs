@@ -83,7 +83,7 @@ impl Attachment {
     /// Makes the guest's card what the link is.
     pub(super) async fn configure(&self, client: &AgentClient) -> Result<(), RunError> {
         let Look { interface, routes, neighbours, .. } = &self.look;
-        super::configure(client, interface, routes, neighbours).await
+        super::configure::configure(client, interface, routes, neighbours).await
     }
 }
 
