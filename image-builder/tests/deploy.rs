@@ -85,9 +85,24 @@ fn products_are_enough() {
     let missing = place.run(&["--out", "nothing", "run", "-f", "pod.yaml"]);
     let error = String::from_utf8(missing.stderr).unwrap();
     assert!(error.contains("nothing/vmlinux") && !error.contains("kernel-config"), "{error}");
-    let neither = place.run(&["vm-config", "firecracker"]);
-    let error = String::from_utf8(neither.stderr).unwrap();
+    // A program that is in no source tree finds nothing, until products are where a package has them.
+    let program = place.path("usr/bin/image-builder");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_image-builder"), &program).unwrap();
+    let run = || {
+        let mut command = Command::new(&program);
+        command
+            .args(["vm-config", "firecracker"])
+            .current_dir(place.path("stage"))
+            .env("HOME", place.path("home"));
+        command.env_remove("XDG_DATA_HOME").env_remove("PITH_OUT").output().unwrap()
+    };
+    let error = String::from_utf8(run().stderr).unwrap();
     assert!(error.contains("--out"), "{error}");
+    fs::create_dir(place.path("usr/lib")).unwrap();
+    fs::rename(place.path("out"), place.path("usr/lib/pith")).unwrap();
+    let text = String::from_utf8(run().stdout).unwrap();
+    assert!(text.contains("/usr/lib/pith/vmlinux"), "{text}");
 }
 
 /// Case H6: a removal needs neither products nor Kata's configuration.

@@ -1,5 +1,7 @@
 //! What `make release` checks, in a small repository of its own, with a release of one file.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
