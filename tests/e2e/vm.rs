@@ -82,7 +82,11 @@ fn told(name: &str, more: &[&str], socket: impl Fn(&[String]) -> Result<PathBuf>
     let arguments = [&["vm", "--vmm", name, "--memory", "200", "--append", "a.b=c"], more].concat();
     let mut command = pods.command(&arguments)?;
     let mut pith = command.env("PATH", path).env("PITH_OUT", out).stdout(Stdio::piped()).spawn()?;
-    let text = until("the monitor is not started", || std::fs::read_to_string(&written).ok())?;
+    let text = until("the monitor is not started", || {
+        let ended = pith.try_wait().ok().flatten().is_some();
+        std::fs::read_to_string(&written).ok().or_else(|| ended.then(String::new))
+    })?;
+    ensure!(!text.is_empty(), "pith has ended: {:?}", pith.wait()?);
     let words: Vec<String> = text.lines().map(str::to_owned).collect();
     let socket = socket(&words)?;
     let listener = UnixListener::bind(&socket)?;
