@@ -62,7 +62,7 @@ lint: setup ## Check formatting, clippy, and the licences and sources of depende
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
-	$(CARGO) package --locked --quiet --package pith-protocols --allow-dirty --no-verify
+	$(CARGO) publish --dry-run --no-verify --locked --quiet --package pith-protocols --allow-dirty
 	@.ci/wheel --check
 
 unit: setup ## Run the tests that need only cargo

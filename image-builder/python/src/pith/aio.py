@@ -391,7 +391,8 @@ class Pod:
         self, command: list[str], source: IO[bytes], sink: IO[bytes], limit: int, container: str | None
     ) -> Completed:
         try:
-            process = await self.start(command, container=container)
+            # Whoever the container runs as: a copy is its owner's.
+            process = await self.start(command, container=container, user="0")
         except Refused as error:
             raise PithError(f"cannot copy: {error.message}; the image needs a shell and `tar`") from error
         async with process:
