@@ -75,7 +75,7 @@ lint: setup-test ## Check formatting, clippy, the documentation of the code, and
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features agent/policy,agent/sandbox-api -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WORKSPACE) --no-deps --quiet
 	cargo-deny --locked check --hide-inclusion-graph bans licenses sources
-	$(CARGO) package --locked --quiet --package pith-protocols --allow-dirty --no-verify
+	$(CARGO) publish --dry-run --no-verify --locked --quiet --package pith-protocols --allow-dirty
 	@.ci/wheel --check
 
 audit: setup-test ## Compare the dependencies with RustSec's list of vulnerable and abandoned crates, which is downloaded

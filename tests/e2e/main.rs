@@ -2,6 +2,7 @@
 
 mod boot;
 mod cli;
+mod client;
 mod clock;
 mod console;
 mod copies;

@@ -96,6 +96,9 @@ def copies(pod, here):
     pod.copy_in(tree, "/tmp/new/place")
     pod.copy_in(tree / "data", "/tmp")
     check("copied in", pod.exec(["sh", "-c", "cd /tmp; ls new/place; wc -c < data"]).stdout, b"data\nsub\n76800\n")
+    # The container runs as somebody else.
+    pod.copy_in(tree / "data", "/root/data")
+    check("owner", pod.exec(["stat", "-c", "%u:%g", "/root/data"], user="0").stdout, b"0:0\n")
     pod.copy_out("/tmp/new/place", here / "back")
     check("copied out", (here / "back/sub/link").read_bytes() == (tree / "data").read_bytes())
     pod.copy_out("/etc/passwd", here)

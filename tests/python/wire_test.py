@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -158,6 +159,33 @@ def calling():
         told("a closed connection", Unreachable, "closed", agent.check)
 
 
+# What `pith logs --follow` does, without a pod.
+FOLLOWED = """#!/bin/sh
+echo one
+exec sleep 1000
+"""
+# A program that ends before the log does.
+UNREAD = """
+import sys
+from pith import Lines, aio
+pod = aio.Pod(sys.argv[1], aio.Record("box", "running", None, (), {}), None, False)
+lines = Lines(pod.follow())
+print(next(lines))
+"""
+
+
+def following():
+    with tempfile.TemporaryDirectory() as directory:
+        program = pathlib.Path(directory) / "pith"
+        program.write_text(FOLLOWED)
+        program.chmod(0o755)
+        command = [sys.executable, "-c", UNREAD, str(program)]
+        done = subprocess.run(command, timeout=60, stdout=subprocess.PIPE, check=True)
+        assert done.stdout == b"b'one\\n'\n", done.stdout
+        print("a log that is not read to its end holds up nobody")
+
+
 if __name__ == "__main__":
     dialling()
     calling()
+    following()

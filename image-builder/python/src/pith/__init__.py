@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 from . import messages
 from ._program import Container, Record
 from ._results import Completed, Stats
-from ._sync import Agent, Input, Pod, Process
+from ._sync import Agent, Input, Lines, Pod, Process
 from .endpoint import AGENT_PORT, Endpoint, Hybrid, Unix, Vsock
 from .errors import (
     CommandError,
@@ -38,6 +38,7 @@ __all__ = [
     "Endpoint",
     "Hybrid",
     "Input",
+    "Lines",
     "OutputTooLarge",
     "PithError",
     "Pod",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import io
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
+# How long what need not be waited for may hold up others, in seconds.
+_LEAVING = 1.0
 
 
 class _Loop:
@@ -30,7 +34,8 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="pith", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pith", daemon=True)
+        self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -40,6 +45,14 @@ class _Loop:
             # Ctrl-C, which only the main thread gets.
             future.cancel()
             raise
+
+
+    def leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has something done that need not be waited for, from wherever garbage is collected or the program ends."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if threading.current_thread() is not self._thread:
+            with contextlib.suppress(Exception):
+                future.result(_LEAVING)
 
 
 @functools.cache
@@ -165,6 +178,34 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _run(self._process.__aexit__(kind, error, trace))
+
+
+class Lines(Iterator[bytes]):
+    """Lines of a log, as they come."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None]) -> None:
+        self._lines = lines
+        # Also at the end of the program, while there is somebody to do it.
+        self._end = weakref.finalize(self, _end_lines, os.getpid(), lines)
+
+    def __next__(self) -> bytes:
+        line = _run(_next_line(self._lines))
+        if line is None:
+            raise StopIteration
+        return line
+
+    def close(self) -> None:
+        """Ends it before its end."""
+        self._end()
+
+
+async def _next_line(lines: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(lines, None)
+
+
+def _end_lines(process: int, lines: AsyncGenerator[bytes, None]) -> None:
+    if process == os.getpid():
+        _loop_of(process).leave(lines.aclose())
 
 
 class Pod:
@@ -298,19 +339,9 @@ class Pod:
         """What a container has written, as far as it is kept; also after its end. `tail` wants the last lines only."""
         return _run(self._pod.logs(container, tail=tail))
 
-    def follow(self, container: str | None = None) -> Iterator[bytes]:
+    def follow(self, container: str | None = None) -> Lines:
         """What a container has written and writes, line by line, until its end."""
-        lines = self._pod.follow(container)
-
-        async def next_line() -> bytes | None:
-            return await anext(lines, None)
-
-        try:
-            while (line := _run(next_line())) is not None:
-                yield line
-        finally:
-            close = getattr(lines, "aclose")
-            _run(close())
+        return Lines(self._pod.follow(container))
 
     def wait(self) -> int:
         """Waits until the pod has ended, and gives the exit status of its run."""

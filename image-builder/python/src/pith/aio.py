@@ -19,7 +19,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Self
@@ -391,7 +391,8 @@ class Pod:
         self, command: list[str], source: IO[bytes], sink: IO[bytes], limit: int, container: str | None
     ) -> Completed:
         try:
-            process = await self.start(command, container=container)
+            # Whoever the container runs as: a copy is its owner's.
+            process = await self.start(command, container=container, user="0")
         except Refused as error:
             raise PithError(f"cannot copy: {error.message}; the image needs a shell and `tar`") from error
         async with process:
@@ -408,7 +409,7 @@ class Pod:
         words = ["logs", *([] if tail is None else [f"--tail={tail}"]), self.name]
         return await _call(self._program, *words, *([] if container is None else [container]))
 
-    async def follow(self, container: str | None = None) -> AsyncIterator[bytes]:
+    async def follow(self, container: str | None = None) -> AsyncGenerator[bytes, None]:
         """What a container has written and writes, line by line, until its end."""
         words = ["logs", "--follow", self.name, *([] if container is None else [container])]
         command = await asyncio.create_subprocess_exec(
