@@ -34,6 +34,7 @@ mod program;
 mod programs;
 mod publish;
 mod python;
+mod readme;
 mod reclaim;
 mod recovery;
 mod removal;
