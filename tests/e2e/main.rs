@@ -35,6 +35,7 @@ mod program;
 mod programs;
 mod publish;
 mod python;
+mod readme;
 mod reclaim;
 mod recovery;
 mod removal;

@@ -1,5 +1,7 @@
 //! The client against an agent of this process, which answers as it is told to.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
