@@ -224,8 +224,9 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
 
     // A disk is made ahead, and goes when nobody uses it.
     let (out, said, code) = pith(&["image", &busybox()])?;
-    ensure!(code == Some(0) && Path::new(out.trim()).is_file(), "{out}{said}");
-    let disk = out.trim().to_owned();
+    // Behind the path stands the size.
+    let disk = out.split(" (").next().unwrap_or_default().to_owned();
+    ensure!(code == Some(0) && Path::new(&disk).is_file(), "{out}{said}");
     let (out, said, code) = pith(&["prune", "--all"])?;
     ensure!(code == Some(0) && !Path::new(&disk).exists(), "{out}{said}");
 
