@@ -30,9 +30,9 @@ use rustix::fs::{FileType, Mode, OFlags, fstat};
 
 /// What the program is called where this is meant. PID 1 of a guest never is.
 pub(crate) const PROGRAM: &str = "/companion";
-/// Milliseconds between two connections to a port that nobody answers at, at first and in the end.
-const FIRST_PAUSE: u64 = 10;
-const LONGEST_PAUSE: u64 = 200;
+/// Between two connections to a port that nobody answers at, at first and in the end.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Where the files of another container are.
 const TARGET: &str = "/target";
 
@@ -45,7 +45,12 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         ["reach", host, port] => connect(host, port).map(drop),
         ["until", host, port] => until(host, port),
         ["talk", host, port] => connect(host, port).and_then(talk),
-        [order @ ("look" | "pack" | "unpack"), rest @ ..] => files(TARGET, order, rest),
+        ["look", path] => target(TARGET).and_then(|root| look(&root, path)).map(|what| println!("{what}")),
+        ["pack", path] => target(TARGET).and_then(|root| pack(&root, path)),
+        ["unpack", owner, path] => target(TARGET).and_then(|root| unpack(&root, owner, path, None)),
+        ["unpack", owner, path, name] => {
+            target(TARGET).and_then(|root| unpack(&root, owner, path, Some(name)))
+        }
         other => Err(io::Error::other(format!("companion: no such order: {other:?}"))),
     };
     match done {
@@ -94,7 +99,7 @@ fn until(host: &str, port: &str) -> io::Result<()> {
         if error.kind() == io::ErrorKind::InvalidInput {
             return Err(error);
         }
-        std::thread::sleep(Duration::from_millis(pause));
+        std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
@@ -111,20 +116,6 @@ fn talk(stream: TcpStream) -> io::Result<()> {
     let mut out = io::stdout().lock();
     io::copy(&mut from, &mut out)?;
     out.flush()
-}
-
-/// What is done with the files of another container, which are below `root`.
-fn files(root: &str, order: &str, words: &[&str]) -> io::Result<()> {
-    let root = &target(root)?;
-    match (order, words) {
-        ("look", [path]) => {
-            println!("{}", look(root, path)?);
-            Ok(())
-        }
-        ("pack", [path]) => pack(root, path),
-        ("unpack", [owner, path, name @ ..]) => unpack(root, owner, path, name.first().copied()),
-        _ => Err(io::ErrorKind::InvalidInput.into()),
-    }
 }
 
 fn target(path: &str) -> io::Result<OwnedFd> {
@@ -171,7 +162,7 @@ fn unpack(root: &OwnedFd, owner: &str, path: &str, name: Option<&str>) -> io::Re
     let number = |text: &str| text.parse::<u32>().ok();
     let owner = match owner.split_once(':').map(|(user, group)| (number(user), number(group))) {
         Some((Some(user), Some(group))) => Owner::These(user, group),
-        Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        Some(_) => return Err(io::Error::other(format!("{owner:?} is not UID:GID"))),
         None => Owner::Stream,
     };
     let into = open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;

@@ -8,8 +8,6 @@ use crate::TreeError;
 pub const MOST_PATH: usize = 4096;
 /// Bytes of an entry in front of its path.
 const HEAD: usize = 35;
-/// What is wrong with most streams that are wrong.
-pub(crate) const NO_TREE: &str = "something that is no tree of files";
 /// Bits of a mode that are no type.
 const MODE: u32 = 0o7777;
 
@@ -62,12 +60,9 @@ impl Entry {
 /// # Errors
 /// [`TreeError::Stream`] when the stream takes no more; [`TreeError::Malformed`] for a path longer than [`MOST_PATH`].
 pub fn write_entry(out: &mut dyn Write, entry: &Entry) -> Result<(), TreeError> {
-    let length = entry.path.len();
-    if length > MOST_PATH {
-        return Err(TreeError::Malformed(NO_TREE));
-    }
-    let mut head = [0; HEAD];
-    head[0] = match entry.kind {
+    let length = u16::try_from(entry.path.len()).ok().filter(|&length| usize::from(length) <= MOST_PATH);
+    let Some(length) = length else { return Err(TreeError::Malformed("a path that is too long")) };
+    let kind = match entry.kind {
         Kind::Directory => b'd',
         Kind::File => b'f',
         Kind::Symlink => b'l',
@@ -75,14 +70,17 @@ pub fn write_entry(out: &mut dyn Write, entry: &Entry) -> Result<(), TreeError> 
         Kind::Skipped => b's',
         Kind::End => b'.',
     };
-    head[1..5].copy_from_slice(&entry.mode.to_le_bytes());
-    head[5..9].copy_from_slice(&entry.uid.to_le_bytes());
-    head[9..13].copy_from_slice(&entry.gid.to_le_bytes());
-    head[13..21].copy_from_slice(&entry.changed.0.to_le_bytes());
-    head[21..25].copy_from_slice(&entry.changed.1.to_le_bytes());
-    head[25..33].copy_from_slice(&entry.size.to_le_bytes());
-    head[33..35].copy_from_slice(&(length as u16).to_le_bytes());
-    out.write_all(&head).and_then(|()| out.write_all(&entry.path)).map_err(TreeError::Stream)
+    let mut head = Vec::with_capacity(HEAD + entry.path.len());
+    head.push(kind);
+    for number in [entry.mode, entry.uid, entry.gid] {
+        head.extend(number.to_le_bytes());
+    }
+    head.extend(entry.changed.0.to_le_bytes());
+    head.extend(entry.changed.1.to_le_bytes());
+    head.extend(entry.size.to_le_bytes());
+    head.extend(length.to_le_bytes());
+    head.extend(&entry.path);
+    out.write_all(&head).map_err(TreeError::Stream)
 }
 
 /// Reads an entry, without its data.
@@ -99,14 +97,17 @@ pub fn read_entry(input: &mut dyn Read) -> Result<Entry, TreeError> {
         b'h' => Kind::HardLink,
         b's' => Kind::Skipped,
         b'.' => Kind::End,
-        _ => return Err(TreeError::Malformed(NO_TREE)),
+        _ => return Err(TreeError::Malformed("something that is no tree of files")),
     };
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let long = |at: usize| u64::from(number(at)) | u64::from(number(at + 4)) << 32;
     let length = usize::from(u16::from_le_bytes([head[33], head[34]]));
     let (mode, nanoseconds) = (number(1), number(21));
-    if mode & !MODE != 0 || nanoseconds >= 1_000_000_000 || length > MOST_PATH {
-        return Err(TreeError::Malformed(NO_TREE));
+    if mode & !MODE != 0 || nanoseconds >= 1_000_000_000 {
+        return Err(TreeError::Malformed("a mode or a time that no file has"));
+    }
+    if length > MOST_PATH {
+        return Err(TreeError::Malformed("a path that is too long"));
     }
     let mut path = vec![0; length];
     input.read_exact(&mut path).map_err(TreeError::Stream)?;
@@ -125,10 +126,13 @@ pub fn read_entry(input: &mut dyn Read) -> Result<Entry, TreeError> {
 pub(crate) fn read_target(input: &mut dyn Read, size: u64) -> Result<Vec<u8>, TreeError> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     if size == 0 || size > MOST_PATH {
-        return Err(TreeError::Malformed(NO_TREE));
+        return Err(TreeError::Malformed("a link without a target, or with one that is too long"));
     }
     let mut target = vec![0; size];
     input.read_exact(&mut target).map_err(TreeError::Stream)?;
+    if target.contains(&0) {
+        return Err(TreeError::Malformed("a link whose target has a NUL byte"));
+    }
     Ok(target)
 }
 

@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::TreeError;
-use crate::entry::{Entry, Kind, MOST_PATH, NO_TREE, again, copy, read_entry, read_target};
+use crate::entry::{Entry, Kind, MOST_PATH, again, copy, read_entry, read_target};
 
 /// How much is written at once.
 const PIECE: usize = 64 << 10;
@@ -74,7 +74,7 @@ pub fn unpack(
 ) -> Result<Unpacked, TreeError> {
     let name = name.map(OsStr::as_bytes);
     if name.is_some_and(|name| !is_plain(name) || name.contains(&b'/')) {
-        return Err(TreeError::Malformed(OUT));
+        return Err(TreeError::Malformed("a name that no file can have"));
     }
     let mut unpacker = Unpacker {
         input,
@@ -99,7 +99,7 @@ pub fn unpack(
             match entry.kind {
                 // The directory that is there.
                 Kind::Directory => continue,
-                _ => return Err(TreeError::Malformed(NO_TREE)),
+                _ => return Err(TreeError::Malformed("a file in place of a directory")),
             }
         }
         entry.path = unpacker.named(entry.path);
@@ -195,10 +195,8 @@ impl Unpacker<'_> {
         let (parent, name) = (&path[..at], c_string(&path[at + 1..])?);
         let opened = match self.open(parent, OFlags::PATH) {
             Err(Errno::NOENT) => {
-                for end in 1..=parent.len() {
-                    if end < parent.len() && parent[end] != b'/' {
-                        continue;
-                    }
+                let ends = parent.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+                for end in ends.chain([parent.len()]) {
                     let (above, name) = self.place(&parent[..end])?;
                     match mkdirat(&above, &*name, Mode::from_raw_mode(ON_THE_WAY)) {
                         Ok(()) | Err(Errno::EXIST) => {}
@@ -342,7 +340,7 @@ impl Unpacker<'_> {
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, TreeError> {
-    CString::new(bytes).map_err(|_| TreeError::Malformed(NO_TREE))
+    CString::new(bytes).map_err(|_| TreeError::Malformed("a name with a NUL byte"))
 }
 
 fn times(entry: &Entry) -> Timestamps {
