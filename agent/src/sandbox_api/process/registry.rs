@@ -107,12 +107,13 @@ impl Commands {
         Ok(Place { commands: Arc::clone(self), exec_id })
     }
 
-    /// Takes a command in, and runs it. Ended ones of the same name are forgotten.
+    /// Takes a command in, and runs it; `ended` is called once it has ended. Ended ones of the same name are forgotten.
     pub(super) fn run(
         self: &Arc<Self>,
         command: Arc<Command>,
         running: Running,
         streams_end: watch::Sender<Option<i32>>,
+        ended: Box<dyn FnOnce() + Send>,
     ) {
         let mut table = self.table();
         table.commands.retain(|other| {
@@ -126,6 +127,7 @@ impl Commands {
         let commands = Arc::clone(self);
         drop(tokio::spawn(async move {
             Arc::clone(&command).run(running, streams_end).await;
+            ended();
             commands.bound();
             let tidy = tokio::spawn({
                 let command = Arc::clone(&command);

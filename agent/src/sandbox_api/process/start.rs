@@ -228,7 +228,9 @@ async fn begin(
     let (command, running) = Command::new(born, container, asked.config.clone(), input, commands.held());
     let command = Arc::new(command);
     let listening = command.listen()?;
-    commands.run(command, running, streams_end);
+    // The container's table keeps ended processes for shims, which know nothing of this one.
+    let (container, exec_id) = (caller.target.container.clone(), place.exec_id.clone());
+    commands.run(command, running, streams_end, Box::new(move || container.forget(&exec_id)));
     Ok(listening)
 }
 
