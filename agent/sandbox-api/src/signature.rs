@@ -3,9 +3,7 @@
 //! `v1_` and the SHA-256 digest of `PATH:OPERATION:USERNAME:TOKEN[:EXPIRATION]` in base64 without padding. What is not in
 //! it (method, body, size, number of uses) is not signed.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use sha2::{Digest as _, Sha256};
+use crate::{base64, sha256};
 
 /// What a signature allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,13 +76,11 @@ pub fn sign(
     token: &str,
     expiration: Option<i64>,
 ) -> String {
-    let mut digest = Sha256::new();
-    digest.update(format!("{path}:{}:{username}:", operation.text()));
-    digest.update(token);
+    let mut signed = format!("{path}:{}:{username}:{token}", operation.text());
     if let Some(expiration) = expiration {
-        digest.update(format!(":{expiration}"));
+        signed.push_str(&format!(":{expiration}"));
     }
-    format!("v1_{}", STANDARD_NO_PAD.encode(digest.finalize()))
+    format!("v1_{}", base64::encode_unpadded(&sha256::digest(signed.as_bytes())))
 }
 
 /// Whether two secrets are the same. How long it takes tells their length, and nothing of where they differ.

@@ -6,6 +6,7 @@ use sandbox_api::http::Response;
 use serde_json::json;
 
 use super::sandbox::Sandbox;
+use super::task;
 
 /// Freezes all commands, and all that they have started.
 pub(super) async fn freeze(sandbox: &Arc<Sandbox>) -> Response {
@@ -19,7 +20,7 @@ pub(super) async fn unfreeze(sandbox: &Arc<Sandbox>) -> Response {
 
 async fn answer(sandbox: &Arc<Sandbox>, is_frozen: bool) -> Response {
     let sandbox = Arc::clone(sandbox);
-    let done = tokio::task::spawn_blocking(move || sandbox.commands.set_frozen(is_frozen)).await;
+    let done = task::blocking(move || sandbox.commands.set_frozen(is_frozen)).await;
     match done {
         Ok(Ok(count)) => Response::json(200, &json!({ "count": count })),
         Ok(Err(text)) => Response::failure(500, &text),

@@ -9,11 +9,10 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use sandbox_api::connect::{Error, Message};
 use sandbox_api::http::{Request, Response};
 use sandbox_api::time::Timestamp;
-use serde_json::Value;
 
-use super::rooted::{Owner, Root};
+use super::rooted::{Owner, Root, texts_to_json};
 use super::sandbox::Sandbox;
-use super::{freeze, target};
+use super::{freeze, target, task};
 use crate::container::ContainerHandle;
 use crate::error::chain;
 use crate::guest::random;
@@ -34,8 +33,7 @@ const GENERATION: (&str, &str) = ("/run/pith", "generation");
 /// The variables of every command.
 pub(super) fn envs(sandbox: &Arc<Sandbox>) -> Response {
     let envs = sandbox.settings().envs.clone();
-    let object = envs.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-    Response::json(200, &Value::Object(object))
+    Response::json(200, &texts_to_json(&mut envs.iter().map(|(name, value)| (name, value))))
 }
 
 /// Sets what a restored machine needs. `is_host` says whether only the host could have sent it: a token comes from nobody else.
@@ -151,7 +149,7 @@ async fn apply(sandbox: &Arc<Sandbox>, asked: Asked, body: &[u8]) -> Result<(), 
         }
         freeze::thaw(&sandbox);
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| "setting up the sandbox panicked".to_owned())
+    task::blocking(work).await.map_err(|_| "setting up the sandbox panicked".to_owned())
 }
 
 /// Nanoseconds since 1970.

@@ -1,13 +1,10 @@
 //! Messages of protobuf in JSON, read leniently: names in either case, numbers as texts, `null` for what is absent, bytes in
 //! either alphabet, enumerations by name or number. What is unknown is passed over.
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::code::Error;
+use crate::base64;
 
 /// Most bytes of a message.
 pub const MOST_MESSAGE: usize = 16 << 20;
@@ -121,7 +118,7 @@ impl Message {
     /// Bytes in base64.
     pub fn optional_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(text) = self.optional_string(name)? else { return Ok(None) };
-        decode_base64(text).map(Some).ok_or_else(|| Self::wrong(name, "base64"))
+        base64::decode(text).map(Some).ok_or_else(|| Self::wrong(name, "base64"))
     }
 
     /// A message inside.
@@ -182,21 +179,6 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// Base64 with padding, as the JSON mapping of protobuf writes it.
-pub fn encode_base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-/// Base64 of both alphabets, with padding or without.
-pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    if text.contains(['-', '_']) { URL_SAFE.decode(text).ok() } else { STANDARD.decode(text).ok() }
-}
-
 /// Whether a text has so few values that they can be held. Counts what separates them, outside of strings.
 fn is_small(bytes: &[u8]) -> bool {
     let (mut count, mut is_string, mut is_escaped) = (0usize, false, false);
@@ -247,11 +229,11 @@ mod tests {
     #[test]
     fn bytes_come_in_both_alphabets_with_padding_or_without() {
         for text in ["+/+/AA==", "+/+/AA", "-_-_AA==", "-_-_AA"] {
-            assert_eq!(decode_base64(text), Some(vec![0xfb, 0xff, 0xbf, 0]), "{text}");
+            assert_eq!(base64::decode(text), Some(vec![0xfb, 0xff, 0xbf, 0]), "{text}");
         }
-        assert_eq!(decode_base64(""), Some(vec![]));
-        assert_eq!(decode_base64("a"), None);
-        assert_eq!(decode_base64("+_AA"), None);
+        assert_eq!(base64::decode(""), Some(vec![]));
+        assert_eq!(base64::decode("a"), None);
+        assert_eq!(base64::decode("+_AA"), None);
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub use exchange::{
     ClientStream, Incoming, STREAM, UNARY, client_stream, deadline, keepalive, read_unary, stream, too_late,
     unary,
 };
-pub use json::{MOST_MESSAGE, Message, decode_base64, encode_base64};
+pub use json::{MOST_MESSAGE, Message};

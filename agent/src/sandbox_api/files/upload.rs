@@ -10,9 +10,9 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write as _;
 
-use flate2::write::MultiGzDecoder;
+use sandbox_api::gzip::{Gunzip, GzipError};
 use sandbox_api::multipart::{FormError, Parser, Part, Sink};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ impl Written {
     pub(super) fn to_json(&self) -> Value {
         let mut written = json!({ "name": self.name, "path": self.path, "type": "file" });
         if !self.metadata.is_empty() {
-            written["metadata"] = texts_to_json(&self.metadata);
+            written["metadata"] = texts_to_json(&mut self.metadata.iter());
         }
         written
     }
@@ -67,11 +67,10 @@ pub(super) struct Destination {
 }
 
 /// An upload under way.
-pub(super) struct Upload(Decoder);
-
-enum Decoder {
-    Plain(Box<Content>),
-    Gzip(Box<MultiGzDecoder<Content>>),
+pub(super) struct Upload {
+    content: Box<Content>,
+    /// What unpacks the body, if it is packed.
+    gunzip: Option<Box<Gunzip>>,
 }
 
 /// What is in the body, once it is unpacked.
@@ -111,37 +110,32 @@ impl Upload {
                 return Err(FileError::Invalid(format!("unsupported content type '{kind}': {wanted}")));
             }
         };
-        let decoder = if is_gzip {
-            Decoder::Gzip(Box::new(MultiGzDecoder::new(content)))
-        } else {
-            Decoder::Plain(Box::new(content))
-        };
-        Ok(Upload(decoder))
+        Ok(Upload { content: Box::new(content), gunzip: is_gzip.then(Box::default) })
     }
 
     /// Takes the next piece of the body. Blocks.
     pub(super) fn feed(&mut self, piece: &[u8], stop: &Stop) -> Result<(), FileError> {
-        match &mut self.0 {
-            Decoder::Plain(content) => {
-                content.files().stop = stop.clone();
-                content.feed(piece)
-            }
-            Decoder::Gzip(decoder) => {
-                decoder.get_mut().files().stop = stop.clone();
-                decoder.write_all(piece).map_err(unpacked)
-            }
+        let content = &mut self.content;
+        content.files().stop = stop.clone();
+        match &mut self.gunzip {
+            None => content.feed(piece),
+            Some(gunzip) => gunzip.feed(piece, &mut |data| content.feed(data)),
         }
     }
 
     /// The body is complete: what was written. Blocks.
-    pub(super) fn finish(self, stop: &Stop) -> Result<Vec<Written>, FileError> {
-        match self.0 {
-            Decoder::Plain(content) => content.finish(),
-            Decoder::Gzip(mut decoder) => {
-                decoder.get_mut().files().stop = stop.clone();
-                decoder.finish().map_err(unpacked)?.finish()
-            }
+    pub(super) fn finish(mut self, stop: &Stop) -> Result<Vec<Written>, FileError> {
+        self.content.files().stop = stop.clone();
+        if let Some(gunzip) = self.gunzip {
+            gunzip.finish()?;
         }
+        self.content.finish()
+    }
+}
+
+impl From<GzipError> for FileError {
+    fn from(error: GzipError) -> FileError {
+        FileError::Invalid(format!("the body is not gzip: {error}"))
     }
 }
 
@@ -170,29 +164,8 @@ impl Content {
     }
 }
 
-/// What the decoder writes to.
-impl Write for Content {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.feed(data).map_err(io::Error::other)?;
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn form(error: FormError) -> FileError {
     FileError::Invalid(error.to_string())
-}
-
-/// What stopped the decoder: the files, or the body itself.
-fn unpacked(error: io::Error) -> FileError {
-    let text = error.to_string();
-    match error.into_inner().map(|inner| inner.downcast::<FileError>()) {
-        Some(Ok(error)) => *error,
-        _ => FileError::Invalid(format!("the body is not gzip: {text}")),
-    }
 }
 
 /// The files of one request.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, Stream};
 use sandbox_api::connect::{
     self, Code, Error, Message, UNARY, client_stream, keepalive, read_unary, too_late,
@@ -41,7 +42,7 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
         "RemoveWatcher",
     ];
     if name == "WatchDir" {
-        return watch_dir(sandbox, request).await;
+        return watch_dir(sandbox, request).boxed().await;
     }
     if !UNARY_CALLS.contains(&name) {
         return not_found();
@@ -52,10 +53,10 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
     };
     // Already JSON, and large.
     if name == "ListDir" {
-        let listed = list(sandbox, &request.head, &message).await;
+        let listed = list(sandbox, &request.head, &message).boxed().await;
         return listed.unwrap_or_else(|error| connect::unary(Err(error)));
     }
-    connect::unary(answer(sandbox, name, &request.head, &message).await)
+    connect::unary(answer(sandbox, name, &request.head, &message).boxed().await)
 }
 
 async fn answer(sandbox: &Sandbox, name: &str, head: &Head, message: &Message) -> Result<Value, Error> {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::command::{Command, Held, Running, not_found};
 use crate::error::chain;
 use crate::heap::Trimmer;
+use crate::sandbox_api::task;
 
 /// Most commands that run at once.
 const RUNNING: usize = 1024;
@@ -125,11 +126,11 @@ impl Commands {
         table.commands.push(Arc::clone(&command));
         drop(table);
         let commands = Arc::clone(self);
-        drop(tokio::spawn(async move {
+        drop(task::spawn(async move {
             Arc::clone(&command).run(running, streams_end).await;
             ended();
             commands.bound();
-            let tidy = tokio::spawn({
+            let tidy = task::spawn({
                 let command = Arc::clone(&command);
                 async move { command.tidy().await }
             });

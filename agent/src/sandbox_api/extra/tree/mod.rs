@@ -25,6 +25,7 @@ use crate::sandbox_api::failure::{Failure, pass_over};
 use crate::sandbox_api::place::place;
 use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
 use crate::sandbox_api::sandbox::Sandbox;
+use crate::sandbox_api::task;
 
 /// Pieces between a thread and its connection.
 const PIECES: usize = 4;
@@ -53,7 +54,7 @@ async fn pack(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     let shown = path.clone();
     let top = sandbox.storage.workers.run(move |_| pack::Top::find(&root, &path)).await?;
     let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    drop(tokio::task::spawn_blocking(move || {
+    drop(task::blocking(move || {
         let _permit = permit;
         if let Err(error) = top.pack(|piece| sender.blocking_send(Ok(piece)).is_ok()) {
             tracing::warn!(path = shown, error = %crate::error::chain(&error), "a tree is not sent to its end");
@@ -84,7 +85,7 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
     let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
     let stop = Stop::default();
     let _guard = stop.on_drop();
-    let thread = tokio::task::spawn_blocking(move || {
+    let thread = task::blocking(move || {
         let _permit = permit;
         let mut input = Pieces { pieces, current: Bytes::new(), is_ended: false };
         unpack::unpack(&root, &owner, &path, owners, &mut input, &stop)
