@@ -171,6 +171,12 @@ impl ContainerHandle {
         self.shared.spec.get().map(Arc::clone)
     }
 
+    /// Frees the id of a process that was asked for with [`super::Apart`]. Nobody asks for its end by that id.
+    #[cfg(feature = "sandbox-api")]
+    pub(crate) fn forget(&self, exec_id: &str) {
+        self.shared.processes().release(exec_id);
+    }
+
     /// When its creation began: tells the older of two.
     #[cfg(feature = "sandbox-api")]
     pub(crate) fn began(&self) -> std::time::Instant {

@@ -37,7 +37,7 @@ struct Queue {
 }
 
 /// Fewer outputs than this are not worth a look.
-const FEW: usize = 64;
+const FEW: usize = 16;
 
 impl Queue {
     /// Sorts out what is nothing any more, whenever the queue has doubled: so each output is looked at twice on the average.

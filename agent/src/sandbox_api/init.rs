@@ -9,12 +9,11 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use sandbox_api::connect::{Error, Message};
 use sandbox_api::http::{Request, Response};
 use sandbox_api::time::Timestamp;
-use serde_json::Value;
 
-use super::rooted::{Owner, Root};
+use super::rooted::{Owner, Root, texts_to_json};
 use super::sandbox::Sandbox;
 use super::trust::{self, trust};
-use super::{freeze, target};
+use super::{freeze, target, task};
 use crate::container::ContainerHandle;
 use crate::error::chain;
 use crate::guest::random;
@@ -35,8 +34,7 @@ const GENERATION: (&str, &str) = ("/run/pith", "generation");
 /// The variables of every command.
 pub(super) fn envs(sandbox: &Arc<Sandbox>) -> Response {
     let envs = sandbox.settings().envs.clone();
-    let object = envs.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-    Response::json(200, &Value::Object(object))
+    Response::json(200, &texts_to_json(&mut envs.iter().map(|(name, value)| (name, value))))
 }
 
 /// Sets what a restored machine needs. `is_host` says whether only the host could have sent it: a token comes from nobody else.
@@ -168,7 +166,7 @@ async fn apply(sandbox: &Arc<Sandbox>, asked: Asked, body: &[u8]) -> Result<(), 
         }
         trusted
     };
-    let trusted = tokio::task::spawn_blocking(work).await;
+    let trusted = task::blocking(work).await;
     result = result.and(trusted.unwrap_or_else(|_| Err("setting up the sandbox panicked".to_owned())));
     // Whatever went wrong, nobody is left frozen.
     freeze::thaw(sandbox).await;

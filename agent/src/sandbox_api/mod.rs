@@ -33,6 +33,7 @@ mod server;
 mod splice;
 mod storage;
 mod target;
+mod task;
 mod trust;
 mod volume;
 

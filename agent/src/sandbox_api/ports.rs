@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
-use sandbox_api::http::{Head, Request, Response};
+use sandbox_api::http::{Head, Io, Request, Response};
 use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::sandbox::Sandbox;
 use super::splice;
 use super::target::Target;
+use super::task;
 use crate::config::SANDBOX_PORT;
 
 /// How long a port may take to accept.
@@ -39,7 +40,10 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, request: Request, port: u16)
     // Nothing of it was read: it follows in the connection.
     drop(body);
     match connect(target, port).await {
-        Ok(stream) => Response::takeover(move |peer| splice::join(peer, stream, rewritten(&head))),
+        Ok(stream) => {
+            let stream: Box<dyn Io> = Box::new(stream);
+            Response::takeover(move |peer| splice::join(peer, stream, rewritten(&head)))
+        }
         Err(error) => {
             tracing::debug!(port, %error, "a port of the pod is not open");
             let text = "The sandbox is running but port is not open";
@@ -74,7 +78,7 @@ fn rewritten(head: &Head) -> Vec<u8> {
 async fn connect(target: Target, port: u16) -> io::Result<TcpStream> {
     let addresses =
         [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-    let elsewhere = tokio::task::spawn_blocking(move || other_network(&target));
+    let elsewhere = task::blocking(move || other_network(&target));
     let stream = match elsewhere.await.map_err(io::Error::other)?? {
         None => {
             let mut last = Err(io::ErrorKind::ConnectionRefused.into());

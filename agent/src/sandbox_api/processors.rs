@@ -24,6 +24,11 @@ impl Processors {
     }
 }
 
+/// How many processors there are. `text` is `/proc/stat`, where each has a line after the first.
+pub(super) fn count(text: &str) -> usize {
+    text.lines().skip(1).take_while(|line| line.starts_with("cpu")).count().max(1)
+}
+
 /// The first line of `/proc/stat` (proc(5)): idle are the fourth and the fifth number.
 fn jiffies(text: &str) -> Jiffies {
     let line = text.lines().next().unwrap_or_default();
@@ -35,6 +40,12 @@ fn jiffies(text: &str) -> Jiffies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_counted() {
+        assert_eq!(count("cpu  1 2\ncpu0 1 1\ncpu1 0 1\nintr 7 cpu\n"), 2);
+        assert_eq!(count(""), 1);
+    }
 
     #[test]
     fn what_is_used_is_counted_since_the_last_look() {

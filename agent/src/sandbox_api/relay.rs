@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
-use sandbox_api::http::{Request, Response};
+use sandbox_api::http::{Io, Request, Response};
 use tokio::net::UnixStream;
 
 use super::place::named;
 use super::rooted::{Root, magic};
 use super::sandbox::Sandbox;
 use super::splice;
+use super::task;
 
 /// Joins the connection with the socket at the parameter `path`, after an answer 101.
 pub(super) async fn socket(sandbox: &Arc<Sandbox>, request: Request) -> Response {
@@ -25,6 +26,7 @@ pub(super) async fn socket(sandbox: &Arc<Sandbox>, request: Request) -> Response
     };
     match connect(root, path.clone()).await {
         Ok(stream) => Response::takeover(move |mut peer| async move {
+            let stream: Box<dyn Io> = Box::new(stream);
             use tokio::io::AsyncWriteExt as _;
             let head =
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: unix-socket\r\n\r\n";
@@ -45,8 +47,7 @@ pub(super) async fn socket(sandbox: &Arc<Sandbox>, request: Request) -> Response
 
 /// Connects to a socket inside of the container's root.
 async fn connect(root: Root, path: String) -> io::Result<UnixStream> {
-    let found =
-        tokio::task::spawn_blocking(move || root.find(&path, true)).await.map_err(io::Error::other)??;
+    let found = task::blocking(move || root.find(&path, true)).await.map_err(io::Error::other)??;
     if found.kind() != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
     }

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+use sandbox_api::connect::decode_base64;
 use sandbox_api::connect::{self, Code, Incoming};
 use sandbox_api::http::{Head, Response};
 use tokio::sync::Semaphore;
@@ -13,6 +15,7 @@ use super::process::Commands;
 use super::processors::Processors;
 use super::storage::Storage;
 use super::target::{self, NoContainer, Target};
+use super::task;
 use crate::guest::clock::Clock;
 use crate::heap::Trimmer;
 use crate::pod::Pod;
@@ -164,19 +167,27 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`CallerError`].
-    pub(super) async fn caller(&self, head: &Head, named: Option<&str>) -> Result<Caller, CallerError> {
-        let target = self.target(head).await?;
-        let settings = self.settings().clone();
-        let named = named.filter(|name| !name.is_empty()).map(str::to_owned).or_else(|| basic_user(head));
-        let work = move || {
-            let root = target.root().map_err(CallerError::Root)?;
-            let accounts = Accounts::read(root.as_fd());
-            let account = choose(&accounts, named.as_deref(), settings.user.as_deref(), own_user(&target))?;
-            let (root, accounts) = (Arc::new(root), Arc::new(accounts));
-            Ok(Caller { target, root, accounts, account, workdir: settings.workdir })
+    pub(super) fn caller<'a>(
+        &'a self,
+        head: &'a Head,
+        named: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Caller, CallerError>> {
+        let caller = async move {
+            let target = self.target(head).await?;
+            let settings = self.settings().clone();
+            let named = named.filter(|name| !name.is_empty()).map(str::to_owned).or_else(|| basic_user(head));
+            let work = move || {
+                let root = target.root().map_err(CallerError::Root)?;
+                let accounts = Accounts::read(root.as_fd());
+                let account =
+                    choose(&accounts, named.as_deref(), settings.user.as_deref(), own_user(&target))?;
+                let (root, accounts) = (Arc::new(root), Arc::new(accounts));
+                Ok(Caller { target, root, accounts, account, workdir: settings.workdir })
+            };
+            let done = task::blocking(work).await;
+            done.unwrap_or_else(|error| Err(CallerError::Root(error.into())))
         };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(CallerError::Root(error.into())))
+        caller.boxed()
     }
 }
 
@@ -190,7 +201,7 @@ fn own_user(target: &Target) -> u32 {
 fn basic_user(head: &Head) -> Option<String> {
     let field = head.headers.get("authorization")?;
     let (scheme, encoded) = field.split_once(' ')?;
-    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| connect::decode_base64(encoded.trim()))??;
+    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| decode_base64(encoded.trim()))??;
     let text = String::from_utf8_lossy(&decoded);
     let name = text.split_once(':').map_or(&*text, |(name, _)| name);
     (!name.is_empty()).then(|| name.to_owned())

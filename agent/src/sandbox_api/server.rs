@@ -1,6 +1,7 @@
 //! Listens, and hands requests to whom they are for.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::not_found;
 use super::sandbox::Sandbox;
-use super::{extra, files, filesystem, freeze, init, metrics, ports, process};
+use super::{extra, files, filesystem, freeze, init, metrics, ports, process, task};
 use crate::config::{Cid, SANDBOX_PORT};
 use crate::listen;
 
@@ -38,10 +39,10 @@ pub(crate) fn start(sandbox: &Arc<Sandbox>, listen: Listen) -> io::Result<()> {
     let watcher = sandbox.parts.clock.watcher();
     let connections = listen::vsock(Cid::Any, SANDBOX_PORT.into(), Some(watcher))?;
     let entrance = Arc::new(Entrance { sandbox: Arc::clone(sandbox), is_host: true });
-    tokio::spawn(accept(connections, entrance, Arc::clone(&room)));
+    task::spawn(accept(connections, entrance, Arc::clone(&room)));
     if listen == Listen::Tcp {
         let entrance = Arc::new(Entrance { sandbox: Arc::clone(sandbox), is_host: false });
-        tokio::spawn(tcp(entrance, room));
+        task::spawn(tcp(entrance, room));
     }
     tracing::info!(port = SANDBOX_PORT, tcp = listen == Listen::Tcp, "the sandbox API listens");
     Ok(())
@@ -50,16 +51,15 @@ pub(crate) fn start(sandbox: &Arc<Sandbox>, listen: Listen) -> io::Result<()> {
 /// Serves the pod's network, once there is a token.
 async fn tcp(entrance: Arc<Entrance>, room: Arc<Semaphore>) {
     entrance.sandbox.auth.wait().await;
-    let listener = match tokio::net::TcpListener::bind(("::", SANDBOX_PORT)).await {
+    let anywhere: [SocketAddr; 2] =
+        [(Ipv6Addr::UNSPECIFIED, SANDBOX_PORT).into(), (Ipv4Addr::UNSPECIFIED, SANDBOX_PORT).into()];
+    // The second for a kernel without IPv6.
+    let listener = match tokio::net::TcpListener::bind(&anywhere[..]).await {
         Ok(listener) => listener,
-        // A kernel without IPv6.
-        Err(_) => match tokio::net::TcpListener::bind(("0.0.0.0", SANDBOX_PORT)).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, port = SANDBOX_PORT, "the sandbox API is not served in the pod's network");
-                return;
-            }
-        },
+        Err(error) => {
+            tracing::error!(%error, port = SANDBOX_PORT, "the sandbox API is not served in the pod's network");
+            return;
+        }
     };
     tracing::info!(port = SANDBOX_PORT, "the sandbox API listens in the pod's network");
     accept(listen::tcp(listener), entrance, room).await;
@@ -75,7 +75,7 @@ async fn accept<S: Io + 'static>(
         let Ok(stream) = connection else { continue };
         let place = Arc::clone(&room).try_acquire_owned();
         let entrance = Arc::clone(&entrance);
-        drop(tokio::spawn(async move {
+        drop(task::spawn(async move {
             match place {
                 Ok(_place) => {
                     http::serve(Box::new(stream), &*entrance, &Limits::default()).await;
@@ -131,26 +131,27 @@ async fn routed(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Resp
         return response;
     }
     if let Some(port) = port {
-        return ports::forward(sandbox, request, port).await;
+        return ports::forward(sandbox, request, port).boxed().await;
     }
+    // Each in a box of its own: one future for all of them would be code that is larger by half.
     let (method, path) = (request.head.method.clone(), request.head.path.clone());
     if let Some(name) = path.strip_prefix("/process.Process/") {
-        return process::call(sandbox, name, request).await;
+        return process::call(sandbox, name, request).boxed().await;
     }
     if let Some(name) = path.strip_prefix("/filesystem.Filesystem/") {
-        return filesystem::call(sandbox, name, request).await;
+        return filesystem::call(sandbox, name, request).boxed().await;
     }
     if path == "/files" || path.starts_with("/files/") {
-        return files::call(sandbox, request).await;
+        return files::call(sandbox, request).boxed().await;
     }
     if let Some(name) = path.strip_prefix("/pith/") {
-        return extra::call(sandbox, name, request).await;
+        return extra::call(sandbox, name, request).boxed().await;
     }
     match (method.as_str(), path.as_str()) {
         ("GET" | "HEAD", "/health") => Response::empty(204),
-        ("GET" | "HEAD", "/metrics") => metrics::metrics(sandbox, &request.head).await,
+        ("GET" | "HEAD", "/metrics") => metrics::metrics(sandbox, &request.head).boxed().await,
         ("GET" | "HEAD", "/envs") => init::envs(sandbox),
-        ("POST", "/init") => init::init(sandbox, request, is_host).await,
+        ("POST", "/init") => init::init(sandbox, request, is_host).boxed().await,
         ("POST", "/freeze") => freeze::freeze(sandbox, true).await,
         ("POST", "/unfreeze") => freeze::freeze(sandbox, false).await,
         (_, "/health" | "/metrics" | "/envs" | "/init" | "/freeze" | "/unfreeze") => {

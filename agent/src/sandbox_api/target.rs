@@ -48,7 +48,7 @@ fn is_there(container: &ContainerHandle) -> bool {
     matches!(container.state(), State::Running | State::Paused)
 }
 
-/// The pod's containers that are not its own, oldest first.
+/// The pod's containers that are not its own.
 pub(super) fn workloads(pod: &Pod) -> Vec<ContainerHandle> {
     let own = pod.id();
     let mut all = pod.containers();
@@ -56,7 +56,6 @@ pub(super) fn workloads(pod: &Pod) -> Vec<ContainerHandle> {
         let id = container.id().as_str();
         own.as_deref() != Some(id) && !id.ends_with(COMPANION)
     });
-    all.sort_by_key(ContainerHandle::began);
     all
 }
 
@@ -67,8 +66,8 @@ pub(super) fn now(pod: &Pod, head: &Head, chosen: Option<&str>) -> Option<Target
     let container = named.or_else(|| match chosen {
         Some(id) => pod.container(id).ok(),
         None => {
-            let all = workloads(pod);
-            all.iter().find(|container| is_there(container)).or_else(|| all.first()).cloned()
+            let all = workloads(pod).into_iter();
+            all.min_by_key(|container| (!is_there(container), container.began()))
         }
     });
     container.map(|container| Target { container })

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::place::named;
 use super::rooted::Root;
 use super::sandbox::Sandbox;
+use super::task;
 use crate::sys;
 
 /// What is to be done.
@@ -30,7 +31,7 @@ pub(super) async fn work(sandbox: &Arc<Sandbox>, head: &Head, work: Work) -> Res
         Err(refused) => return refused,
     };
     let shown = path.clone();
-    let done = tokio::task::spawn_blocking(move || apply(&root, &path, work)).await;
+    let done = task::blocking(move || apply(&root, &path, work)).await;
     match done.unwrap_or_else(|error| Err(error.into())) {
         Ok(told) => Response::json(200, &told),
         Err(error) => {

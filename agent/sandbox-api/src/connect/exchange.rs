@@ -140,11 +140,16 @@ pub fn unary(result: Result<Value, Error>) -> Response {
 
 /// The answer of a stream. Its status is always 200: an error is in its last frame, as is the end.
 pub fn stream(messages: impl stream::Stream<Item = Result<Value, Error>> + Send + 'static) -> Response {
+    framed(messages.boxed())
+}
+
+/// One function for all kinds of streams: each would have a copy of it.
+fn framed(messages: BoxStream<'static, Result<Value, Error>>) -> Response {
     enum State {
         Open(BoxStream<'static, Result<Value, Error>>),
         Ended,
     }
-    let frames = stream::unfold(State::Open(messages.boxed()), |state| async {
+    let frames = stream::unfold(State::Open(messages), |state| async {
         let State::Open(mut messages) = state else { return None };
         Some(match messages.next().await {
             Some(Ok(message)) => (Ok(encode(0, &message)), State::Open(messages)),

@@ -13,6 +13,7 @@ mod upload;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::FutureExt as _;
 use sandbox_api::http::{Body, Head, Headers, Request, Response};
 use sandbox_api::signature::{Operation, Signed};
 use serde_json::Value;
@@ -34,9 +35,9 @@ const MOST_COMPOSITION: usize = 1 << 20;
 pub(super) async fn call(sandbox: &Arc<Sandbox>, request: Request) -> Response {
     let (method, path) = (request.head.method.clone(), request.head.path.clone());
     let answered = match (method.as_str(), path.as_str()) {
-        ("GET" | "HEAD", "/files") => download(sandbox, &request.head).await,
-        ("POST", "/files") => upload(sandbox, request).await,
-        ("POST", "/files/compose") => compose(sandbox, request).await,
+        ("GET" | "HEAD", "/files") => download(sandbox, &request.head).boxed().await,
+        ("POST", "/files") => upload(sandbox, request).boxed().await,
+        ("POST", "/files/compose") => compose(sandbox, request).boxed().await,
         (_, "/files" | "/files/compose") => {
             return Response::failure(405, &format!("{path} has no {method}"));
         }
@@ -96,8 +97,7 @@ fn accepts_identity(headers: &Headers) -> bool {
     for item in headers.all("accept-encoding").flat_map(|list| list.split(',')) {
         let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
         let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
-        let is_allowed =
-            weight.is_none_or(|weight| weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0));
+        let is_allowed = weight.is_none_or(|weight| is_more_than_nothing(weight.trim()));
         match name.trim() {
             name if name.eq_ignore_ascii_case("identity") => identity = Some(is_allowed),
             "*" => others = Some(is_allowed),
@@ -105,6 +105,12 @@ fn accepts_identity(headers: &Headers) -> bool {
         }
     }
     identity.or(others).unwrap_or(true)
+}
+
+/// Whether a weight, such as `0.5`, is one and is not zero.
+fn is_more_than_nothing(weight: &str) -> bool {
+    weight.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && weight.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
 }
 
 async fn upload(sandbox: &Sandbox, mut request: Request) -> Result<Response, Failure> {

@@ -37,7 +37,7 @@ impl Written {
     pub(super) fn to_json(&self) -> Value {
         let mut written = json!({ "name": self.name, "path": self.path, "type": "file" });
         if !self.metadata.is_empty() {
-            written["metadata"] = texts_to_json(&self.metadata);
+            written["metadata"] = texts_to_json(&mut self.metadata.iter());
         }
         written
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::sandbox_api::rooted::{Entry, FileError, Found, Root, Stop, below, is_gone, join};
+use crate::sandbox_api::rooted::{Entry, FileError, Found, Root, Stop, below, is_gone, join, last_first};
 
 /// Most bytes of an answer, in JSON.
 pub(crate) const MOST_BYTES: usize = 8 << 20;
@@ -120,7 +120,7 @@ fn level(
         }
         names.push(name.to_vec());
     }
-    names.sort_unstable_by(|one, other| other.cmp(one));
+    last_first(&mut names);
     Ok(Some(Level { relative, names }))
 }
 

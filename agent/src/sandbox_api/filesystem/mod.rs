@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, Stream};
 use sandbox_api::connect::{
     self, Code, Error, Message, UNARY, client_stream, keepalive, read_unary, too_late,
@@ -43,7 +44,7 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
         "RemoveWatcher",
     ];
     if name == "WatchDir" {
-        return watch_dir(sandbox, request).await;
+        return watch_dir(sandbox, request).boxed().await;
     }
     if !UNARY_CALLS.contains(&name) {
         return not_found();
@@ -54,9 +55,9 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
     };
     // Large, and not to be held as a whole tree of values.
     let large = match name {
-        "ListDir" => list(sandbox, &request.head, &message).await,
-        "GetWatcherEvents" => happened(sandbox, &message).await,
-        _ => return connect::unary(answer(sandbox, name, &request.head, &message).await),
+        "ListDir" => list(sandbox, &request.head, &message).boxed().await,
+        "GetWatcherEvents" => happened(sandbox, &message).boxed().await,
+        _ => return connect::unary(answer(sandbox, name, &request.head, &message).boxed().await),
     };
     large.unwrap_or_else(|error| connect::unary(Err(error)))
 }

@@ -20,6 +20,7 @@ use crate::container::Born;
 use crate::process::reaper::Cause;
 use crate::process::stdio::StreamError;
 use crate::process::{Process, ProcessError};
+use crate::sandbox_api::task;
 
 /// Most bytes that are read of a pipe at once.
 const PIPE_CHUNK: usize = 32 * 1024;
@@ -221,7 +222,7 @@ impl Command {
 
     async fn kills(&self) -> u64 {
         let cgroup = Arc::clone(&self.container_cgroup);
-        let kills = tokio::task::spawn_blocking(move || cgroup.oom_kill_count().unwrap_or_default()).await;
+        let kills = task::blocking(move || cgroup.oom_kill_count().unwrap_or_default()).await;
         kills.unwrap_or_default()
     }
 
@@ -237,7 +238,7 @@ impl Command {
     pub(super) async fn kill(&self) -> Result<(), Error> {
         self.is_killed.store(true, Ordering::Relaxed);
         let cgroup = Arc::clone(&self.cgroup);
-        let killed = tokio::task::spawn_blocking(move || cgroup.kill()).await;
+        let killed = task::blocking(move || cgroup.kill()).await;
         self.hurries.send_replace(true);
         match killed {
             Ok(Ok(())) => {
@@ -374,7 +375,7 @@ pub(super) async fn tidy(cgroup: Arc<Nested>) {
     let mut pause = FIRST_LOOK;
     loop {
         let looked_at = Arc::clone(&cgroup);
-        match tokio::task::spawn_blocking(move || looked_at.remove_if_empty()).await {
+        match task::blocking(move || looked_at.remove_if_empty()).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) | Err(_) => return,
             Ok(Err(error)) => {

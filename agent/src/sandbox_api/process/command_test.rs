@@ -58,7 +58,7 @@ fn start(commands: &Arc<Commands>, dir: &Path, name: &str, script: &str) -> Arc<
     let config = Config { cmd: "sh".into(), tag: Some(name.into()), ..Config::default() };
     let (command, running) = Command::new(born, "c1", config, Input::Pipe, commands.held());
     let command = Arc::new(command);
-    commands.run(Arc::clone(&command), running, streams_end);
+    commands.run(Arc::clone(&command), running, streams_end, Box::new(|| ()));
     command
 }
 

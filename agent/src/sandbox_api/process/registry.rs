@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use super::command::{Command, Held, Running, not_found};
 use crate::error::chain;
 use crate::heap::Trimmer;
+use crate::sandbox_api::task;
 
 /// Most commands that run at once.
 const RUNNING: usize = 1024;
@@ -129,12 +130,13 @@ impl Commands {
         Ok(Place { commands: Arc::clone(self), exec_id })
     }
 
-    /// Takes a command in, and runs it. Ended ones of the same name are forgotten.
+    /// Takes a command in, and runs it; `ended` is called once it has ended. Ended ones of the same name are forgotten.
     pub(super) fn run(
         self: &Arc<Self>,
         command: Arc<Command>,
         running: Running,
         streams_end: watch::Sender<Option<i32>>,
+        ended: Box<dyn FnOnce() + Send>,
     ) {
         let mut table = self.table();
         table.commands.retain(|other| {
@@ -150,10 +152,11 @@ impl Commands {
             tracing::warn!(error, "a command that was being started is not frozen");
         }
         let commands = Arc::clone(self);
-        drop(tokio::spawn(async move {
+        drop(task::spawn(async move {
             Arc::clone(&command).run(running, streams_end).await;
+            ended();
             commands.bound();
-            let tidy = tokio::spawn({
+            let tidy = task::spawn({
                 let command = Arc::clone(&command);
                 async move { command.tidy().await }
             });
@@ -200,7 +203,7 @@ impl Commands {
             drop(tokio::time::timeout(STARTING, self.started()).await);
         }
         let commands = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || commands.apply_frozen());
+        let work = task::blocking(move || commands.apply_frozen());
         work.await.unwrap_or_else(|_| Err("freezing panicked".to_owned()))
     }
 

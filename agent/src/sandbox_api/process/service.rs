@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::FutureExt as _;
 use futures_util::stream;
-use sandbox_api::connect::{self, Code, Error, Message, encode_base64, keepalive, too_late};
+use sandbox_api::connect::encode_base64;
+use sandbox_api::connect::{self, Code, Error, Message, keepalive, too_late};
 use sandbox_api::http::{Head, Request, Response};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::super::answer::not_found;
+use super::super::rooted::texts_to_json;
 use super::super::sandbox::Sandbox;
 use super::command::{Command, Input, Listening};
 use super::feed::{Piece, Stream, Taken};
@@ -38,7 +41,7 @@ pub(in crate::sandbox_api) async fn call(
             let message = messages.only().await;
             let events = match (message, name) {
                 (Err(error), _) => Err(error),
-                (Ok(message), "Start") => begin(sandbox, &head, &message).await,
+                (Ok(message), "Start") => begin(sandbox, &head, &message).boxed().await,
                 (Ok(message), _) => attach(sandbox, &head, &message),
             };
             match events {
@@ -52,7 +55,7 @@ pub(in crate::sandbox_api) async fn call(
                 Ok(messages) => messages,
                 Err(refused) => return *refused,
             };
-            let result = stream_input(sandbox, &head, messages).await;
+            let result = stream_input(sandbox, &head, messages).boxed().await;
             connect::stream(stream::iter([result.map(|()| json!({}))]))
         }
         "List" | "Update" | "SendInput" | "SendSignal" | "CloseStdin" => {
@@ -60,7 +63,7 @@ pub(in crate::sandbox_api) async fn call(
                 Ok(message) => message,
                 Err(refused) => return *refused,
             };
-            connect::unary(unary(sandbox, &request.head, name, message).await)
+            connect::unary(unary(sandbox, &request.head, name, message).boxed().await)
         }
         _ => not_found(),
     }
@@ -121,8 +124,8 @@ fn describe(command: &Command) -> Value {
         told.insert("args".into(), config.args.clone().into());
     }
     if !config.envs.is_empty() {
-        let envs = config.envs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
-        told.insert("envs".into(), Value::Object(envs.collect()));
+        let mut envs = config.envs.iter().map(|(name, value)| (name, value));
+        told.insert("envs".into(), texts_to_json(&mut envs));
     }
     if let Some(cwd) = &config.cwd {
         told.insert("cwd".into(), cwd.clone().into());

@@ -14,6 +14,7 @@ use super::super::answer;
 use super::super::place::place;
 use super::super::rooted::Root;
 use super::super::sandbox::{Caller, Sandbox};
+use super::super::task;
 use super::command::{Command, Config, Input, Listening, tidy};
 use super::registry::{Commands, Place};
 use crate::container::{Apart, Born, ContainerError, ExecRequest, UserNames};
@@ -190,7 +191,7 @@ pub(super) async fn start(
 /// Kills a command when its time is over.
 fn expire(command: &Arc<Command>, at: tokio::time::Instant) {
     let command = Arc::downgrade(command);
-    drop(tokio::spawn(async move {
+    drop(task::spawn(async move {
         tokio::time::sleep_until(at).await;
         if let Some(command) = command.upgrade().filter(|command| command.is_running()) {
             command.expire().await;
@@ -206,7 +207,7 @@ async fn begin(
     global: Vec<(String, String)>,
 ) -> Result<Listening, Error> {
     let (caller, asked) = (Arc::new(caller), Arc::new(asked));
-    let prepared = tokio::task::spawn_blocking({
+    let prepared = task::blocking({
         let (caller, asked) = (Arc::clone(&caller), Arc::clone(&asked));
         move || process(&caller, &asked, &global)
     });
@@ -224,7 +225,7 @@ async fn begin(
         tokio::time::timeout(EXECUTING, &mut born.executed).await
     {
         drop(streams_end);
-        drop(tokio::spawn(tidy(Arc::clone(&born.cgroup))));
+        drop(task::spawn(tidy(Arc::clone(&born.cgroup))));
         let text = format!("error starting process '{}': {failure}", asked.config.cmd);
         return Err(Error::invalid(text));
     }
@@ -232,7 +233,9 @@ async fn begin(
     let (command, running) = Command::new(born, container, asked.config.clone(), input, commands.held());
     let command = Arc::new(command);
     let listening = command.listen()?;
-    commands.run(command, running, streams_end);
+    // The container's table keeps ended processes for shims, which know nothing of this one.
+    let (container, exec_id) = (caller.target.container.clone(), place.exec_id.clone());
+    commands.run(command, running, streams_end, Box::new(move || container.forget(&exec_id)));
     Ok(listening)
 }
 

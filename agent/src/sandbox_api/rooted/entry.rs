@@ -101,16 +101,20 @@ impl Entry {
             put("isSymlink", true.into());
         }
         if !self.metadata.is_empty() {
-            put("metadata", texts_to_json(&self.metadata));
+            put("metadata", texts_to_json(&mut self.metadata.iter()));
         }
         Value::Object(fields)
     }
 }
 
 /// Metadata in JSON.
-pub(crate) fn texts_to_json(texts: &BTreeMap<String, String>) -> Value {
-    let fields = texts.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
-    Value::Object(fields.collect())
+pub(crate) fn texts_to_json<'a>(texts: &mut dyn Iterator<Item = (&'a String, &'a String)>) -> Value {
+    // Not collected: that would sort them first.
+    let mut fields = Map::new();
+    for (key, value) in texts {
+        fields.insert(key.clone(), Value::from(value.as_str()));
+    }
+    Value::Object(fields)
 }
 
 /// The metadata of an upload; none where the file system has no attributes.

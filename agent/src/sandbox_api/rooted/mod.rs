@@ -14,7 +14,7 @@ mod tests;
 
 pub(crate) use entry::{Entry, PREFIX, texts_to_json};
 pub(crate) use error::{FileError, FileErrorKind, errno};
-pub(crate) use path::{Owner, base, join};
+pub(crate) use path::{Owner, base, join, last_first};
 pub(crate) use root::{
     FILE_MODE, Found, Location, Root, below, give, is_gone, magic, make_directory, reopen,
 };

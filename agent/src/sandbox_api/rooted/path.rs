@@ -69,6 +69,12 @@ pub(crate) fn join(directory: &str, name: &str) -> String {
     if directory.ends_with('/') { format!("{directory}{name}") } else { format!("{directory}/{name}") }
 }
 
+/// Sorts names, the first one last: from there they are taken.
+pub(crate) fn last_first(names: &mut [Vec<u8>]) {
+    names.sort_unstable();
+    names.reverse();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

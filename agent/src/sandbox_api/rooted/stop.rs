@@ -1,11 +1,14 @@
 //! Work on files that nobody waits for any more is not finished.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 
 use super::FileError;
+use crate::sandbox_api::task::{self, Outcome};
 
 /// Threads that work on files at the same time. The agent's other work has threads left, whatever a file system does.
 pub(crate) const WORKERS: usize = 16;
@@ -37,6 +40,9 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Work on files, whatever it comes to.
+type Work = Box<dyn FnOnce(&Stop) -> Outcome + Send>;
+
 /// Threads for work on files. A clone has the same ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Workers(Arc<Semaphore>);
@@ -57,31 +63,27 @@ impl Workers {
         T: Send + 'static,
         W: FnOnce(&Stop) -> Result<T, FileError> + Send + 'static,
     {
-        let slot = Arc::new(Mutex::new(None));
-        let filled = Arc::clone(&slot);
-        let fill = move |stop: &Stop| {
-            let result = work(stop);
-            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        };
-        self.run_boxed(Box::new(fill)).await?;
-        let result = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        result.unwrap_or(Err(FileError::Abandoned))
+        self.run_boxed(Box::new(move |stop| Box::new(stop.check().and_then(|()| work(stop)))))
+            .await
+            .and_then(task::of)
     }
 
     /// Works on a thread. One function for all kinds of work: for each, a task would be some kilobytes of code.
-    async fn run_boxed(&self, work: Box<dyn FnOnce(&Stop) + Send>) -> Result<(), FileError> {
-        let permit = self.permit().await?;
-        let stop = Stop::default();
-        let _guard = stop.on_drop();
-        let thread = tokio::task::spawn_blocking(move || {
-            if stop.check().is_ok() {
-                work(&stop);
-            }
-            drop(permit);
-        });
-        thread
-            .await
-            .map_err(|error| FileError::io("work on", "a file", std::io::Error::other(error.to_string())))
+    fn run_boxed(&self, work: Work) -> BoxFuture<'static, Result<Outcome, FileError>> {
+        let workers = self.clone();
+        let done = async move {
+            let permit = workers.permit().await?;
+            let stop = Stop::default();
+            let _guard = stop.on_drop();
+            let thread = task::start(Box::new(move || {
+                let outcome = work(&stop);
+                drop(permit);
+                outcome
+            }));
+            let failed = |error: JoinError| std::io::Error::other(error.to_string());
+            thread.await.map_err(|error| FileError::io("work on", "a file", failed(error)))
+        };
+        done.boxed()
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, FileError> {

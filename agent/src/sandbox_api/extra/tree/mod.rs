@@ -28,6 +28,7 @@ use crate::sandbox_api::place::place;
 use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop};
 use crate::sandbox_api::sandbox::Sandbox;
 use crate::sandbox_api::storage::Places;
+use crate::sandbox_api::task;
 
 /// Pieces between a thread and its connection.
 const PIECES: usize = 4;
@@ -58,7 +59,7 @@ async fn pack(sandbox: &Sandbox, head: &Head) -> Result<Response, Failure> {
     let (trees, runtime) = (sandbox.storage.trees.clone(), tokio::runtime::Handle::current());
     let is_cut = Arc::new(AtomicBool::new(false));
     let cut = Arc::clone(&is_cut);
-    drop(tokio::task::spawn_blocking(move || {
+    drop(task::blocking(move || {
         let _place = place;
         let send = |piece| {
             runtime.block_on(async {
@@ -104,7 +105,7 @@ async fn unpack(sandbox: &Sandbox, mut request: Request) -> Result<Response, Fai
     let (sender, pieces) = mpsc::channel::<Piece>(PIECES);
     let stop = Stop::default();
     let _guard = stop.on_drop();
-    let thread = tokio::task::spawn_blocking(move || {
+    let thread = task::blocking(move || {
         let _place = place;
         let mut input = Pieces { pieces, current: Bytes::new(), is_ended: false };
         unpack::unpack(&root, &owner, &path, owners, &mut input, &stop)

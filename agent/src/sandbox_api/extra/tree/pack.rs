@@ -12,7 +12,7 @@ use rustix::fs::{Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use sandbox_api::tar::{END, Entry, Kind};
 
-use crate::sandbox_api::rooted::{FileError, Found, Root, base, below, reopen};
+use crate::sandbox_api::rooted::{FileError, Found, Root, base, below, last_first, reopen};
 
 /// Bytes of a piece that is sent.
 const PIECE: usize = 64 << 10;
@@ -211,6 +211,6 @@ fn names(
         })?;
         names.push(name.to_vec());
     }
-    names.sort_unstable_by(|one, other| other.cmp(one));
+    last_first(&mut names);
     Ok((path, names))
 }

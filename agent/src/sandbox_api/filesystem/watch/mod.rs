@@ -27,6 +27,7 @@ use self::budget::Budget;
 use self::event::{Kept, MOST_KEPT_BY_ALL};
 use self::tree::{MOST_DIRECTORIES, Tree};
 use crate::sandbox_api::rooted::{FileError, Root, Stop, Workers};
+use crate::sandbox_api::task;
 use crate::sys::readable::readable;
 
 /// Watches at the same time.
@@ -88,8 +89,8 @@ impl Inner {
         // To close it takes the kernel a moment.
         let tree = self.state().tree.take();
         // Without a runtime the agent ends, and has time.
-        if let (Some(tree), Ok(runtime)) = (tree, tokio::runtime::Handle::try_current()) {
-            drop(runtime.spawn_blocking(move || drop(tree)));
+        if let (Some(tree), Ok(_runtime)) = (tree, tokio::runtime::Handle::try_current()) {
+            drop(task::blocking(move || drop(tree)));
         }
         self.news.notify_one();
     }
@@ -259,7 +260,7 @@ impl Watches {
             State { tree: Some(tree.await?), kept, owes_events: false, owes_loss: false, error: None };
         let inner =
             Arc::new(Inner { workers: self.workers.clone(), state: Mutex::new(state), news: Notify::new() });
-        let reader = tokio::spawn(Arc::clone(&inner).read(gone));
+        let reader = task::spawn(Arc::clone(&inner).read(gone));
         Ok(Watch { inner, reader, _permit: permit })
     }
 
