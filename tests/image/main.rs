@@ -48,6 +48,14 @@ async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
     Ok(())
 }
 
+/// The probe is linked as the agent is.
+#[test]
+fn static_programs_unwind() -> Result<()> {
+    let ended = std::process::Command::new(layout().out().join("probe")).arg("--panic").output()?;
+    assert!(ended.status.success(), "{ended:?}");
+    Ok(())
+}
+
 #[test]
 fn products_are_within_their_budgets_and_in_the_manifest() -> Result<()> {
     let layout = layout();

@@ -5,8 +5,9 @@
 //! `--vfio GROUP:ADDRESS`, `--listen PORT` of a vsock, `--nest COUNT:DIRECTORY`.
 //! `--exit STATUS` is what it ends with. `--swap A B COUNT` does something else: it exchanges two names over and over, and
 //! keeps the number of times in a file. `--witness FILE` writes down times and random numbers for ever. `--hoard KIND COUNT FILE`
-//! takes what the kernel counts and keeps it. `--copy PORT BYTES` copies over a vsock. `--wait SECONDS` only waits. `--hello` in the end says that it runs, and ends: the first process of a kernel
-//! whose boot is measured, which hands on all words that it does not know.
+//! takes what the kernel counts and keeps it. `--copy PORT BYTES` copies over a vsock. `--wait SECONDS` only waits. `--panic`
+//! panics, on a thread too, and goes on. `--hello` in the end says that it runs, and ends: the first process of a kernel whose
+//! boot is measured, which hands on all words that it does not know.
 
 mod attempt;
 mod copy;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         [_, "--hoard", kind, count, file] => Some(hoard::hoard(kind, count, file)),
         [_, "--copy", port, count] => Some(copy::serve(port, count)),
         [_, "--wait", seconds] => Some(wait(seconds)),
+        [_, "--panic"] => Some(survive_panics()),
         _ => None,
     };
     if let Some(ended) = for_ever {
@@ -76,6 +78,17 @@ fn main() -> ExitCode {
     seen["tried"] = Value::Object(tried);
     println!("{seen}");
     ExitCode::from(status)
+}
+
+/// Panics, here and on a thread. Whether unwinding ends where it should shows how the program was linked.
+fn survive_panics() -> std::io::Result<()> {
+    let here = std::panic::catch_unwind(|| -> () { panic!("here") });
+    let there = std::thread::spawn(|| -> () { panic!("there") }).join();
+    if here.is_err() && there.is_err() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("a panic went unnoticed"))
+    }
 }
 
 fn wait(seconds: &str) -> std::io::Result<()> {
