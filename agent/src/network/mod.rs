@@ -1,4 +1,4 @@
-//! The guest's network: links, addresses and routes, over rtnetlink; packet filters, by their programs ([`iptables`]).
+//! The guest's network: links, addresses and routes, over rtnetlink; packet filters, by their programs.
 //!
 //! Owns the conversation with the kernel about the network namespace the agent runs in, which is the pod's.
 //! Promises that what the caller lists is what is true afterwards, that listings tell what the kernel has, and

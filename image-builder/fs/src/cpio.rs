@@ -24,7 +24,7 @@ const NAME: usize = 4095;
 /// The archive of `tree`, in memory.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn archive(tree: &Tree) -> Result<Vec<u8>, WriteError> {
     let mut out = Vec::new();
     write(tree, &mut out)?;

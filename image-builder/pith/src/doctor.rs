@@ -112,6 +112,7 @@ fn look(global: &Global) -> Vec<Finding> {
         Verdict::Optional,
         "apt-get install virtiofsd; without it no directory of this host can be shown in a container (-v)",
     ));
+    findings.push(disks());
     findings.push(cache());
     findings.push(pods());
     findings
@@ -158,6 +159,21 @@ fn tool(
             fix,
         ),
         None => Finding::lacks(what, verdict, format!("no {name} on PATH"), fix),
+    }
+}
+
+/// What makes the disks that `--scratch` wants. Debian has it where only root's PATH leads.
+fn disks() -> Finding {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    match places.map(|place| place.join("mke2fs")).find(|candidate| candidate.is_file()) {
+        Some(path) => Finding::fine("mke2fs", path.display().to_string()),
+        None => Finding::lacks(
+            "mke2fs",
+            Verdict::Optional,
+            "no mke2fs on PATH, in /usr/sbin or in /sbin",
+            "apt-get install e2fsprogs; without it no pod can have a disk to write to (--scratch)",
+        ),
     }
 }
 

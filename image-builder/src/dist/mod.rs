@@ -51,8 +51,8 @@ const CHANGES: &str = "CHANGELOG.md";
 const RELATIONS: [(&str, &str); 3] = [
     ("Depends", "qemu-system-x86"),
     // Debian 12 has the daemon for shared folders in a package of QEMU's.
-    ("Recommends", "virtiofsd | qemu-system-common"),
-    ("Suggests", "e2fsprogs, linux-source-6.12, gcc, make, flex, bison, bc, libelf-dev"),
+    ("Recommends", "virtiofsd | qemu-system-common, e2fsprogs"),
+    ("Suggests", "linux-source-6.12, gcc, make, flex, bison, bc, libelf-dev"),
 ];
 const SUMMARY: &str = "containers and pods, each pod in a virtual machine of its own";
 const DESCRIPTION: &str = "\

@@ -1,6 +1,6 @@
 //! The per-user cache of things that are dear to make, addressed by the digest of all that went into them.
 //!
-//! Layout: `CACHE/<kind>/<key>/…`. An entry is brought to the disk and sealed ([`seal`]), appears by a rename of its
+//! Layout: `CACHE/<kind>/<key>/…`. An entry is brought to the disk and sealed (`seal`), appears by a rename of its
 //! finished directory and is never changed after that, so a reader sees all of it or nothing, and two builders that race
 //! both succeed; only what was measured about an entry may be added later, as a file that is written at once. Whoever
 //! finds an entry compares it with its seal; one that is broken is thrown away with a note, and made anew.

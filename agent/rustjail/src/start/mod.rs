@@ -2,7 +2,7 @@
 //!
 //! A [`Forker`] is a single-threaded process that clones the children, so that the threaded agent never forks. The
 //! child is the agent's own all the same (`CLONE_PARENT`): the agent's reaper gets its status. [`Starting`] follows it
-//! up to `execve`; [`message`] draws the exchange. All calls here block, for milliseconds; async callers use a thread.
+//! up to `execve`; `message` draws the exchange. All calls here block, for milliseconds; async callers use a thread.
 
 mod listener;
 pub(crate) mod message;

@@ -111,7 +111,7 @@ pub fn init(level: LogLevel, port: Option<NonZeroU32>) -> Result<Log, LogError> 
 }
 
 /// Logs panics as critical records instead of printing them, from now on and for the whole process. The thread or
-/// task that panicked ends as ever. For use after [`init`]: without a log, panics would go unseen.
+/// task that panicked ends as ever. For use after [`init()`]: without a log, panics would go unseen.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let payload = info.payload();

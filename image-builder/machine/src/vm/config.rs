@@ -44,7 +44,7 @@ pub struct VmConfig {
     /// Whether QEMU gives up the system calls that it needs no more (its `-sandbox`). Where it cannot, the guest boots without,
     /// and a note says so.
     pub sandbox: bool,
-    /// Whether [`Vm::save`] can be asked for. Wants a q35 where the vsock device is not the kernel's.
+    /// Whether [`Vm::save`](super::Vm::save) can be asked for. Wants a q35 where the vsock device is not the kernel's.
     pub savable: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
     pub extra: Vec<OsString>,
