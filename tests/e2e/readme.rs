@@ -42,7 +42,7 @@ const ROWS: [(&str, &str, How); 36] = [
     ("Pith", "git clone <this repository> pith && cd pith", Not("this is the clone")),
     ("Pith", "make run", Made),
     ("Pith", "make test", Made),
-    ("I want to try it", "make build", Made),
+    ("I want to try it", "make build setup-run", Made),
     ("I want to try it", r#"export PATH="$PWD/target/debug:$PATH""#, Run),
     ("I want to try it", "pith doctor", Run),
     ("I want to try it", "pith run --rm -it alpine sh", Types("echo I have $(id -u); exit", "I have 0")),
