@@ -24,10 +24,21 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 pub use entry::{Entry, Kind, MOST_PATH, read_entry, write_entry};
-pub use pack::{MOST_DEPTH, Packed, pack};
+pub use pack::{MOST_DEPTH, pack};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-pub use unpack::{Options, Owner, Unpacked, unpack};
+pub use unpack::{Options, Owner, unpack};
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// Devices, FIFOs and sockets that were left out.
+    pub skipped: u64,
+}
 
 /// Why a tree could not be packed or unpacked.
 #[derive(Debug, thiserror::Error)]

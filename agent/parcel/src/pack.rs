@@ -10,32 +10,21 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use crate::TreeError;
 use crate::entry::{Entry, Kind, MOST_PATH, again, copy, write_entry};
+use crate::{Copied, TreeError};
 
 /// The deepest directory that is packed: each one on the way is held open.
 pub const MOST_DEPTH: usize = 256;
 /// How much is read at once.
 const PIECE: usize = 64 << 10;
 
-/// What was packed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Packed {
-    /// Files, directories and links.
-    pub entries: u64,
-    /// Bytes of files.
-    pub bytes: u64,
-    /// Devices, FIFOs and sockets that were left out.
-    pub skipped: u64,
-}
-
 /// Writes the file or directory `root`, and all that is in it, to `out`. Symbolic links are copied, never followed. What is
 /// removed meanwhile is left out. A file that changes meanwhile has the size that it had at first.
 ///
 /// # Errors
 /// When something cannot be read, or the stream takes no more.
-pub fn pack(root: OwnedFd, out: &mut dyn Write) -> Result<Packed, TreeError> {
-    let mut packer = Packer { out, buffer: vec![0; PIECE], path: Vec::new(), done: Packed::default() };
+pub fn pack(root: OwnedFd, out: &mut dyn Write) -> Result<Copied, TreeError> {
+    let mut packer = Packer { out, buffer: vec![0; PIECE], path: Vec::new(), done: Copied::default() };
     packer.object(root, 0)?;
     write_entry(packer.out, &Entry::end())?;
     packer.out.flush().map_err(TreeError::Stream)?;
@@ -46,7 +35,7 @@ struct Packer<'a> {
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
     path: Vec<u8>,
-    done: Packed,
+    done: Copied,
 }
 
 impl Packer<'_> {

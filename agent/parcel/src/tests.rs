@@ -17,12 +17,7 @@ fn packed(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn into(
-    bytes: &[u8],
-    directory: &Path,
-    name: Option<&str>,
-    options: &Options,
-) -> Result<Unpacked, TreeError> {
+fn into(bytes: &[u8], directory: &Path, name: Option<&str>, options: &Options) -> Result<Copied, TreeError> {
     let directory = fs::File::open(directory).unwrap();
     unpack(&mut &bytes[..], directory.as_fd(), name.map(OsStr::new), options)
 }
@@ -67,7 +62,7 @@ fn a_tree_arrives_as_it_was() {
     }
     let bytes = packed(&from);
     let done = into(&bytes, dir.path(), Some("to"), &ALL).unwrap();
-    assert_eq!(done, Unpacked { entries: 6, bytes: 200_000, skipped: 1 });
+    assert_eq!(done, Copied { entries: 6, bytes: 200_000, skipped: 1 });
     let to = dir.path().join("to");
     assert_eq!(names(&to), ["a", "empty"]);
     assert_eq!(fs::read(to.join("a/big")).unwrap(), vec![7; 200_000]);

@@ -12,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::TreeError;
 use crate::entry::{Entry, Kind, MOST_PATH, again, copy, read_entry, read_target};
+use crate::{Copied, TreeError};
 
 /// How much is written at once.
 const PIECE: usize = 64 << 10;
@@ -48,17 +48,6 @@ pub struct Options {
     pub most_entries: u64,
 }
 
-/// What was unpacked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unpacked {
-    /// Files, directories and links.
-    pub entries: u64,
-    /// Bytes of files.
-    pub bytes: u64,
-    /// Devices, FIFOs and sockets that the other side left out.
-    pub skipped: u64,
-}
-
 /// Makes the tree of a stream in the directory `into`: under `name`, or its content in the directory itself.
 ///
 /// A directory that is there already stays as it is, and gets more files. A file or link takes the place of one that is there.
@@ -71,7 +60,7 @@ pub fn unpack(
     into: BorrowedFd<'_>,
     name: Option<&OsStr>,
     options: &Options,
-) -> Result<Unpacked, TreeError> {
+) -> Result<Copied, TreeError> {
     let name = name.map(OsStr::as_bytes);
     if name.is_some_and(|name| !is_plain(name) || name.contains(&b'/')) {
         return Err(TreeError::Malformed("a name that no file can have"));
@@ -83,7 +72,7 @@ pub fn unpack(
         options,
         buffer: vec![0; PIECE],
         unfinished: Vec::new(),
-        done: Unpacked::default(),
+        done: Copied::default(),
         number: 0,
     };
     loop {
@@ -125,7 +114,7 @@ struct Unpacker<'a> {
     buffer: Vec<u8>,
     /// Directories that were made, each in the one before; what is made in them changes their times.
     unfinished: Vec<Entry>,
-    done: Unpacked,
+    done: Copied,
     /// Of the next temporary name.
     number: u64,
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use parcel::{Entry, Kind, MOST_PATH, Unpacked, read_entry, write_entry};
+use parcel::{Copied, Entry, Kind, MOST_PATH, read_entry, write_entry};
 
 /// Bounds of what is read.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +21,9 @@ pub(super) fn to_tar(
     out: &mut dyn Write,
     name: Option<&str>,
     bounds: Bounds,
-) -> anyhow::Result<Unpacked> {
+) -> anyhow::Result<Copied> {
     let mut archive = tar::Builder::new(out);
-    let mut done = Unpacked::default();
+    let mut done = Copied::default();
     loop {
         let entry = read_entry(input)?;
         if entry.kind == Kind::End {
@@ -105,8 +105,8 @@ impl Read for Exactly<'_> {
 }
 
 /// Reads an archive as a tree for the guest, which makes it in a directory that is there.
-pub(super) fn from_tar(input: &mut dyn Read, out: &mut dyn Write) -> anyhow::Result<Unpacked> {
-    let mut done = Unpacked::default();
+pub(super) fn from_tar(input: &mut dyn Read, out: &mut dyn Write) -> anyhow::Result<Copied> {
+    let mut done = Copied::default();
     write_entry(out, &Entry { kind: Kind::Directory, mode: 0o755, ..Entry::end() })?;
     let mut archive = tar::Archive::new(input);
     for entry in archive.entries().context("standard input is not a tar archive")? {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use machine::vm::AgentClient;
-use parcel::{Options, Owner, Unpacked};
+use parcel::{Copied, Options, Owner};
 use pods::run::courier::{Courier, There};
 use pods::run::exec::{ExecStreams, WRITE};
 use pods::run::quantity;
@@ -134,7 +134,7 @@ impl CopyArgs {
         theirs.set_nonblocking(true).context("cannot set up a socket")?;
         let theirs = tokio::net::UnixStream::from_std(theirs).context("cannot set up a socket")?;
         let input = Counted { stream: ours, count: Arc::clone(&shown.count) };
-        let mut taker: JoinHandle<anyhow::Result<Unpacked>> = match target {
+        let mut taker: JoinHandle<anyhow::Result<Copied>> = match target {
             End::Here(path) => {
                 let path = path.to_str().context("DST is not UTF-8")?;
                 let Target { directory, name } = place::target(&source, path, place::look(Path::new(path))?)?;
@@ -201,7 +201,7 @@ impl CopyArgs {
         let there = courier.look(path).await?;
         let (to_guest, mut from_here) = mpsc::channel::<Vec<u8>>(4);
         let out = Pieces { to: to_guest, count: Arc::clone(&shown.count) };
-        let (target, giver): (Target, JoinHandle<anyhow::Result<Unpacked>>) = match source {
+        let (target, giver): (Target, JoinHandle<anyhow::Result<Copied>>) = match source {
             End::Here(from) => {
                 let text = from.to_str().context("SRC is not UTF-8")?;
                 let file = File::open(from).with_context(|| format!("cannot read {text}"))?;
@@ -210,9 +210,7 @@ impl CopyArgs {
                 let target = place::target(&Source::new(text, kind.is_dir()), path, there)?;
                 let giver = tokio::task::spawn_blocking(move || {
                     let mut out = io::BufWriter::with_capacity(WRITE, out);
-                    let packed = parcel::pack(file.into(), &mut out)?;
-                    let parcel::Packed { entries, bytes, skipped } = packed;
-                    Ok(Unpacked { entries, bytes, skipped })
+                    Ok(parcel::pack(file.into(), &mut out)?)
                 });
                 (target, giver)
             }
@@ -273,7 +271,7 @@ impl CopyArgs {
 
 /// How a copy ended.
 enum Ended {
-    Done(Unpacked),
+    Done(Copied),
     Signal(u8),
 }
 
@@ -310,7 +308,7 @@ impl Shown {
         }
     }
 
-    fn done(self, done: &Unpacked) {
+    fn done(self, done: &Copied) {
         self.step.done(&format!("{} files, {}", done.entries, bytes(done.bytes)));
     }
 }
