@@ -1,16 +1,13 @@
 //! `/init` and `/envs`: what a machine needs once it goes on from a snapshot, in one call.
 
-use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
 use sandbox_api::connect::{Error, Message};
 use sandbox_api::http::{Request, Response};
 use sandbox_api::time::Timestamp;
 
-use super::rooted::{Owner, Root, texts_to_json};
+use super::rooted::{self, Root, texts_to_json};
 use super::sandbox::Sandbox;
 use super::trust::{self, trust};
 use super::{freeze, target, task};
@@ -29,7 +26,7 @@ const ENVS: usize = 4096;
 const BEHIND: i128 = 50_000_000;
 const AHEAD: i128 = 5_000_000_000;
 /// Where programs of a container read how often the machine was made anew.
-const GENERATION: (&str, &str) = ("/run/pith", "generation");
+const GENERATION: &str = "/run/pith/generation";
 
 /// The variables of every command.
 pub(super) fn envs(sandbox: &Arc<Sandbox>) -> Response {
@@ -196,32 +193,15 @@ fn set_clock(sandbox: &Sandbox, stamp: i128) -> Result<(), String> {
 
 /// Writes the generation into a file of the container's, in place of the one before.
 fn tell(container: &ContainerHandle, generation: u64) -> std::io::Result<()> {
-    let directory = make(container.root()?, GENERATION.0)?;
-    let name = format!(".{}.{generation}", GENERATION.1);
-    let flags = OFlags::WRONLY
-        | OFlags::CREATE
-        | OFlags::TRUNC
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&directory, &name, flags, Mode::from_raw_mode(0o644))?;
-    let written = std::fs::File::from(file).write_all(format!("{generation}\n").as_bytes());
-    let renamed =
-        written.and_then(|()| Ok(rustix::fs::renameat(&directory, &name, &directory, GENERATION.1)?));
-    if renamed.is_err() {
-        // The first error counts.
-        rustix::fs::unlinkat(&directory, &name, AtFlags::empty()).unwrap_or_default();
-    }
-    renamed
-}
-
-/// Opens a directory of the container's, and makes what is missing of it.
-fn make(root: OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
-    Root::new(Arc::new(root)).make(path, &Owner::agent()).map_err(std::io::Error::other)
+    let root = Root::new(Arc::new(container.root()?));
+    rooted::replace(&root, GENERATION, &format!("{generation}\n")).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::rooted::{FileError, Owner};
     use super::*;
 
     #[test]
@@ -264,6 +244,9 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("root/real")).unwrap();
         std::os::unix::fs::symlink("/real", dir.path().join("root/run")).unwrap();
         let root = || OwnedFd::from(std::fs::File::open(dir.path().join("root")).unwrap());
+        let make = |root, path| -> Result<OwnedFd, FileError> {
+            Root::new(Arc::new(root)).make(path, &Owner::agent())
+        };
         make(root(), "/run/pith").unwrap();
         assert!(dir.path().join("root/real/pith").is_dir());
         std::os::unix::fs::symlink("../../..", dir.path().join("root/out")).unwrap();

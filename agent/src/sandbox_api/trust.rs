@@ -3,13 +3,11 @@
 //! What was installed before is known by a file of its own, from which the image's tools make the store anew as well. So the
 //! bundle of one call takes the place of the one before.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
-
-use super::rooted::{FILE_MODE, FileError, Owner, Root};
+use super::rooted::{self, FileError, Root};
 use crate::container::ContainerHandle;
 
 /// How a certificate begins.
@@ -75,24 +73,10 @@ fn read(root: &Root, path: &str) -> Result<Option<String>, FileError> {
     String::from_utf8(bytes).map(Some).map_err(|_| FileError::Invalid(format!("'{path}' is no UTF-8")))
 }
 
-/// Writes a file as a whole or not at all. Of a link, what it leads to is written.
+/// Writes a store anew. Of a link, what it leads to is written.
 fn replace(root: &Root, path: &str, text: &str) -> Result<(), FileError> {
     let real = root.find(path, true).ok().and_then(|found| root.path_of(&found.fd));
-    let path = real.as_deref().unwrap_or(path);
-    let place = root.locate_or_make(path, &Owner::agent())?;
-    let name = format!(".{}.pith", place.name);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let write = || -> io::Result<()> {
-        let mode = Mode::from_raw_mode(FILE_MODE);
-        let file = rustix::fs::openat(&place.parent, &name, flags | OFlags::CLOEXEC, mode)?;
-        std::fs::File::from(file).write_all(text.as_bytes())?;
-        Ok(rustix::fs::renameat(&place.parent, &name, &place.parent, place.name)?)
-    };
-    write().map_err(|error| {
-        // The first error counts.
-        rustix::fs::unlinkat(&place.parent, &name, AtFlags::empty()).unwrap_or_default();
-        FileError::io("write", path, error)
-    })
+    rooted::replace(root, real.as_deref().unwrap_or(path), text)
 }
 
 #[cfg(test)]

@@ -4,16 +4,15 @@
 //! only then the sources are removed.
 
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read as _};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use sandbox_api::connect::Message;
 
 use super::metadata::Metadata;
 use super::upload::Written;
-use crate::sandbox_api::rooted::{FILE_MODE, FileError, Location, Owner, Root, Stop, give};
+use crate::sandbox_api::rooted::{FileError, Owner, Root, Stop, Unfinished, give};
 
 /// Most files that are joined at once.
 pub(crate) const MOST_SOURCES: usize = 1000;
@@ -115,46 +114,5 @@ fn remove(root: &Root, path: &str, stat: &Stat) -> Result<(), FileError> {
     match rustix::fs::unlinkat(&place.parent, place.name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(failed()(errno)),
-    }
-}
-
-/// A file under a name of its own, which goes with it.
-struct Unfinished<'a> {
-    file: File,
-    place: Location<'a>,
-    name: Option<String>,
-}
-
-impl<'a> Unfinished<'a> {
-    fn new(place: Location<'a>, path: &str) -> Result<Unfinished<'a>, FileError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        loop {
-            let name = format!(".pith-compose-{:016x}", RandomState::new().build_hasher().finish());
-            match rustix::fs::openat(&place.parent, &name, flags, Mode::from_raw_mode(FILE_MODE)) {
-                Err(Errno::EXIST) => {}
-                made => {
-                    let file = File::from(made.map_err(FileError::during("make", path))?);
-                    return Ok(Unfinished { file, place, name: Some(name) });
-                }
-            }
-        }
-    }
-
-    fn publish(mut self, path: &str) -> Result<(), FileError> {
-        let Some(name) = &self.name else { return Ok(()) };
-        rustix::fs::renameat(&self.place.parent, name, &self.place.parent, self.place.name)
-            .map_err(FileError::during("make", path))?;
-        self.name = None;
-        Ok(())
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name
-            && let Err(errno) = rustix::fs::unlinkat(&self.place.parent, name, AtFlags::empty())
-        {
-            tracing::warn!(%errno, name, "an unfinished file stays");
-        }
     }
 }

@@ -11,11 +11,11 @@ mod root;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 pub(crate) use entry::{Entry, PREFIX, texts_to_json};
 pub(crate) use error::{FileError, FileErrorKind, errno};
 pub(crate) use path::{Owner, base, join, last_first};
-pub(crate) use root::{
-    FILE_MODE, Found, Location, Root, below, give, is_gone, magic, make_directory, reopen,
-};
+pub(crate) use root::{Found, Root, below, give, is_gone, magic, make_directory, reopen};
 pub(crate) use stop::{Stop, Workers};
+pub(crate) use unfinished::{Unfinished, replace};
