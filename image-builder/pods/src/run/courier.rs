@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use protobuf::MessageField;
 use protocols::agent::{CreateContainerRequest, RemoveContainerRequest, StartContainerRequest};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 
 use super::RunError;
 use super::exec::{ExecCommand, ExecStreams, exec};
@@ -86,15 +86,8 @@ impl Courier {
         let streams = ExecStreams { stderr: Box::new(theirs), ..streams };
         let args = std::iter::once(COMPANION).chain(order.iter().copied()).map(str::to_owned).collect();
         let command = ExecCommand { args, ..ExecCommand::default() };
-        let listen = async move {
-            let (mut text, mut words) = (Vec::new(), words);
-            // What is more than this is read and dropped, or its writer would wait.
-            (&mut words).take(MOST_WORDS).read_to_end(&mut text).await.ok();
-            tokio::io::copy(&mut words, &mut tokio::io::sink()).await.ok();
-            String::from_utf8_lossy(&text).trim_end().to_owned()
-        };
-        let (code, words) = tokio::join!(exec(&self.client, &self.record, &command, streams), listen);
-        Ok((code?, words))
+        let (code, words) = tokio::join!(exec(&self.client, &self.record, &command, streams), heard(words));
+        Ok((code?, String::from_utf8_lossy(&words).trim_end().to_owned()))
     }
 
     /// Looks what is at a path of the container.
@@ -103,15 +96,9 @@ impl Courier {
     /// When the directory for it is not there, or the guest goes away.
     pub async fn look(&self, path: &str) -> Result<There, RunError> {
         let (answer, theirs) = tokio::io::duplex(4 << 10);
-        let listen = async move {
-            let (mut text, mut answer) = (Vec::new(), answer);
-            (&mut answer).take(MOST_WORDS).read_to_end(&mut text).await.ok();
-            tokio::io::copy(&mut answer, &mut tokio::io::sink()).await.ok();
-            text
-        };
         let streams = ExecStreams { stdout: Box::new(theirs), ..ExecStreams::none() };
         let order = ["look", path];
-        let (done, answer) = tokio::join!(self.run(&order, streams), listen);
+        let (done, answer) = tokio::join!(self.run(&order, streams), heard(answer));
         let (code, words) = done?;
         match (code, answer.first()) {
             (0, Some(b'd')) => Ok(There::Directory),
@@ -129,4 +116,12 @@ impl Courier {
         // A guest that is gone has removed it, too.
         drop(self.client.agent.remove_container(AgentClient::call(), &request).await);
     }
+}
+
+/// What is said, up to [`MOST_WORDS`]. What is more is read and dropped, or its writer would wait.
+async fn heard(mut words: DuplexStream) -> Vec<u8> {
+    let mut text = Vec::new();
+    (&mut words).take(MOST_WORDS).read_to_end(&mut text).await.ok();
+    tokio::io::copy(&mut words, &mut tokio::io::sink()).await.ok();
+    text
 }

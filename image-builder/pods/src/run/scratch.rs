@@ -43,21 +43,13 @@ impl Scratch {
         let file = tempfile::tempfile_in(place).map_err(failed)?;
         file.set_len(size.next_multiple_of(BLOCK)).map_err(failed)?;
         let scratch = Self { file };
-        fs_image::ext4::empty(&scratch.path()).map_err(|error| failed(io::Error::other(said(&error))))?;
+        fs_image::ext4::empty(&scratch.path()).map_err(|error| failed(io::Error::other(error)))?;
         Ok(scratch)
     }
 
     /// By which other processes can open it as long as this one lives.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
-    }
-}
-
-/// An error with its causes.
-fn said(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", said(source)),
-        None => error.to_string(),
     }
 }
 
