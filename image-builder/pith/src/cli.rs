@@ -141,7 +141,7 @@ impl Cli {
             Command::Doctor(args) => args.execute(global),
             Command::Completions(args) => args.execute(global).map(done),
             Command::Man(args) => args.execute(Self::command(), global).map(done),
-            Command::Complete(args) => args.execute(Self::command()).map(done),
+            Command::Complete(args) => args.execute(Self::command(), global).map(done),
         }
     }
 }

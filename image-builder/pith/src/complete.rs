@@ -112,8 +112,9 @@ impl CompleteArgs {
     ///
     /// # Errors
     /// When standard output cannot be written to.
-    pub fn execute(self, cli: clap::Command) -> anyhow::Result<()> {
-        let answers = answers(cli, &self.words, &known);
+    pub fn execute(self, cli: clap::Command, global: &Global) -> anyhow::Result<()> {
+        let global = Global { out: out_of(&self.words).or_else(|| global.out.clone()), ..global.clone() };
+        let answers = answers(cli, &self.words, &|kind| known(kind, &global));
         write(&answers.iter().fold(String::new(), |text, answer| text + answer + "\n"))
     }
 }
@@ -129,9 +130,23 @@ enum Kind<'a> {
     Flavours,
 }
 
-fn known(kind: Kind<'_>) -> Vec<String> {
+/// The products that the line names: its verb will use these, whatever the environment of the shell says.
+fn out_of(words: &[String]) -> Option<PathBuf> {
+    let mut words = words.split_last()?.1.iter().take_while(|word| *word != "--");
+    let mut out = None;
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--out") {
+            Some("") => out = words.next().map(PathBuf::from),
+            Some(value) => out = value.strip_prefix('=').map(PathBuf::from).or(out),
+            None => {}
+        }
+    }
+    out
+}
+
+fn known(kind: Kind<'_>, global: &Global) -> Vec<String> {
     let state = state();
-    let library = || Some(Library::new(&Global::default().cache().ok()?));
+    let library = || Some(Library::new(&global.cache().ok()?));
     match kind {
         Kind::Running => state.pods().unwrap_or_default().into_iter().map(|pod| pod.name).collect(),
         Kind::AllPods => state.all().unwrap_or_default().into_iter().map(|pod| pod.name).collect(),
@@ -144,8 +159,7 @@ fn known(kind: Kind<'_>) -> Vec<String> {
             kept.into_iter().map(|kept| kept.reference).collect()
         }
         Kind::Flavours => {
-            let entries =
-                Global::default().products().ok().and_then(|layout| std::fs::read_dir(layout.out()).ok());
+            let entries = global.products().ok().and_then(|layout| std::fs::read_dir(layout.out()).ok());
             let names = entries
                 .into_iter()
                 .flatten()

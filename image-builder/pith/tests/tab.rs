@@ -8,14 +8,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What is typed before TAB, and what the line is after it.
-const LINES: [(&str, &str); 8] = [
+const LINES: [(&str, &str); 9] = [
     ("pith unp", "pith unpause"),
     ("pith logs o", "pith logs old"),
     ("pith logs old si", "pith logs old side"),
     ("pith volume pr", "pith volume prune"),
     ("pith volume rm da", "pith volume rm data"),
     ("pith vm --vmm fire", "pith vm --vmm firecracker"),
-    ("pith vm --flavour sand", "pith vm --flavour sandbox"),
+    ("pith vm --flavour ow", "pith vm --flavour own"),
+    ("pith --out other vm --flavour yo", "pith --out other vm --flavour yours"),
     ("pith run -v da", "pith run -v data:"),
 ];
 
@@ -24,8 +25,11 @@ fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
     fs::create_dir_all(at("volumes/pith/volumes/data")).unwrap();
-    fs::create_dir_all(at("out")).unwrap();
-    for name in ["out/vmlinux", "out/initrd.img", "out/initrd-sandbox.img"] {
+    for directory in ["out", "other"] {
+        fs::create_dir_all(at(directory)).unwrap();
+    }
+    let other = ["other/vmlinux", "other/initrd-yours.img"];
+    for name in ["out/vmlinux", "out/initrd.img", "out/initrd-own.img"].iter().chain(&other) {
         fs::write(at(name), "").unwrap();
     }
     let container = |name: &str| {
