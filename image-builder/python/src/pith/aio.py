@@ -207,11 +207,12 @@ class Process:
             async with asyncio.TaskGroup() as group:
                 for work in (feed(), collect(self.stdout, sink), collect(self.stderr, stderr)):
                     group.create_task(work)
-        except* OutputTooLarge as errors:
-            await self.__aexit__(None, None, None)
-            raise errors.exceptions[0] from None
-        except* (PithError, OSError) as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as errors:
+            # Not by `except*`: Python 3.11.2 puts what is raised there into another group.
+            first = next((error for error in errors.exceptions if isinstance(error, OutputTooLarge)), errors.exceptions[0])
+            if isinstance(first, OutputTooLarge):
+                await self.__aexit__(None, None, None)
+            raise first from None
         return await self.wait(), stderr.getvalue()
 
     async def __aenter__(self) -> Self:
