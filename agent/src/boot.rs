@@ -29,6 +29,7 @@ use crate::listen;
 use crate::network::{self, Network};
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Metrics;
+use crate::patience::{self, Patience};
 use crate::pod::Pod;
 use crate::process::command::Commands;
 use crate::process::launch::Launcher;
@@ -49,11 +50,13 @@ fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
         move || follow_memory(&reserve, &storages)
     };
     let devices = DeviceWatch::start(config.hotplug_timeout, memory_changed.clone())?;
+    let patience = Patience::for_devices();
     let tools = Arc::new(Tools {
         jailer: Arc::new(Jails::new(Arc::clone(launcher), paths.cgroup.clone(), Arc::clone(&reserve))),
         commands: Arc::new(Commands::new(Arc::clone(launcher), paths.cgroup.clone())),
         storages,
         devices: devices.clone(),
+        patience: patience.clone(),
         streams: Arc::default(),
         unread: Arc::default(),
         trimmer: Trimmer::default(),
@@ -70,9 +73,10 @@ fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
     Ok(Api {
         pod: Arc::new(Pod::new(Arc::clone(&tools))),
         tools,
-        network: Network::new(devices),
+        network: Network::new(devices, patience),
         metrics: Metrics::default(),
         copies: Copies::default(),
+        copying: Patience::for_copies(),
         #[cfg(feature = "policy")]
         policy: crate::policy::Policy::start(Path::new(crate::policy::DEFAULT_FILE))?,
         clock: Clock::keep(init::is_pid1()),
@@ -194,7 +198,7 @@ fn serve_until_the_end(config: Config, started: u64, log: Option<&Log>) -> Resul
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(64)
+        .max_blocking_threads(patience::THREADS)
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(RunError::Runtime)?;
@@ -266,6 +270,8 @@ async fn serve(
     }
     announce();
     tokio::select! {
+        biased;
+        // A pod that has ended has nothing left to be destroyed, whatever signals came.
         () = api.pod.ended() => {}
         _ = interrupt.recv() => tracing::info!("interrupted"),
         _ = terminate.recv() => tracing::info!("terminated"),

@@ -17,6 +17,7 @@ mod heap;
 mod listen;
 pub mod network;
 pub mod observe;
+mod patience;
 mod pod;
 #[cfg(feature = "policy")]
 mod policy;

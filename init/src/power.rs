@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot as enter};
 use thiserror::Error;
@@ -11,6 +14,8 @@ use crate::acpi;
 
 /// Most bytes of one table that are read: those of a machine with 1,024 processors have some 200 KiB.
 const LARGEST_TABLE: u64 = 4 << 20;
+/// How long file systems may take to be written back at the end.
+const SYNC: Duration = Duration::from_secs(10);
 /// Most definition blocks that are read.
 const MOST_BLOCKS: usize = 64;
 
@@ -75,7 +80,7 @@ impl End {
 /// restarting. Returns only when nothing worked.
 #[must_use]
 pub fn power_off() -> PowerError {
-    nix::unistd::sync();
+    write_back();
     // If an error comes back, the restart below is the answer to it.
     End::of_this_machine().now();
     PowerError::PowerOff(End::Restart.now().into())
@@ -84,8 +89,22 @@ pub fn power_off() -> PowerError {
 /// Writes all file systems back and restarts the machine. Returns only when that failed.
 #[must_use]
 pub fn reboot() -> PowerError {
-    nix::unistd::sync();
+    write_back();
     PowerError::Reboot(End::Restart.now().into())
+}
+
+/// Writes all file systems back, as far as that is done in time: one that hangs must not keep the machine on.
+fn write_back() {
+    let (told, done) = mpsc::channel();
+    let synced = thread::Builder::new().name("sync".into()).spawn(move || {
+        nix::unistd::sync();
+        // Who waited may have given up.
+        told.send(()).ok();
+    });
+    match synced {
+        Ok(_) => drop(done.recv_timeout(SYNC)),
+        Err(_) => nix::unistd::sync(),
+    }
 }
 
 /// The beginning of a table; none where there is no such table or it cannot be read.

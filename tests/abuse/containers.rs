@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use protocols::oci;
-use tests::{Code, expect_code, until};
+use tests::{Code, expect_code, storage, until};
 use tokio::task::JoinSet;
 
 use crate::scene::Scene;
@@ -22,6 +22,40 @@ pub(crate) async fn ends_by_signal(scene: &Scene) -> Result<()> {
     while let Some(ended) = all.join_next().await {
         let (signal, status) = ended??;
         ensure!(status == 128 + signal, "signal {signal} is status {status}");
+    }
+    Ok(())
+}
+
+/// More creates than the runtime had threads for all it does, once. Some wait for disks of their own, the others for one that
+/// somebody else waits for.
+pub(crate) async fn waiting_creates(scene: &Scene) -> Result<()> {
+    const CREATES: usize = 80;
+    let id = |number: usize| format!("late{number}");
+    let mut creates = JoinSet::new();
+    for number in 0..CREATES {
+        let name = if number % 2 == 0 { id(number) } else { "late".to_owned() };
+        let disk = storage("blk", "1f/1f", "ext4", &[], &name);
+        let builder = scene.guest.container(&id(number)).request(|request| request.storages.push(disk));
+        creates.spawn(async move { builder.try_create().await.map(drop) });
+    }
+    // To look is an exec, too.
+    until("all wait", async || Ok(scene.inspector.agent_threads().await? > CREATES)).await?;
+    ensure!(creates.try_join_next().is_none(), "a create does not wait");
+    scene.neighbour_lives().await.context("beside them")?;
+    ensure!(scene.neighbour.stats().await?.cgroup_stats.pids_stats.current > 0);
+    let new = scene.guest.container("prompt").run().await.context("create another beside them")?;
+    ensure!(new.sh("echo new").await? == "new");
+    new.remove().await.context("remove it beside them")?;
+    let mut removals = JoinSet::new();
+    for number in 0..CREATES {
+        let container = scene.guest.container(&id(number)).made();
+        removals.spawn(async move { container.remove().await });
+    }
+    while let Some(removed) = removals.join_next().await {
+        removed??;
+    }
+    while let Some(created) = creates.join_next().await {
+        expect_code(created?, Code::CANCELLED);
     }
     Ok(())
 }

@@ -128,6 +128,31 @@ fn every_constant_of_a_bound_has_its_value() {
     assert!(wrong.is_empty(), "the table and the sources differ:\n{}", wrong.join("\n"));
 }
 
+/// Lines of the document that stand below a heading, up to the next one, counted from 1.
+fn chapter(text: &str, heading: &str) -> std::ops::Range<usize> {
+    let lines: Vec<&str> = text.lines().collect();
+    let begin =
+        lines.iter().position(|line| *line == heading).unwrap_or_else(|| panic!("no {heading:?}")) + 1;
+    let length = lines[begin..].iter().position(|line| line.starts_with('#')).unwrap_or(lines.len() - begin);
+    begin + 1..begin + length + 1
+}
+
+#[test]
+fn every_bound_of_the_agent_has_its_constant_and_its_test() {
+    let text = document();
+    for (heading, least) in [("### Bounds", 50), ("### The end, and its bounds", 8)] {
+        let lines = chapter(&text, heading);
+        let table: Vec<Row<'_>> = rows(&text).into_iter().filter(|row| lines.contains(&row.line)).collect();
+        assert!(table.len() >= least, "{heading} has {} rows", table.len());
+        for row in table {
+            for column in [CONSTANT, TEST] {
+                let is_there = row.cell(column).is_some_and(|cell| !cell.is_empty());
+                assert!(is_there, "ARCHITECTURE.md:{}: a bound without a {column}", row.line);
+            }
+        }
+    }
+}
+
 #[test]
 fn names_and_values_are_told_from_others() {
     let text =
@@ -142,4 +167,6 @@ fn names_and_values_are_told_from_others() {
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].cell(TEST).map(quoted), Some(vec!["a::b", "c::d"]));
     assert_eq!(rows[1].cell(TEST), None);
+    let text = "# a\nx\n## b\ny\nz\n# c\n";
+    assert_eq!([chapter(text, "# a"), chapter(text, "## b"), chapter(text, "# c")], [2..3, 4..6, 7..7]);
 }

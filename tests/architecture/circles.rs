@@ -20,7 +20,7 @@ struct Crate {
 const AGENT: Crate = Crate {
     root: "agent/src",
     layers: &[
-        &["cancel", "companion", "error", "sys", "undo"],
+        &["cancel", "companion", "error", "patience", "sys", "undo"],
         &["config", "files", "heap", "policy", "reserve"],
         &["listen"],
         &["device"],

@@ -13,6 +13,7 @@ mod ladder;
 mod layers;
 mod links;
 mod oci;
+mod order;
 mod protocol;
 mod security;
 mod source;

@@ -56,7 +56,7 @@ pub(crate) fn identifiers(code: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The text with comments and the contents of literals left out and every line in its place.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {

@@ -13,7 +13,13 @@ use tests::{Code, Container, Guest, VOLUMES, expect_code, host_tool, storage};
 const MIB: u64 = 1 << 20;
 
 /// A disk of some MiB with a smaller file system on it.
-fn disk(directory: &TempDir, kind: &str, args: &[&str], size: u64, file_system: u64) -> Result<PathBuf> {
+pub(crate) fn disk(
+    directory: &TempDir,
+    kind: &str,
+    args: &[&str],
+    size: u64,
+    file_system: u64,
+) -> Result<PathBuf> {
     let path = directory.path().join(format!("{kind}{}.raw", args.concat()));
     std::fs::File::create(&path)?.set_len(size * MIB)?;
     let (name, size) = (path.display().to_string(), format!("{file_system}M"));

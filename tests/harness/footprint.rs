@@ -41,17 +41,36 @@ const LOOK: &str = "field() { sed -n \"s/^$2[: ][^0-9]*\\([0-9]*\\).*/\\1/p\" $1
     cd /guest; for p in $(cat proc/1/task/*/children); do \
     grep -qs forker proc/$p/cmdline && set -- $p && break; done; ";
 
+/// By how much what is held may differ from what was held before.
+#[derive(Debug, Clone, Copy)]
+pub struct Slack {
+    /// KiB that the agent and the forker may have more, each.
+    pub kib: u64,
+    /// Whether descriptors do not count.
+    pub any_descriptors: bool,
+}
+
+impl Slack {
+    /// Memory within so many KiB, all else the same.
+    pub fn of_kib(kib: u64) -> Slack {
+        Slack { kib, any_descriptors: false }
+    }
+}
+
 impl Footprint {
-    /// Whether this is no more than what was held before: memory within so many KiB, all else the same. What only the kernel
-    /// holds is not looked at; it gives that back when it likes.
-    pub fn is_back_to(&self, before: &Footprint, slack_kib: u64) -> bool {
-        self.agent_kib <= before.agent_kib + slack_kib
-            && self.forker_kib <= before.forker_kib + slack_kib
-            && self.counts() == before.counts()
+    /// Whether this is no more than what was held before. What only the kernel holds is not looked at; it gives that back when
+    /// it likes.
+    pub fn is_back_to(&self, before: &Footprint, slack: Slack) -> bool {
+        self.agent_kib <= before.agent_kib + slack.kib
+            && self.forker_kib <= before.forker_kib + slack.kib
+            && self.counts(slack) == before.counts(slack)
     }
 
-    fn counts(&self) -> [u64; 5] {
-        [self.threads, self.descriptors, self.children, self.mounts, self.cgroups]
+    /// What has to be the same, by its place in a row of [`LOOK`].
+    fn counts(&self, slack: Slack) -> Vec<(usize, u64)> {
+        let descriptors = (5, self.descriptors);
+        let others = [(4, self.threads), (6, self.children), (7, self.mounts), (8, self.cgroups)];
+        others.into_iter().chain((!slack.any_descriptors).then_some(descriptors)).collect()
     }
 
     fn parse(line: &str) -> Result<Footprint> {
@@ -87,13 +106,14 @@ impl Inspector {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub async fn settled_footprint(&self, before: &Footprint, slack_kib: u64) -> Result<Footprint> {
-        let (most, forker) = (before.agent_kib + slack_kib, before.forker_kib + slack_kib);
-        let counts = before.counts().map(|count| count.to_string()).join(" ");
+    pub async fn settled_footprint(&self, before: &Footprint, slack: Slack) -> Result<Footprint> {
+        let (most, forker) = (before.agent_kib + slack.kib, before.forker_kib + slack.kib);
+        let same = before.counts(slack).into_iter().map(|(place, count)| format!("[ ${place} -eq {count} ]"));
+        let same = same.collect::<Vec<_>>().join(" && ");
         // It waits within the guest, by one exec: each further one would be more work that leaves threads behind for a while.
         let script = format!(
             "{LOOK} forker=$1; for n in $(seq {PATIENCE}); do set -- $(row $forker); \
-             [ $1 -le {most} ] && [ $3 -le {forker} ] && [ \"$4 $5 $6 $7 $8\" = '{counts}' ] && break; \
+             [ $1 -le {most} ] && [ $3 -le {forker} ] && {same} && break; \
              usleep 500000; done; echo $*"
         );
         Footprint::parse(&self.sh(&script).await?).context("look at the agent")

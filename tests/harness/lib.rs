@@ -13,6 +13,7 @@
 //! Containers have a busybox as their root. Products come from `make build images`; one that is missing is an error,
 //! never a skip. Every guest ends with its [`Guest`], and its console is printed when the test panics.
 
+mod checks;
 mod clock;
 mod container;
 pub mod figures;
@@ -32,9 +33,10 @@ mod storage;
 mod tables;
 mod until;
 
+pub use checks::Checks;
 pub use clock::host_now;
 pub use container::{Container, ContainerBuilder, mount};
-pub use footprint::Footprint;
+pub use footprint::{Footprint, Slack};
 pub use guest::{Guest, GuestBuilder, Saved, busybox, product};
 pub use inspect::{Inspector, Snapshot};
 pub use machine::vm::Machine;

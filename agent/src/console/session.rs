@@ -97,6 +97,7 @@ pub(super) async fn shell(
         namespaces: Vec::new(),
         streams: ChildStreams::default(),
         wants_inner_pid: false,
+        place: None,
     };
     let result = match console.launcher.launch(launch).await {
         Ok(launched) => {
@@ -139,8 +140,10 @@ async fn bridge(stream: impl AsyncRead + AsyncWrite, stdio: &Stdio) -> Result<()
         }
     };
     tokio::select! {
-        ended = input => ended,
+        biased;
+        // What was printed is sent before the host's end ends the session.
         ended = output => ended,
+        ended = input => ended,
     }
 }
 
@@ -156,6 +159,8 @@ pub(super) async fn prompt(
     let outside = Stdio::of_terminal(master, &exit)?;
     let inside = Stdio::of_terminal(slave.try_clone().map_err(SessionError::Terminal)?, &exit)?;
     tokio::select! {
+        biased;
+        // First, since it carries what the other one has said.
         ended = bridge(stream, &outside) => ended,
         ended = converse(console, &inside, &slave, number) => ended,
     }
@@ -265,6 +270,8 @@ async fn enter(
         }
     };
     tokio::select! {
+        biased;
+        // The last words of the command are shown before the end of the line counts.
         () = output => {}
         () = input => {}
     }

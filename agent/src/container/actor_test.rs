@@ -283,8 +283,11 @@ async fn execs_have_the_filter_of_the_container() {
     request.spec.set_linux(Some(linux));
     world.container.create(request, view()).await.unwrap();
     world.container.exec(exec("e1")).await.unwrap();
+    world.container.exec(exec("e2")).await.unwrap();
     world.container.remove(0).await.unwrap();
     let plans = world.fake.plans.lock().unwrap();
-    assert!(plans[0].seccomp.is_some());
-    assert_eq!(plans[0].seccomp, plans[1].seccomp);
+    let filters: Vec<_> = plans.iter().map(|plan| &plan.seccomp.as_ref().unwrap().filter.program).collect();
+    assert_eq!(filters.len(), 3);
+    // The same one, not an equal one: that would have been compiled again.
+    assert!(filters.iter().all(|filter| Arc::ptr_eq(filter, filters[0])));
 }

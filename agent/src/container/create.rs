@@ -35,6 +35,7 @@ use crate::device::container::{self as device, Bound, Device, PciAddresses};
 use crate::device::watch::DeviceWatch;
 use crate::error::chain;
 use crate::files::remove_tree;
+use crate::patience::{self, Place};
 use crate::process::launch::Launch;
 use crate::process::passfd::Ports;
 use crate::storage::{Storage, StorageRegistry};
@@ -79,12 +80,14 @@ pub(super) async fn create(
     shared.processes().reserve("")?;
     // First, so that any failure closes them and the host knows.
     let claimed = tools.streams.claim(std::mem::take(&mut request.ports)).await?;
+    // All of it may have to wait, for devices most of all. It needs one thread at a time.
+    let place = tools.patience.place().await;
     let id = &shared.id;
     let shared_mounts = std::mem::take(&mut request.shared_mounts);
     let (busy, preparing) = oneshot::channel();
     body.preparing = Some(preparing);
     let Prepared { spec, plan, cgroup, addresses, hooks } =
-        prepared(shared, tools, (body.undo.clone(), busy), request, &pod).await?;
+        prepared(shared, tools, (body.undo.clone(), busy), request, &pod, place.clone()).await?;
     let cgroup_directory = directory_of(&cgroup, id)?;
     // From here on a removal or a kill finds it.
     drop(shared.cgroup.set(Arc::clone(&cgroup)));
@@ -94,8 +97,14 @@ pub(super) async fn create(
     let listener = seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
     let kinds = kinds_to_hold(&plan);
     let (pipes, streams) = streams(&plan, tools.settings.pipe_size)?;
-    let launch =
-        Launch { plan, cgroup: cgroup_directory, namespaces: Vec::new(), streams, wants_inner_pid: false };
+    let launch = Launch {
+        plan,
+        cgroup: cgroup_directory,
+        namespaces: Vec::new(),
+        streams,
+        wants_inner_pid: false,
+        place: Some(place.clone()),
+    };
     let failed = |error| ContainerError::Launch(id.clone(), error);
     let mut newborn = tools.jailer.launch(launch).await.map_err(failed)?;
     body.hooks = Arc::new(hooks);
@@ -107,13 +116,14 @@ pub(super) async fn create(
         newborn = newborn.enter().await.map_err(failed)?;
     }
     let pid = newborn.pid;
-    let namespaces = open_namespaces(pid, &kinds)?;
+    let opened = patience::on_a_thread(place.clone(), move || open_namespaces(pid, &kinds)).await;
+    let namespaces = opened.map_err(|_| ContainerError::Panicked(id.clone()))??;
     if let Some((_, pids)) = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid) {
         // Of the first container; later ones change nothing.
         drop(pod.namespaces.pid.set(Arc::clone(pids)));
     }
     for mount in shared_mounts {
-        share_mount(shared, &pod, mount, pid).await?;
+        share_mount(shared, &pod, mount, pid, place.clone()).await?;
     }
     let (init, handshake) = process("", shared, newborn, pipes, claimed, None)?;
     shared.processes().insert("", Arc::new(init));
@@ -139,6 +149,7 @@ async fn prepared(
     (undo, busy): (Undo, oneshot::Sender<()>),
     request: CreateRequest,
     pod: &PodView,
+    place: Place,
 ) -> Result<Prepared, ContainerError> {
     let (tools, id) = (Arc::clone(tools), shared.id.clone());
     let waits = tools.devices.until(&shared.cancel);
@@ -171,7 +182,7 @@ async fn prepared(
         let cgroup = work.cgroup(&spec)?;
         Ok(Prepared { spec, plan, cgroup, addresses: devices.addresses, hooks })
     };
-    let prepared = tokio::task::spawn_blocking(work).await;
+    let prepared = patience::on_a_thread(place, work).await;
     prepared.unwrap_or_else(|_| Err(ContainerError::Panicked(shared.id.clone())))
 }
 
@@ -261,6 +272,7 @@ async fn share_mount(
     pod: &PodView,
     mount: SharedMount,
     pid: i32,
+    place: Place,
 ) -> Result<(), ContainerError> {
     let failed = |error| ContainerError::SharedMount(shared.id.clone(), error);
     let source = pod.neighbours.init_of(&mount.source_container).ok_or_else(|| {
@@ -268,7 +280,8 @@ async fn share_mount(
         failed(SharedMountError::NoContainer { mount, container })
     })?;
     let cancel = shared.cancel.clone();
-    let work = tokio::task::spawn_blocking(move || shared_mount::share(&mount, source, pid, &cancel)).await;
+    let work = move || shared_mount::share(&mount, source, pid, &cancel);
+    let work = patience::on_a_thread(place, work).await;
     work.map_err(|_| ContainerError::Panicked(shared.id.clone()))?.map_err(failed)
 }
 

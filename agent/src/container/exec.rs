@@ -135,17 +135,14 @@ async fn start(
     };
     let listener = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.clone());
     let exec_id = &request.exec_id;
-    let own = apart.as_ref().map(|_| OwnCgroup::make(shared, exec_id)).transpose()?;
-    let cgroup = match &own {
-        Some(own) => own.directory(shared)?,
-        None => birthplace(shared)?,
-    };
+    let (own, cgroup) = born_in(shared, exec_id, apart.is_some()).await?;
     let launch = Launch {
         plan,
         cgroup,
         namespaces: created.namespaces.clone(),
         streams,
         wants_inner_pid: apart.is_some(),
+        place: None,
     };
     let newborn = tools
         .jailer
@@ -168,6 +165,26 @@ async fn start(
         drop(apart.born.send(born));
     }
     Ok(())
+}
+
+/// Where a process is born: in a cgroup of its own, or in that of the first process. Looked at on a thread: the kernel has one
+/// lock for all cgroups, which a container that makes or removes thousands of them keeps busy.
+async fn born_in(
+    shared: &Arc<Shared>,
+    exec_id: &str,
+    is_apart: bool,
+) -> Result<(Option<OwnCgroup>, OwnedFd), ContainerError> {
+    let (own, exec_id) = (Arc::clone(shared), exec_id.to_owned());
+    let work = move || {
+        if !is_apart {
+            return Ok((None, birthplace(&own)?));
+        }
+        let made = OwnCgroup::make(&own, &exec_id)?;
+        let directory = made.directory(&own)?;
+        Ok((Some(made), directory))
+    };
+    let made = tokio::task::spawn_blocking(work).await;
+    made.unwrap_or_else(|_| Err(ContainerError::Panicked(shared.id.clone())))
 }
 
 /// A cgroup for one process, taken away again unless it is kept.

@@ -28,6 +28,7 @@ use super::view::SharedNamespaces;
 use crate::device::container::Device;
 use crate::device::watch::DeviceWatch;
 use crate::heap::Trimmer;
+use crate::patience::Patience;
 use crate::process::command::Commands;
 use crate::process::launch::{Launch, LaunchError, Launcher, Listening};
 use crate::process::passfd::Ports;
@@ -160,6 +161,7 @@ pub(crate) fn tools(dir: &Path, courses: &[Course]) -> (Arc<Tools>, Arc<Fake>) {
         commands: Arc::new(Commands::new(launcher, cgroups.clone())),
         storages: Arc::default(),
         devices: DeviceWatch::deaf(Path::new("/nonexistent"), Duration::from_secs(600)),
+        patience: Patience::for_devices(),
         streams: Arc::default(),
         unread: Arc::default(),
         trimmer: Trimmer::default(),

@@ -13,6 +13,7 @@ use super::launch::Jailer;
 use super::oom::OomWatch;
 use crate::device::watch::DeviceWatch;
 use crate::heap::Trimmer;
+use crate::patience::Patience;
 use crate::process::command::Commands;
 use crate::process::passfd;
 use crate::process::unread::Unread;
@@ -31,6 +32,8 @@ pub(crate) struct Tools {
     pub(crate) reserve: Arc<Reserve>,
     /// Waits for devices.
     pub(crate) devices: DeviceWatch,
+    /// Threads for what waits.
+    pub(crate) patience: Patience,
     /// Connections that the host made for streams.
     pub(crate) streams: Arc<passfd::Waiting>,
     /// What processes write and nobody reads.

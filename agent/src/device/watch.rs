@@ -94,6 +94,11 @@ impl DeviceWatch {
         DeviceWatch { cancel: cancel.clone(), ..self.clone() }
     }
 
+    /// Whether its waits end early.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Has every waiter look again, and see whether it is cancelled.
     pub(crate) fn look_again(&self) {
         self.events.add();

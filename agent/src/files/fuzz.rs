@@ -128,13 +128,18 @@ mod tests {
         }
     }
 
-    /// What a fuzzer found once.
+    /// What a fuzzer found once, and what it begins with.
     #[test]
     fn regressions_stay_mended() {
         let scratch = tempfile::tempdir().unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/regressions/copies");
-        for found in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            copies(&std::fs::read(found.path()).unwrap(), scratch.path());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
+        let mut count = 0;
+        for kept in ["regressions/copies", "corpus/copies"] {
+            for found in std::fs::read_dir(root.join(kept)).into_iter().flatten().flatten() {
+                copies(&std::fs::read(found.path()).unwrap(), scratch.path());
+                count += 1;
+            }
         }
+        assert!(count > 0, "copies have a corpus");
     }
 }

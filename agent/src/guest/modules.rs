@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
 use crate::process::command::{Command, CommandError, Commands};
 
@@ -54,6 +55,12 @@ pub(crate) enum ModuleError {
         /// Why not.
         source: CommandError,
     },
+    /// The pod is going before it was loaded.
+    #[error("kernel module {0:?} is not loaded: the sandbox is being destroyed")]
+    Cancelled(String),
+    /// The work on it panicked.
+    #[error("the work on kernel module {0:?} panicked")]
+    Panicked(String),
 }
 
 impl Kind for ModuleError {
@@ -66,6 +73,8 @@ impl Kind for ModuleError {
             }
             ModuleError::Parameter { source, .. } => kind_of_errno(source.raw_os_error()),
             ModuleError::Load { source, .. } => source.kind(),
+            ModuleError::Cancelled(_) => ErrorKind::Cancelled,
+            ModuleError::Panicked(_) => ErrorKind::Internal,
         }
     }
 }
@@ -120,15 +129,17 @@ enum Change {
     Module(String),
 }
 
-/// Sees to it that all modules are there. A failure takes back what was done for those before.
+/// Sees to it that all modules are there, until `cancel` says that nobody wants them any more. A failure takes back what was
+/// done for those before.
 pub(crate) async fn load(
     commands: &Arc<Commands>,
     sysfs: &Path,
     modules: &[Module],
+    cancel: &Cancel,
 ) -> Result<Loaded, ModuleError> {
     let mut loaded = Loaded::default();
     for module in modules {
-        if let Err(error) = load_one(commands, sysfs, module, &mut loaded).await {
+        if let Err(error) = load_one(commands, sysfs, module, &mut loaded, cancel).await {
             loaded.take_back(commands).await;
             return Err(error);
         }
@@ -141,14 +152,30 @@ async fn load_one(
     sysfs: &Path,
     module: &Module,
     loaded: &mut Loaded,
+    cancel: &Cancel,
 ) -> Result<(), ModuleError> {
-    if module.directory(sysfs).is_dir() {
-        return set_parameters(module, sysfs, &mut loaded.changes);
+    let (of, sysfs) = (module.clone(), sysfs.to_owned());
+    // A parameter's file is code of the module: it may take its time.
+    let built_in = on_a_thread(move || {
+        of.directory(&sysfs).is_dir().then(|| {
+            let mut changes = Vec::new();
+            (set_parameters(&of, &sysfs, &mut changes), changes)
+        })
+    });
+    let panicked = || ModuleError::Panicked(module.name.clone());
+    if let Some((result, changes)) = built_in.await.ok_or_else(panicked)? {
+        loaded.changes.extend(changes);
+        return result;
     }
     let args = ["-v", "--", &module.name].into_iter().chain(module.parameters.iter().map(String::as_str));
     let mut command = Command::new(MODPROBE, args);
     command.deadline = DEADLINE;
-    let output = commands.run(command).await.and_then(|output| output.success(MODPROBE));
+    let output = tokio::select! {
+        biased;
+        // A module that is loaded is taken back, also if nobody wants it any more.
+        output = commands.run(command) => output.and_then(|output| output.success(MODPROBE)),
+        () = cancel.cancelled() => return Err(ModuleError::Cancelled(module.name.clone())),
+    };
     match output {
         Ok(_) => {
             tracing::info!(name = module.name, "kernel module loaded");
@@ -160,7 +187,12 @@ async fn load_one(
     }
 }
 
-/// Writes the parameters that can be written. The others were decided when the kernel started.
+/// Work on files, beside the runtime's thread; none when it panicked.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// Writes the parameters that can be written. The others were decided when the kernel started. Blocks.
 fn set_parameters(module: &Module, sysfs: &Path, changes: &mut Vec<Change>) -> Result<(), ModuleError> {
     for parameter in &module.parameters {
         // A name alone switches something on, as on the kernel's command line.
@@ -193,8 +225,13 @@ impl Loaded {
         for change in self.changes.into_iter().rev() {
             match change {
                 Change::Parameter { path, before } => {
-                    if let Err(error) = std::fs::write(&path, before) {
-                        tracing::error!(path = %path.display(), %error, "a module's parameter is not restored");
+                    let restore = move || {
+                        if let Err(error) = std::fs::write(&path, before) {
+                            tracing::error!(path = %path.display(), %error, "a module's parameter is not restored");
+                        }
+                    };
+                    if on_a_thread(restore).await.is_none() {
+                        tracing::error!("restoring a module's parameter panicked");
                     }
                 }
                 Change::Module(name) => {

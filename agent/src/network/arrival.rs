@@ -6,6 +6,7 @@ use super::address::HardwareAddress;
 use super::error::NetworkError;
 use super::link::Interface;
 use crate::device::watch::DeviceWatch;
+use crate::patience::Patience;
 
 /// Waits until there is a link at the place or with the hardware address that is asked for, for the watch's timeout at
 /// most. A link that is meant by its name alone is there or not.
@@ -13,7 +14,11 @@ use crate::device::watch::DeviceWatch;
 /// # Errors
 /// [`NetworkError::NotPlugged`] where the place stayed empty. A hardware address that did not come is no error here: the
 /// link may be meant by its name.
-pub(super) async fn wait(wanted: &Interface, devices: &DeviceWatch) -> Result<(), NetworkError> {
+pub(super) async fn wait(
+    wanted: &Interface,
+    devices: &DeviceWatch,
+    patience: &Patience,
+) -> Result<(), NetworkError> {
     let (devices, wanted) = (devices.clone(), wanted.clone());
     let work = move || match (&wanted.device_path, &wanted.hw_addr) {
         (Some(path), _) => {
@@ -30,7 +35,7 @@ pub(super) async fn wait(wanted: &Interface, devices: &DeviceWatch) -> Result<()
         }
         (None, None) => Ok(()),
     };
-    tokio::task::spawn_blocking(work).await.map_err(NetworkError::Aborted)?
+    patience.run(work).await.map_err(NetworkError::Aborted)?
 }
 
 /// Whether there is a link with the address, or one with the name that may get the address.
@@ -68,8 +73,11 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         let devices = DeviceWatch::deaf(sys.path(), Duration::from_millis(20));
         let at = Interface { device_path: "02/00".parse().ok(), ..Interface::default() };
-        assert!(matches!(wait(&at, &devices).await, Err(NetworkError::NotPlugged { .. })));
+        assert!(matches!(
+            wait(&at, &devices, &Patience::for_devices()).await,
+            Err(NetworkError::NotPlugged { .. })
+        ));
         let with = Interface { hw_addr: "52:54:00:aa:bb:01".parse().ok(), ..Interface::default() };
-        assert!(wait(&with, &devices).await.is_ok());
+        assert!(wait(&with, &devices, &Patience::for_devices()).await.is_ok());
     }
 }

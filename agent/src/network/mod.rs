@@ -32,6 +32,7 @@ pub use self::neighbour::Neighbour;
 pub use self::route::{Route, Source};
 pub use crate::device::pci::PciPath;
 use crate::device::watch::DeviceWatch;
+use crate::patience::Patience;
 use session::{Session, bring_up};
 
 /// The network of the guest. Clones are handles to the same.
@@ -46,13 +47,15 @@ struct Shared {
     update: Mutex<()>,
     /// Where cards that are yet to come are noticed.
     devices: DeviceWatch,
+    /// Threads to wait for them on.
+    patience: Patience,
     proc: PathBuf,
 }
 
 impl Network {
     /// The network namespace of the calling process.
-    pub(crate) fn new(devices: DeviceWatch) -> Network {
-        let shared = Shared { update: Mutex::new(()), devices, proc: "/proc".into() };
+    pub(crate) fn new(devices: DeviceWatch, patience: Patience) -> Network {
+        let shared = Shared { update: Mutex::new(()), devices, patience, proc: "/proc".into() };
         Network { shared: Arc::new(shared) }
     }
 
@@ -80,7 +83,7 @@ impl Network {
     pub async fn update_interface(&self, wanted: &Interface) -> Result<Interface, NetworkError> {
         let (shared, wanted) = (Arc::clone(&self.shared), wanted.clone());
         finish(tokio::spawn(async move {
-            arrival::wait(&wanted, &shared.devices).await?;
+            arrival::wait(&wanted, &shared.devices, &shared.patience).await?;
             let _one_at_a_time = shared.update.lock().await;
             link::update(&Session::open()?, &wanted, shared.devices.sys(), &shared.proc).await
         }))

@@ -52,7 +52,7 @@ const UP: u32 = 1;
 const NOARP: u32 = 0x80;
 
 fn network() -> Network {
-    Network::new(DeviceWatch::deaf(Path::new("/sys"), Duration::ZERO))
+    Network::new(DeviceWatch::deaf(Path::new("/sys"), Duration::ZERO), Patience::for_devices())
 }
 
 #[test]

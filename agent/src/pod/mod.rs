@@ -126,7 +126,8 @@ impl Pod {
     }
 
     async fn make(&self, request: PodRequest, undo: &Undo) -> Result<Running, PodError> {
-        let loaded = modules::load(&self.tools.commands, Path::new("/sys"), &request.modules).await?;
+        let modules = &request.modules;
+        let loaded = modules::load(&self.tools.commands, Path::new("/sys"), modules, &self.cancel).await?;
         let (commands, runtime) = (Arc::clone(&self.tools.commands), tokio::runtime::Handle::current());
         undo.push("unload kernel modules", move || {
             runtime.block_on(loaded.take_back(&commands));
@@ -147,7 +148,7 @@ impl Pod {
             dns::write_resolv_conf(&request.dns, &tools.paths.sandbox())?;
             Ok(Running { id: request.id, namespaces, storages, hooks: request.hooks })
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(PodError::panicked()))
+        self.tools.patience.run(work).await.unwrap_or_else(|_| Err(PodError::panicked()))
     }
 
     /// Makes a container. Its id is reserved first, so of two creates with one id one is refused.
@@ -221,6 +222,11 @@ impl Pod {
         }
         self.ended.send_replace(true);
         Ok(())
+    }
+
+    /// Waits until DestroySandbox is called: what still waits then is given up.
+    pub(crate) async fn is_going(&self) {
+        self.cancel.cancelled().await;
     }
 
     /// Whether the pod was destroyed.

@@ -321,8 +321,14 @@ impl Commands {
         let directory = cgroup.dir().try_clone_to_owned();
         let directory =
             directory.map_err(|source| StreamError::Io { operation: "open a program's cgroup", source })?;
-        let launch =
-            Launch { plan, cgroup: directory, namespaces: Vec::new(), streams, wants_inner_pid: false };
+        let launch = Launch {
+            plan,
+            cgroup: directory,
+            namespaces: Vec::new(),
+            streams,
+            wants_inner_pid: false,
+            place: None,
+        };
         let launched = self.launcher.launch(launch).await;
         let Launched { mut exit, starting, .. } =
             launched.map_err(|source| CommandError::Start { program: program.clone(), source })?;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::reaper::{Cause, Reaper};
 use super::stdio::ChildStreams;
 use crate::error::{ErrorKind, Kind, chain, kind_of_errno};
+use crate::patience::Place;
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub(crate) struct Launch {
     pub(crate) streams: ChildStreams,
     /// Whether its process id in its own namespace is wanted. That is a file to read, and few want it.
     pub(crate) wants_inner_pid: bool,
+    /// A place for the thread, where its jail may keep it waiting and others must not.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    pub(crate) place: Option<Place>,
 }
 
 /// A process whose jail stands, or whose root is built where its plan stops for hooks.

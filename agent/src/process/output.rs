@@ -130,6 +130,8 @@ impl Output {
             let room = if has_exited { BUFFER_AFTER_EXIT } else { unread.room() };
             if self.held().is_full(room) {
                 tokio::select! {
+                    biased;
+                    // Either way the loop looks at both.
                     () = self.taken.notified() => {}
                     () = exit.come(), if !has_exited => {}
                 }
@@ -161,6 +163,8 @@ impl Output {
                     buffer = Vec::new();
                     if !has_exited {
                         tokio::select! {
+                            biased;
+                            // Either way the loop reads what there is.
                             _ = fd.readable() => {}
                             () = exit.come() => {}
                         }

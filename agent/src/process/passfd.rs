@@ -213,7 +213,8 @@ pub(crate) fn serve(waiting: &Arc<Waiting>, port: u32, watcher: listen::Watcher)
                 }
             };
             tokio::select! {
-                () = due => {}
+                biased;
+                // First: however many connections come, each round looks for those that are due.
                 connection = connections.next() => match connection {
                     Some(Ok(stream)) => match stream.peer_port() {
                         Ok(port) => waiting.put(port, Box::new(stream)),
@@ -222,6 +223,7 @@ pub(crate) fn serve(waiting: &Arc<Waiting>, port: u32, watcher: listen::Watcher)
                     Some(Err(error)) => tracing::warn!(%error, "cannot accept a stream"),
                     None => return,
                 },
+                () = due => {}
             }
         }
     });
@@ -334,6 +336,8 @@ impl Drain {
                 tokio::time::sleep(STALL).await;
             };
             tokio::select! {
+                biased;
+                // What the host has taken is progress, also when its time is over.
                 written = peer.write(data) => match written {
                     Ok(count) if count > 0 => {
                         data = &data[count..];
@@ -402,7 +406,10 @@ pub(super) async fn feed(
             }
         };
         tokio::select! {
+            biased;
+            // Nobody can read any more.
             () = exit.come() => return,
+            // Before the connection: a host that sends without end must not keep callers from an answer.
             input = inputs.recv() => match input {
                 Some(Input::Close) => is_closing = true,
                 Some(Input::Data(_, reply)) => drop(reply.send(Err(StreamError::Passed("stdin")))),

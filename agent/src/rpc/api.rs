@@ -9,6 +9,7 @@ use crate::guest::clock::Clock;
 use crate::guest::memory::MemAgent;
 use crate::network::Network;
 use crate::observe::metrics::Metrics;
+use crate::patience::Patience;
 use crate::pod::Pod;
 
 /// See the module.
@@ -18,6 +19,8 @@ pub(crate) struct Api {
     pub(crate) network: Network,
     pub(crate) metrics: Metrics,
     pub(crate) copies: Copies,
+    /// What waits where a file system does.
+    pub(crate) copying: Patience,
     #[cfg(feature = "policy")]
     pub(crate) policy: crate::policy::Policy,
     pub(crate) clock: Clock,

@@ -183,13 +183,16 @@ mod tests {
         assert!(number > 40, "{number} messages");
     }
 
-    /// What a fuzzer found once.
+    /// What a fuzzer found once, and what it begins with.
     #[test]
     fn regressions_stay_mended() {
         let found = |target: &str| {
-            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/regressions");
-            let list = std::fs::read_dir(root.join(target)).into_iter().flatten();
-            list.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect::<Vec<_>>()
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
+            let kept = ["regressions", "corpus"].map(|kept| root.join(kept).join(target));
+            let list = kept.into_iter().filter_map(|kept| std::fs::read_dir(kept).ok()).flatten();
+            let found: Vec<_> = list.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+            assert!(!found.is_empty(), "{target} has a corpus");
+            found
         };
         found("request").iter().for_each(|bytes| drop(request(bytes)));
         found("frames").iter().for_each(|bytes| frames(bytes));

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use protocols::agent::{
     AgentDetails, CopyFileRequest, GuestDetailsRequest, GuestDetailsResponse, MemHotplugByProbeRequest,
@@ -12,20 +11,24 @@ use protocols::agent::{
 use protocols::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 
 use super::api::Api;
-use super::on_a_thread;
 use super::policy;
 use super::status::Failure;
 use super::validate;
+use super::{on_a_thread, patiently};
 use crate::container::{Tools, follow_memory};
 use crate::device::container as device;
-use crate::device::watch::DeviceWatch;
 use crate::guest::clock::Clock;
 use crate::guest::details::{Details, VERSION};
 use crate::guest::swap::{self, SwapSource};
 use crate::guest::{hotplug, random, resize, volume};
 use crate::storage;
 
-pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
+pub(super) async fn details(request: GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
+    on_a_thread(move || read_details(&request)).await
+}
+
+/// Reads sysfs and procfs. Blocks.
+fn read_details(request: &GuestDetailsRequest) -> Result<GuestDetailsResponse, Failure> {
     let details = Details::default();
     let supports_seccomp = details.seccomp();
     let mut extra_features: Vec<String> = policy::feature().into_iter().collect();
@@ -49,8 +52,9 @@ pub(super) fn details(request: &GuestDetailsRequest) -> Result<GuestDetailsRespo
 
 const SYSFS: &str = "/sys";
 
-pub(super) async fn online(tools: Arc<Tools>, request: OnlineCPUMemRequest) -> Result<(), Failure> {
-    on_a_thread(move || {
+pub(super) async fn online(api: Arc<Api>, request: OnlineCPUMemRequest) -> Result<(), Failure> {
+    let tools = Arc::clone(&api.tools);
+    patiently(&api.pod, &api.tools.patience, move || {
         let result = hotplug::online(&tools.devices, request.nb_cpus, request.cpu_only);
         // Memory may be online though a processor is not.
         follow_memory(&tools.reserve, &tools.storages);
@@ -82,16 +86,18 @@ pub(super) async fn metrics(api: Arc<Api>) -> Result<Metrics, Failure> {
 
 pub(super) async fn copy_file(api: Arc<Api>, request: CopyFileRequest) -> Result<(), Failure> {
     let entry = validate::copy(request);
-    on_a_thread(move || Ok(api.copies.copy(&api.tools.paths.shared(), &entry)?)).await
+    let own = Arc::clone(&api);
+    let work = move || Ok(own.copies.copy(&own.tools.paths.shared(), &entry)?);
+    patiently(&api.pod, &api.copying, work).await
 }
 
 pub(super) async fn reseed(request: ReseedRandomDevRequest) -> Result<(), Failure> {
     on_a_thread(move || Ok(random::reseed(&request.data)?)).await
 }
 
-pub(super) async fn add_swap(devices: &DeviceWatch, place: SwapSource) -> Result<(), Failure> {
-    let devices = devices.clone();
-    on_a_thread(move || Ok(swap::add(&place, &devices)?)).await
+pub(super) async fn add_swap(api: Arc<Api>, place: SwapSource) -> Result<(), Failure> {
+    let devices = api.tools.devices.clone();
+    patiently(&api.pod, &api.tools.patience, move || Ok(swap::add(&place, &devices)?)).await
 }
 
 pub(super) fn set_clock(clock: &Clock, request: &SetGuestDateTimeRequest) -> Result<(), Failure> {
@@ -115,6 +121,8 @@ pub(super) async fn volume_stats(path: PathBuf) -> Result<VolumeStatsResponse, F
     })
 }
 
-pub(super) async fn resize_volume(timeout: Duration, request: ResizeVolumeRequest) -> Result<(), Failure> {
-    on_a_thread(move || Ok(resize::grow(Path::new(&request.volume_guest_path), request.size, timeout)?)).await
+pub(super) async fn resize_volume(api: Arc<Api>, request: ResizeVolumeRequest) -> Result<(), Failure> {
+    let timeout = api.hotplug_timeout;
+    let work = move || Ok(resize::grow(Path::new(&request.volume_guest_path), request.size, timeout)?);
+    patiently(&api.pod, &api.tools.patience, work).await
 }

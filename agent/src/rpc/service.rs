@@ -326,7 +326,7 @@ impl AgentService for Service {
         request: agent::OnlineCPUMemRequest,
     ) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(async move { guest::online(Arc::clone(&api.tools), request).await.map(empty) }).await
+        detached(async move { guest::online(api, request).await.map(empty) }).await
     }
 
     async fn reseed_random_dev(
@@ -342,7 +342,7 @@ impl AgentService for Service {
         _: &TtrpcContext,
         request: agent::GuestDetailsRequest,
     ) -> ttrpc::Result<agent::GuestDetailsResponse> {
-        inline(async move { guest::details(&request) }).await
+        inline(async move { guest::details(request).await }).await
     }
 
     async fn mem_hotplug_by_probe(
@@ -379,10 +379,7 @@ impl AgentService for Service {
 
     async fn add_swap(&self, _: &TtrpcContext, request: agent::AddSwapRequest) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(async move {
-            guest::add_swap(&api.tools.devices, SwapSource::Pci(request.PCIPath)).await.map(empty)
-        })
-        .await
+        detached(async move { guest::add_swap(api, SwapSource::Pci(request.PCIPath)).await.map(empty) }).await
     }
 
     async fn add_swap_path(
@@ -391,10 +388,8 @@ impl AgentService for Service {
         request: agent::AddSwapPathRequest,
     ) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(async move {
-            guest::add_swap(&api.tools.devices, SwapSource::Path(request.path.into())).await.map(empty)
-        })
-        .await
+        detached(async move { guest::add_swap(api, SwapSource::Path(request.path.into())).await.map(empty) })
+            .await
     }
 
     async fn get_volume_stats(
@@ -411,7 +406,7 @@ impl AgentService for Service {
         request: agent::ResizeVolumeRequest,
     ) -> ttrpc::Result<Empty> {
         let api = self.api();
-        detached(async move { guest::resize_volume(api.hotplug_timeout, request).await.map(empty) }).await
+        detached(async move { guest::resize_volume(api, request).await.map(empty) }).await
     }
 
     async fn set_policy(&self, _: &TtrpcContext, request: agent::SetPolicyRequest) -> ttrpc::Result<Empty> {

@@ -32,6 +32,11 @@ impl Failure {
         Failure { kind: ErrorKind::Unsupported, text: text.into() }
     }
 
+    /// The pod is going, and nothing waits any more.
+    pub(crate) fn cancelled() -> Failure {
+        Failure { kind: ErrorKind::Cancelled, text: "given up: the sandbox is being destroyed".into() }
+    }
+
     /// The agent is at fault.
     pub(crate) fn internal(text: impl Into<String>) -> Failure {
         Failure { kind: ErrorKind::Internal, text: text.into() }

@@ -64,9 +64,12 @@ pub(super) async fn join(peer: Peer, far: impl AsyncRead + AsyncWrite, first: Ve
     tokio::pin!(there, back);
     // Each end is how connections end; there is nobody to tell.
     tokio::select! {
+        biased;
+        // First, since what `far` says is then still read to its end.
         ended = &mut there => if ended.is_ok() { drop(back.await) },
         ended = &mut back => if ended.is_ok() {
             tokio::select! {
+                biased;
                 _ = there => {}
                 () = silent(&sent) => {}
             }

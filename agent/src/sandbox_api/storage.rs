@@ -216,14 +216,16 @@ mod tests {
         };
         let (mut one, mut other) = (Box::pin(stand(first)).fuse(), Box::pin(stand(second)).fuse());
         let third = tokio::select! {
+            biased;
             place = places.take() => place.unwrap(),
             () = async { tokio::join!(&mut one, &mut other); } => panic!("both made room for one"),
         };
         assert_eq!(begun.elapsed(), STALLED);
         // For another one the other does, at once; and a third finds nobody who stands still.
         let fourth = tokio::select! {
+            biased;
             place = places.take() => place.unwrap(),
-            () = async { tokio::select! { () = &mut one => {}, () = &mut other => {} } } => places.take().await.unwrap(),
+            () = async { tokio::select! { biased; () = &mut one => {}, () = &mut other => {} } } => places.take().await.unwrap(),
         };
         assert_eq!(begun.elapsed(), STALLED);
         assert!(tokio::time::timeout(hour, places.take()).await.is_err());

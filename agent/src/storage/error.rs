@@ -62,6 +62,9 @@ pub(crate) enum StorageError {
     /// There is no such storage to be changed.
     #[error("no ephemeral storage is mounted on {0}")]
     NotMounted(String),
+    /// Nobody wants it any more.
+    #[error("storage on {0}: given up while it was mounted or released for somebody else")]
+    Cancelled(String),
     /// It is mounted already, from something else.
     #[error("{0} is in use by another storage ({1})")]
     Conflict(String, String),
@@ -72,6 +75,7 @@ impl Kind for StorageError {
         match self {
             StorageError::UnknownDriver(..) => ErrorKind::Unsupported,
             StorageError::Invalid { .. } => ErrorKind::Invalid,
+            StorageError::Cancelled(_) => ErrorKind::Cancelled,
             StorageError::Options(_, PlanError::Unsupported(_)) => ErrorKind::Unsupported,
             StorageError::Options(_, PlanError::Invalid(_)) => ErrorKind::Invalid,
             StorageError::Device(_, error) => error.kind(),

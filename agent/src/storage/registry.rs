@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustjail::mount;
 use rustjail::plan::MountPlan;
@@ -30,33 +31,93 @@ struct Used {
     keeper: Option<Keeper>,
 }
 
-type Slot = Arc<Mutex<Option<Used>>>;
+/// A mount point. Its lock is held for moments only: who mounts or unmounts says so, and works without it.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    /// Told when the work on it is over.
+    settled: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    /// Nothing is mounted.
+    #[default]
+    Free,
+    /// Somebody mounts or unmounts, which takes as long as a device or a host takes. Nobody has a use of it.
+    Busy,
+    Used(Box<Used>),
+}
+
+/// How long who waits for a slot sleeps before it looks whether it was given up.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, once nobody works on it any more; none when `devices` is cancelled before.
+    fn settled(&self, devices: &DeviceWatch) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        while matches!(*state, State::Busy) {
+            if devices.is_cancelled() {
+                return None;
+            }
+            let woken = self.settled.wait_timeout(state, POLL);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(state)
+    }
+}
+
+/// Work on a slot, which is busy until this is dropped. Then it is `next`, also when the work panicked.
+struct Work<'a> {
+    slot: &'a Slot,
+    next: State,
+}
+
+impl<'a> Work<'a> {
+    /// Begins. The next state is the one that there was, until the work says otherwise.
+    fn begin(slot: &'a Slot, mut state: MutexGuard<'_, State>) -> Work<'a> {
+        let next = std::mem::replace(&mut *state, State::Busy);
+        Work { slot, next }
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        *self.slot.state() = std::mem::take(&mut self.next);
+        self.slot.settled.notify_all();
+    }
+}
 
 /// Counts the users of each mount point.
 #[derive(Default)]
 pub(crate) struct StorageRegistry {
-    /// A slot has a lock of its own, so that one slow device does not hold up the others.
-    slots: Mutex<HashMap<PathBuf, Slot>>,
+    /// One for each mount point, so that one slow device does not hold up the others.
+    slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
     /// Bytes that a storage in memory may take where nobody says how many; 0 leaves it to the kernel.
     size: AtomicU64,
 }
 
 impl StorageRegistry {
-    fn slot(&self, mount_point: &Path) -> Slot {
+    fn slot(&self, mount_point: &Path) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(mount_point.to_owned()).or_default())
     }
 
     /// Forgets a slot that nobody uses, or is about to use: requests may name any number of mount points.
-    fn forget_idle(&self, mount_point: &Path, slot: &Slot) {
+    fn forget_idle(&self, mount_point: &Path, slot: &Arc<Slot>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Two references are the map's and ours.
-        if Arc::strong_count(slot) == 2 && slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if Arc::strong_count(slot) == 2 && matches!(*slot.state(), State::Free) {
             slots.remove(mount_point);
         }
     }
 
-    /// Mounts a storage, or counts one more user of it.
+    /// Mounts a storage, or counts one more user of it. Blocks: for its device, and while somebody else mounts or unmounts
+    /// the same. Both waits end early when `devices` is cancelled.
     pub(crate) fn acquire(&self, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
         check(storage)?;
         let slot = self.slot(&storage.mount_point);
@@ -71,14 +132,17 @@ impl StorageRegistry {
     /// there. One that has more in it already keeps its size.
     pub(crate) fn resize(&self, bytes: u64) {
         self.size.store(bytes, Ordering::Relaxed);
-        let slots: Vec<Slot> = {
+        let slots: Vec<Arc<Slot>> = {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.values().cloned().collect()
         };
         for slot in slots {
-            // One that is being mounted may wait for a device, for longer than the caller can.
-            let Ok(mut used) = slot.try_lock() else { continue };
-            let Some(used) = used.as_mut().filter(|used| used.is_sized_here) else { continue };
+            // One that is being mounted asks for the size itself.
+            let mut state = slot.state();
+            let State::Used(used) = &mut *state else { continue };
+            if !used.is_sized_here {
+                continue;
+            }
             let storage = with_size(&used.storage, bytes);
             let resized = memory_plan(&storage).and_then(|plan| {
                 let failed = |error| StorageError::Mount(storage.mount_point.display().to_string(), error);
@@ -99,8 +163,9 @@ impl StorageRegistry {
     }
 
     fn acquire_in(&self, slot: &Slot, storage: &Storage, devices: &DeviceWatch) -> Result<(), StorageError> {
-        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = used.as_mut() {
+        let given_up = || StorageError::Cancelled(storage.mount_point.display().to_string());
+        let mut state = slot.settled(devices).ok_or_else(given_up)?;
+        if let State::Used(used) = &mut *state {
             let has_same_layers =
                 used.storage.layers.iter().map(origin).eq(storage.layers.iter().map(origin));
             if origin(&used.storage) != origin(storage) || !has_same_layers {
@@ -118,6 +183,7 @@ impl StorageRegistry {
             .iter()
             .find(|driver| driver.name() == storage.driver)
             .ok_or_else(|| StorageError::UnknownDriver(storage.driver.clone(), driver_names().join(", ")))?;
+        let mut work = Work::begin(slot, state);
         let is_ours = !storage.mount_point.exists();
         let (storage, is_sized_here) = self.sized(storage);
         let storage = &storage;
@@ -133,7 +199,7 @@ impl StorageRegistry {
         let keeper = driver.keep(storage);
         // A shared storage has the sandbox as one more user.
         let users = if storage.shared { 2 } else { 1 };
-        *used = Some(Used {
+        work.next = State::Used(Box::new(Used {
             driver,
             storage: storage.clone(),
             users,
@@ -143,7 +209,7 @@ impl StorageRegistry {
             is_sized_here: is_sized_here
                 && (storage.driver != LOCAL || is_ours && local::is_mounted(&storage.mount_point)),
             keeper,
-        });
+        }));
         Ok(())
     }
 
@@ -159,11 +225,9 @@ impl StorageRegistry {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = slots.get(&storage.mount_point).map(Arc::clone);
             drop(slots);
-            let before = slot.as_ref().and_then(|slot| {
-                let used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                used.as_ref()
-                    .filter(|used| used.storage.driver == ephemeral::NAME)
-                    .map(|used| used.storage.clone())
+            let before = slot.as_ref().and_then(|slot| match &*slot.state() {
+                State::Used(used) if used.storage.driver == ephemeral::NAME => Some(used.storage.clone()),
+                _ => None,
             });
             let (Some(before), Some(slot)) = (before, slot) else {
                 return Err(StorageError::NotMounted(storage.mount_point.display().to_string()));
@@ -180,8 +244,7 @@ impl StorageRegistry {
             return Err(StorageError::Mount(plan.destination.display().to_string(), error));
         }
         for (slot, storage, ..) in changes {
-            let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(used) = used.as_mut() {
+            if let State::Used(used) = &mut *slot.state() {
                 used.is_sized_here &= !says_size(storage);
                 let bytes = self.size.load(Ordering::Relaxed);
                 used.storage.options = if used.is_sized_here {
@@ -194,21 +257,24 @@ impl StorageRegistry {
         Ok(())
     }
 
-    /// Counts one user less; the last one unmounts. A mount point that is not in use is no error: it was released.
+    /// Counts one user less; the last one unmounts, and blocks meanwhile. A mount point that is not in use is no error: it was
+    /// released. Nor is one that somebody works on: the caller has no use of that.
     pub(crate) fn release(&self, mount_point: &Path) -> Result<(), StorageError> {
         let slot = self.slot(mount_point);
-        let mut used = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(now) = used.as_mut() {
-            if now.users > 1 {
-                now.users -= 1;
-            } else {
-                // What cannot be unmounted stays known: nothing else is mounted over it, and a release can be tried again.
-                now.keeper = None;
-                now.driver.release(&now.storage, now.is_ours)?;
-                *used = None;
+        let mut state = slot.state();
+        match &mut *state {
+            State::Used(used) if used.users > 1 => used.users -= 1,
+            State::Used(_) => {
+                let mut work = Work::begin(&slot, state);
+                if let State::Used(last) = &mut work.next {
+                    // What cannot be unmounted stays known: nothing else is mounted over it, and a release can be tried again.
+                    last.keeper = None;
+                    last.driver.release(&last.storage, last.is_ours)?;
+                }
+                work.next = State::Free;
             }
+            State::Free | State::Busy => {}
         }
-        drop(used);
         self.forget_idle(mount_point, &slot);
         Ok(())
     }
@@ -222,11 +288,10 @@ impl StorageRegistry {
         pinned.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
         for point in pinned {
             let slot = self.slot(&point);
-            let is_pinned = slot
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_mut()
-                .is_some_and(|used| std::mem::take(&mut used.is_pinned));
+            let is_pinned = match &mut *slot.state() {
+                State::Used(used) => std::mem::take(&mut used.is_pinned),
+                State::Free | State::Busy => false,
+            };
             if !is_pinned {
                 self.forget_idle(&point, &slot);
                 continue;
@@ -283,122 +348,5 @@ fn check(storage: &Storage) -> Result<(), StorageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::{ErrorKind, Kind as _};
-    use std::time::Duration;
-
-    fn devices() -> DeviceWatch {
-        DeviceWatch::deaf(Path::new("/sys"), Duration::ZERO)
-    }
-
-    fn local(point: &Path) -> Storage {
-        Storage {
-            driver: "local".into(),
-            source: "local".into(),
-            mount_point: point.into(),
-            ..Storage::default()
-        }
-    }
-
-    #[test]
-    fn the_last_user_releases() {
-        let dir = tempfile::tempdir().unwrap();
-        let point = dir.path().join("a/b");
-        let registry = StorageRegistry::default();
-        let storage = local(&point);
-        registry.acquire(&storage, &devices()).unwrap();
-        registry.acquire(&storage, &devices()).unwrap();
-        registry.release(&point).unwrap();
-        assert!(point.is_dir());
-        registry.release(&point).unwrap();
-        assert!(!point.exists());
-        registry.release(&point).unwrap();
-        assert!(registry.slots.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_is_refused_is_not_remembered() {
-        let registry = StorageRegistry::default();
-        for number in 0..3 {
-            let storage =
-                Storage { driver: "none".into(), ..local(&PathBuf::from(format!("/none/{number}"))) };
-            assert!(registry.acquire(&storage, &devices()).is_err());
-            let ephemeral = Storage { driver: ephemeral::NAME.into(), ..storage };
-            assert!(matches!(registry.update(&[ephemeral]), Err(StorageError::NotMounted(_))));
-        }
-        assert!(registry.slots.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_directory_that_was_there_stays_with_what_is_in_it() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("file"), "kept").unwrap();
-        let registry = StorageRegistry::default();
-        registry.acquire(&local(dir.path()), &devices()).unwrap();
-        registry.release(dir.path()).unwrap();
-        assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"kept");
-    }
-
-    #[test]
-    fn a_shared_storage_outlives_its_users() {
-        let dir = tempfile::tempdir().unwrap();
-        let point = dir.path().join("s");
-        let registry = StorageRegistry::default();
-        registry.acquire(&local(&point), &devices()).unwrap();
-        for _ in 0..2 {
-            registry.acquire(&Storage { shared: true, ..local(&point) }, &devices()).unwrap();
-            registry.release(&point).unwrap();
-        }
-        registry.release(&point).unwrap();
-        assert!(point.is_dir());
-        registry.release_pinned();
-        assert!(!point.exists());
-        assert!(registry.slots.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_size_is_chosen_where_none_is_said() {
-        let registry = StorageRegistry::default();
-        let storage = |driver: &str, fstype: &str, options: &[&str]| Storage {
-            driver: driver.into(),
-            fstype: fstype.into(),
-            options: options.iter().map(|&option| option.into()).collect(),
-            ..local(Path::new("/run/x"))
-        };
-        assert!(!registry.sized(&storage("local", "", &[])).1);
-        registry.resize(4096);
-        let sized = |driver: &str, fstype: &str, options: &[&str]| {
-            let (storage, is_sized_here) = registry.sized(&storage(driver, fstype, options));
-            (storage.options.join(" "), is_sized_here)
-        };
-        assert_eq!(sized("local", "", &["mode=0700"]), ("mode=0700 size=4096".into(), true));
-        assert_eq!(sized("ephemeral", "tmpfs", &[]), ("size=4096".into(), true));
-        assert_eq!(sized("ephemeral", "tmpfs", &["rw,size=1m"]), ("rw,size=1m".into(), false));
-        assert_eq!(sized("ephemeral", "hugetlbfs", &["pagesize=2M"]), ("pagesize=2M".into(), false));
-        assert_eq!(sized("blk", "ext4", &[]), (String::new(), false));
-        assert_eq!(with_size(&storage("local", "", &["size=1"]), 9).options, ["size=9"]);
-    }
-
-    #[test]
-    fn a_mount_point_has_one_source() {
-        let dir = tempfile::tempdir().unwrap();
-        let registry = StorageRegistry::default();
-        let storage = local(&dir.path().join("x"));
-        registry.acquire(&storage, &devices()).unwrap();
-        let other = Storage { source: "other".into(), ..storage };
-        assert_eq!(registry.acquire(&other, &devices()).unwrap_err().kind(), ErrorKind::State);
-    }
-
-    #[test]
-    fn bad_requests_are_refused_before_anything_is_made() {
-        let registry = StorageRegistry::default();
-        let refuse = |storage: Storage| registry.acquire(&storage, &devices()).unwrap_err();
-        assert_eq!(refuse(local(Path::new("/"))).kind(), ErrorKind::Invalid);
-        assert_eq!(refuse(local(Path::new("rel"))).kind(), ErrorKind::Invalid);
-        assert_eq!(refuse(local(Path::new("/run/../etc"))).kind(), ErrorKind::Invalid);
-        let unknown = refuse(Storage { driver: "floppy".into(), ..local(Path::new("/run/x")) });
-        assert_eq!(unknown.kind(), ErrorKind::Unsupported);
-        assert!(unknown.to_string().contains("overlayfs"), "{unknown}");
-    }
-}
+#[path = "registry_test.rs"]
+mod tests;

@@ -274,12 +274,14 @@ fn seeds() {
     assert!(words.len() > 100, "the golden files have words");
 }
 
-/// What a fuzzer found once.
+/// What a fuzzer found once, and what it begins with.
 #[test]
 fn regressions_stay_mended() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/regressions/plan");
-    for entry in std::fs::read_dir(directory).unwrap() {
-        judge(&std::fs::read(entry.unwrap().path()).unwrap());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz");
+    for kept in ["regressions", "corpus"] {
+        for entry in std::fs::read_dir(directory.join(kept).join("plan")).unwrap() {
+            judge(&std::fs::read(entry.unwrap().path()).unwrap());
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, PlanError> {
             program.len()
         )));
     }
-    Ok(Filter { program, flags, listener })
+    Ok(Filter { program: program.into(), flags, listener })
 }
 
 /// The first number of each range, and what is decided of its calls.

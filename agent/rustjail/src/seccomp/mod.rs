@@ -27,6 +27,9 @@ mod compile;
 mod interpreter;
 mod profile;
 mod table;
+mod text;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +37,7 @@ pub use compile::compile;
 
 /// One instruction of classic BPF: the kernel's `struct sock_filter`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(u16, u8, u8, u32)", into = "(u16, u8, u8, u32)")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     /// Operation.
     pub code: u16,
@@ -47,23 +49,12 @@ pub struct Instruction {
     pub k: u32,
 }
 
-impl From<(u16, u8, u8, u32)> for Instruction {
-    fn from((code, jt, jf, k): (u16, u8, u8, u32)) -> Instruction {
-        Instruction { code, jt, jf, k }
-    }
-}
-
-impl From<Instruction> for (u16, u8, u8, u32) {
-    fn from(Instruction { code, jt, jf, k }: Instruction) -> (u16, u8, u8, u32) {
-        (code, jt, jf, k)
-    }
-}
-
 /// A filter, ready to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// The program.
-    pub program: Vec<Instruction>,
+    /// The program. All plans of a container share one.
+    #[serde(with = "text")]
+    pub program: Arc<[Instruction]>,
     /// `SECCOMP_FILTER_FLAG_*` bits (`seccomp(2)`).
     pub flags: u32,
     /// Whether it asks a listener about some system calls.

@@ -35,7 +35,8 @@ pub(super) async fn run(mut settings: watch::Receiver<Compaction>, kernel: Kerne
             tracing::warn!(%error, "the kernel's compaction is not steered");
         }
         tokio::select! {
-            () = due(now.disabled, last, now.period) => {}
+            biased;
+            // First: a look is by the settings of now.
             changed = settings.changed() => {
                 if changed.is_err() {
                     return;
@@ -46,6 +47,7 @@ pub(super) async fn run(mut settings: watch::Receiver<Compaction>, kernel: Kerne
                 }
                 continue;
             }
+            () = due(now.disabled, last, now.period) => {}
         }
         let seen = observe(&kernel, now.order).await;
         let stalled = stalled_percent(stalls, seen.stalls, last.elapsed());

@@ -38,7 +38,8 @@ pub(super) async fn run(
             watched.clear();
         }
         tokio::select! {
-            () = due(now.disabled, last, now.period) => {}
+            biased;
+            // First: a look is by the settings of now.
             changed = settings.changed() => {
                 if changed.is_err() {
                     return;
@@ -48,6 +49,7 @@ pub(super) async fn run(
                 }
                 continue;
             }
+            () = due(now.disabled, last, now.period) => {}
         }
         watched = look(watched, containers(), &kernel, &settings).await;
         last = Instant::now();

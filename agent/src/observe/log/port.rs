@@ -93,6 +93,8 @@ async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, mut reader: Reade
     let mut may_hang_up = true;
     loop {
         let text = tokio::select! {
+            biased;
+            // One that is gone while there is much to tell is found out by the write.
             text = reader.next(BATCH) => text,
             is_gone = hung_up(&mut stream), if may_hang_up => {
                 if is_gone {

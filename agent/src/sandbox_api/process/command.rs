@@ -176,6 +176,8 @@ impl Command {
             std::future::pending::<()>().await
         };
         tokio::select! {
+            biased;
+            // The other one never ends: it only makes the pumps end.
             () = pumps => {}
             () = hurry => {}
         }

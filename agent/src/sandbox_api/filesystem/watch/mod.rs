@@ -106,6 +106,8 @@ impl Inner {
         loop {
             if !more {
                 let ready = tokio::select! {
+                    biased;
+                    // First: a directory in which something happens all the time must not hide it.
                     () = &mut gone => break,
                     ready = descriptor.readable() => ready,
                 };
