@@ -41,6 +41,7 @@ pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
 pub use host::find_tool;
+pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use protocols::client::{AGENT_PORT, AgentClient, DialError, Endpoint};
