@@ -92,7 +92,8 @@ fuzz: setup-test ## Feed arbitrary input to the code that judges input; TARGET=p
 
 guest-tests: images programs samples wheel ## Run the tests that boot guests under QEMU
 	@rm -rf out/devices
-	$(CARGO) nextest run $(WORKSPACE) -P guest
+	@rm -f target/nextest/guest/junit.xml
+	$(CARGO) nextest run $(WORKSPACE) -P guest; status=$$?; tests/minutes.py target/nextest/guest/junit.xml; exit $$status
 	@tests/devices/table.sh
 
 nested: images programs samples wheel ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some

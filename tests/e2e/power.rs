@@ -1,32 +1,22 @@
-//! How a guest ends: on machines that can be switched off, on those that cannot, and by a crash.
+//! How a guest ends: on machines that can be switched off, on those that cannot, and by a crash; and how it does not.
 //!
 //! QEMU is started with `-no-reboot`, so a guest that restarts has ended too. One that halts stays.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use machine::vm::AgentClient;
 use protocols::agent::DestroySandboxRequest;
-use tests::{Guest, GuestBuilder, Machine, Tables};
+use tests::{Guest, GuestBuilder, Machine, Pods, Tables, root};
 
 /// From the answer to DestroySandbox to the end of QEMU.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until a guest's QEMU has ended. What the kernel says of itself on its way is not enough.
+/// Waits until a guest's QEMU has ended.
 async fn ended(guest: &Guest, patience: Duration) -> Result<()> {
-    let stat = format!("/proc/{}/stat", guest.vm().pid());
-    let until = Instant::now() + patience;
-    loop {
-        match std::fs::read_to_string(&stat) {
-            // Field 3, behind the name in parentheses, is the state; a zombie has ended.
-            Ok(text) if !text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) => {}
-            _ => return Ok(()),
-        }
-        ensure!(Instant::now() < until, "QEMU runs on:\n{}", guest.vm().console_log());
-        tokio::time::sleep(PAUSE).await;
-    }
+    ensure!(guest.vm().wait_off(patience).await, "QEMU runs on:\n{}", guest.vm().console_log());
+    Ok(())
 }
 
 /// Destroys the sandbox of a guest that has one.
@@ -35,17 +25,11 @@ async fn ends_with_its_sandbox(guest: &Guest) -> Result<()> {
     ended(guest, PATIENCE).await
 }
 
-/// All that a guest said whose QEMU has ended.
-async fn read_to_the_end(guest: &Guest) -> Result<String> {
-    ensure!(guest.vm().wait_off(PATIENCE).await, "the console stays open");
-    Ok(guest.vm().console_log())
-}
-
 async fn boot_and_end(builder: GuestBuilder) -> Result<String> {
     let guest = builder.boot().await?;
     guest.sandbox().await?;
     ends_with_its_sandbox(&guest).await?;
-    read_to_the_end(&guest).await
+    Ok(guest.vm().console_log())
 }
 
 #[tokio::test]
@@ -120,8 +104,39 @@ async fn a_crash_of_the_agent_does_not_boot_again() -> Result<()> {
     let inspector = guest.inspector().await?;
     drop(tokio::time::timeout(Duration::from_secs(10), inspector.sh(script)).await);
     ended(&guest, Duration::from_secs(30)).await?;
-    let console = read_to_the_end(&guest).await?;
+    let console = guest.vm().console_log();
     ensure!(console.contains("agent: crashed by signal 11; the machine ends"), "{console}");
     ensure!(console.matches("agent ready: ").count() == 1, "it booted again:\n{console}");
     Ok(())
+}
+
+/// A privileged container can write on the console whatever the kernel would.
+#[test]
+fn what_a_container_writes_on_the_console_does_not_end_its_pod() -> Result<()> {
+    const WORDS: [&str; 3] = ["reboot: Power down", "reboot: System halted", "reboot: machine restart"];
+    let pods = Pods::new()?;
+    let image = root().join("out/images/busybox").display().to_string();
+    let run = ["run", "--detach", "--name", "liar", "--privileged", &image, "sleep", "1000"];
+    pods.success(&run)?;
+    let mut script = String::from(
+        "set -e; cd /dev; [ -e kmsg ] || mknod kmsg c 1 11; [ -e ttyS0 ] || mknod ttyS0 c 4 64; ",
+    );
+    for words in WORDS {
+        script += &format!("echo '<0>{words}' > kmsg; echo '{words}' > ttyS0; ");
+    }
+    pods.success(&["exec", "liar", "--", "sh", "-c", &script])?;
+    let log = pods.path().join("pods/liar/vm/console.log.0");
+    let console = (0..300).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        let text = String::from_utf8_lossy(&std::fs::read(&log).ok()?).into_owned();
+        WORDS.iter().all(|words| text.matches(words).count() == 2).then_some(text)
+    });
+    ensure!(console.is_some(), "the words are not in {}", log.display());
+    // What would end the pod needs a moment to do so.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(pods.success(&["exec", "liar", "--", "echo", "lives"])?, "lives\n");
+    let listed: serde_json::Value = serde_json::from_str(&pods.success(&["--json", "ps"])?)?;
+    assert_eq!(listed[0]["phase"], "running", "{listed}");
+    pods.success(&["stop", "liar"])?;
+    pods.nothing_is_left()
 }

@@ -203,11 +203,11 @@ pub(crate) struct VmConfigArgs {
     /// The file system of a disk's root.
     #[arg(long, value_enum, default_value_t)]
     root_fs: FileSystem,
-    /// Guest memory in MiB.
+    /// Guest memory in MiB, at least 48. Every flavour runs with 128.
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
     /// Guest CPUs.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
     /// The Unix socket of the guest's vsock device.
     #[arg(long, default_value = "pith.vsock", value_name = "PATH")]

@@ -1,8 +1,10 @@
 //! The guest's serial console.
 //!
 //! Owns the thread that drains QEMU's serial output, keeps the end of it in memory and in files, and notices the
-//! lines that matter. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
+//! ready line of a boot. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
 //! console nobody drains stops the guest. A guest may write without end: neither memory nor files grow with it.
+//! Must never take a line for the end of the machine: once containers run, a privileged one can write any line. Only
+//! QEMU's end closes the stream.
 
 use std::io::Read;
 use std::path::Path;
@@ -25,8 +27,6 @@ const KEPT: usize = 4 << 20;
 const MAX_LINE: usize = 4096;
 /// How much of the console an error shows.
 const TAIL: usize = 4000;
-/// What the kernel prints when it is off and the machine has no way to say so.
-const OFF: [&str; 3] = ["reboot: System halted", "reboot: Power down", "reboot: machine restart"];
 
 /// What the agent's ready line said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,6 @@ pub(super) enum Stage {
 #[derive(Debug, Clone)]
 struct Progress {
     ready: Option<(Ready, Instant)>,
-    off: bool,
     closed: bool,
 }
 
@@ -118,7 +117,7 @@ impl Console {
         let log = Segments::create(dir, NAME, SEGMENTS);
         let log = log.map_err(|source| VmError::io("create the console's log in", dir.display(), source))?;
         let text = Arc::new(Mutex::new(Text::default()));
-        let (publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
+        let (publish, progress) = watch::channel(Progress { ready: None, closed: false });
         let reader = Reader { text: Arc::clone(&text), publish, line: Vec::new() };
         std::thread::Builder::new()
             .name("console".into())
@@ -130,7 +129,7 @@ impl Console {
     /// Waits for the ready line, the end of QEMU, or the deadline.
     pub(super) async fn wait_for_boot(&self, deadline: Duration) -> Stage {
         let mut progress = self.progress.clone();
-        let reached = progress.wait_for(|now| now.ready.is_some() || now.closed || now.off);
+        let reached = progress.wait_for(|now| now.ready.is_some() || now.closed);
         let now = match tokio::time::timeout(deadline, reached).await {
             Ok(Ok(now)) => now.clone(),
             Ok(Err(_)) => return Stage::Closed,
@@ -142,10 +141,10 @@ impl Console {
         }
     }
 
-    /// Waits until the guest is off; false at the deadline.
-    pub(super) async fn wait_for_off(&self, deadline: Duration) -> bool {
+    /// Waits until QEMU has closed the stream, which it does when it ends; false at the deadline.
+    pub(super) async fn wait_for_end(&self, deadline: Duration) -> bool {
         let mut progress = self.progress.clone();
-        let reached = progress.wait_for(|now| now.closed || now.off);
+        let reached = progress.wait_for(|now| now.closed);
         tokio::time::timeout(deadline, reached).await.is_ok()
     }
 
@@ -219,8 +218,6 @@ impl Reader {
     fn look_at(&self, line: &str, at: Instant) {
         if let Some(ready) = Ready::parse(line) {
             self.publish.send_modify(|progress| progress.ready = Some((ready, at)));
-        } else if OFF.iter().any(|text| line.contains(text)) {
-            self.publish.send_modify(|progress| progress.off = true);
         }
     }
 }
@@ -283,19 +280,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn power_off_is_noticed() {
+    async fn no_line_is_the_end_of_the_machine() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let (console, _dir) = drain(reader);
-        assert!(!console.wait_for_off(Duration::from_millis(20)).await);
-        writer.write_all(b"[    1.2] reboot: System halted\n").unwrap();
-        assert!(console.wait_for_off(Duration::from_secs(10)).await);
+        let lines =
+            "[    1.2] reboot: Power down\nreboot: System halted\n[    1.2] reboot: machine restart\n";
+        writer.write_all(lines.as_bytes()).unwrap();
+        while !console.text().contains("restart\n") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!console.wait_for_end(Duration::from_millis(50)).await);
+        assert_eq!(console.wait_for_boot(Duration::from_millis(50)).await, Stage::Booting);
+        drop(writer);
+        assert!(console.wait_for_end(Duration::from_secs(10)).await);
     }
 
     #[test]
     fn the_tail_begins_with_a_line() {
         let bytes = "é line\n".repeat(1000).into_bytes();
         let text = Arc::new(Mutex::new(Text { bytes, gone: 0 }));
-        let (_publish, progress) = watch::channel(Progress { ready: None, off: false, closed: false });
+        let (_publish, progress) = watch::channel(Progress { ready: None, closed: false });
         let tail = Console { text, progress }.tail();
         assert!(tail.starts_with("é line\n") && tail.len() <= TAIL);
     }
@@ -306,7 +310,7 @@ mod tests {
         let after = format!("\n{LINE}\n");
         let (console, dir) = drain(flood.chain(std::io::Cursor::new(after.clone().into_bytes())));
         assert!(matches!(console.wait_for_boot(Duration::from_secs(60)).await, Stage::Ready { .. }));
-        assert!(console.wait_for_off(Duration::from_secs(60)).await, "the stream has ended");
+        assert!(console.wait_for_end(Duration::from_secs(60)).await, "the stream has ended");
         let text = console.text();
         assert!(text.len() <= 2 * KEPT + 4096 && text.ends_with(&after));
         let missing = text.split_once(" bytes before this are gone]").unwrap().0;

@@ -73,11 +73,18 @@ pub(super) fn check(config: &VmConfig) -> Result<(), VmError> {
     if config.cpus == 0 {
         return Err(VmError::Config("a machine needs at least one CPU".to_owned()));
     }
-    if config.memory_mib < LEAST_MEMORY_MIB {
+    check_memory(config.memory_mib)
+}
+
+/// Refuses a machine with less memory than the smallest guest needs, in MiB: it would end without saying why. For any monitor.
+///
+/// # Errors
+/// [`VmError::Config`], with how much is enough.
+pub fn check_memory(mib: u32) -> Result<(), VmError> {
+    if mib < LEAST_MEMORY_MIB {
         return Err(VmError::Config(format!(
-            "{} MiB of memory are too little: the smallest guest needs {LEAST_MEMORY_MIB} MiB, and one for every flavour \
-             {ENOUGH_MEMORY_MIB} MiB",
-            config.memory_mib
+            "{mib} MiB of memory are too little: the smallest guest needs {LEAST_MEMORY_MIB} MiB, and one for every flavour \
+             {ENOUGH_MEMORY_MIB} MiB"
         )));
     }
     Ok(())

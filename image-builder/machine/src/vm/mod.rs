@@ -41,6 +41,7 @@ pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
 pub use host::find_tool;
+pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
 pub use protocols::client::{AGENT_PORT, AgentClient, DialError, Endpoint};
@@ -366,10 +367,10 @@ impl Vm {
         Orders { socket: machine::qmp_socket(&self.files.dir) }
     }
 
-    /// Waits until the guest switched itself off: QEMU ended or the kernel said that it halted. Returns whether
-    /// that happened before the deadline.
+    /// Waits until the machine is off: QEMU has ended. Returns whether that happened before the deadline. What the guest
+    /// writes on its console is no sign of it, since a container may have written it.
     pub async fn wait_off(&self, deadline: Duration) -> bool {
-        self.console.wait_for_off(deadline).await
+        self.console.wait_for_end(deadline).await
     }
 
     /// Switches the machine off: SIGTERM, then SIGKILL, and removes the sockets and logs.

@@ -117,6 +117,9 @@ pub enum DeployError {
     /// A combination that no VMM can boot.
     #[error("{0}")]
     Impossible(&'static str),
+    /// A machine that no guest can boot on.
+    #[error(transparent)]
+    Machine(#[from] machine::vm::VmError),
     /// A file operation failed.
     #[error("cannot {operation} {path}")]
     Io {

@@ -85,8 +85,9 @@ fn admit(
     }
 }
 
-/// The kernel's configuration. A kernel for another processor has no agent.
+/// The kernel's configuration. A kernel for another processor has no agent, and one with too little memory says nothing.
 fn config(products: &Products<'_>, options: &Options) -> Result<Config, DeployError> {
+    machine::vm::check_memory(options.memory_mib)?;
     options.root.admits(options.root_fs)?;
     let of_arm = Product::kernel(Arch::Aarch64.image(), &options.profile).file_name();
     if products.manifest.products.contains_key(&of_arm) {
@@ -153,7 +154,7 @@ fn firecracker_words(config: &Config, enable_pci: bool) -> Vec<&'static str> {
 /// A configuration for `firecracker --no-api --config-file FILE`, with `--enable-pci` if the options say so.
 ///
 /// # Errors
-/// When a product is missing, or when the kernel would not find Firecracker's devices.
+/// When a product is missing, when the kernel would not find Firecracker's devices, or when the memory is too little.
 pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, DeployError> {
     let config = config(products, options)?;
     let way_out = "take another --profile";
@@ -195,7 +196,7 @@ pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, 
 /// is 1.
 ///
 /// # Errors
-/// When a product is missing, or when the kernel would not find Cloud Hypervisor's devices.
+/// When a product is missing, when the kernel would not find Cloud Hypervisor's devices, or when the memory is too little.
 pub fn cloud_hypervisor(products: &Products<'_>, options: &Options) -> Result<String, DeployError> {
     if options.enable_pci {
         return Err(DeployError::Impossible("Cloud Hypervisor always has PCI; leave --enable-pci out"));

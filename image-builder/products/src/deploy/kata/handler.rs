@@ -90,3 +90,78 @@ pub(super) fn drop_in(hypervisor: &str, table: Table, guest_seccomp: bool) -> St
     }
     all.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const SHIM: &str = "/opt/kata/bin/containerd-shim-kata-v2";
+    const CONFIGURATION: &str = "/etc/kata-containers/pith/configuration.toml";
+
+    /// The major version of the containerd that is installed, if one is.
+    fn containerd() -> Option<u32> {
+        let output = Command::new("containerd").arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).unwrap();
+        // `containerd github.com/containerd/containerd v1.7.24 COMMIT`, with and without the v.
+        let version = text.split_whitespace().nth(2).unwrap().trim_start_matches('v');
+        Some(version.split('.').next().unwrap().parse().unwrap())
+    }
+
+    /// What containerd makes of a configuration: it reads it, plugin by plugin, into structures of its own, and prints those. So
+    /// a key that it does not know is gone, and one of a wrong type is an error.
+    fn dump(dir: &Path, config: &str) -> Table {
+        let (file, root, state) = (dir.join("config.toml"), dir.join("root"), dir.join("state"));
+        let places = [("root", root), ("state", state)];
+        let places = places.map(|(key, path)| format!("{key} = {}\n", quoted(&path.display().to_string())));
+        std::fs::write(&file, places.concat() + config).unwrap();
+        let output = Command::new("containerd").arg("--config").arg(&file).args(["config", "dump"]).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}\n{config}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn containerd_itself_knows_every_key() {
+        let Some(major) = containerd() else {
+            println!(
+                "SKIPPED: containerd is not installed, so it was not asked what it makes of its handlers"
+            );
+            return;
+        };
+        let handler = Handler {
+            name: "kata-pith",
+            program: Some(Path::new(SHIM)),
+            configuration: Path::new(CONFIGURATION),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        // The administrator's file has a handler already.
+        let own = |plugin: &str| {
+            format!(
+                "[plugins.{}.containerd.runtimes.mine]\nruntime_type = \"io.containerd.runc.v2\"\n",
+                quoted(plugin)
+            )
+        };
+        let mut configs = vec![format!("version = 2\n{}{}", own(PLUGIN_V2), handler.containerd_v2())];
+        if major >= 2 {
+            let imported = dir.path().join("containerd-v3.toml");
+            std::fs::write(&imported, handler.containerd_v3()).unwrap();
+            let imported = quoted(&imported.display().to_string());
+            configs.push(format!("version = 3\nimports = [{imported}]\n{}", own(PLUGIN_V3)));
+        }
+        for config in configs {
+            let dumped = dump(dir.path(), &config);
+            let plugin = if major >= 2 { PLUGIN_V3 } else { PLUGIN_V2 };
+            let runtimes = &dumped["plugins"][plugin]["containerd"]["runtimes"];
+            assert!(runtimes.get("mine").is_some(), "the other handler is gone: {config}");
+            let found = &runtimes["kata-pith"];
+            assert_eq!(found["runtime_type"].as_str(), Some("io.containerd.kata.v2"), "{config}");
+            assert_eq!(found["runtime_path"].as_str(), Some(SHIM), "{config}");
+            assert_eq!(found["privileged_without_host_devices"].as_bool(), Some(true), "{config}");
+            let annotations = found["pod_annotations"].as_array().unwrap();
+            assert_eq!(annotations, &[Value::from("io.katacontainers.*")], "{config}");
+            assert_eq!(found["options"]["ConfigPath"].as_str(), Some(CONFIGURATION), "{config}");
+        }
+    }
+}

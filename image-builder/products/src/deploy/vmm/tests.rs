@@ -202,3 +202,19 @@ fn a_kernel_without_hashes_takes_no_disk() {
     let missing = firecracker(&Products::of(&layout), &ext4).unwrap_err().to_string();
     assert!(missing.ends_with("--form gpt --root-fs ext4"), "{missing}");
 }
+
+/// Case H16: nothing on the console tells why such a guest ends.
+#[test]
+fn memory_for_no_guest_is_refused_with_what_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path(), "");
+    let products = Products::of(&layout);
+    let with = |memory_mib| Options { memory_mib, ..options("kata", RootKind::Initrd) };
+    for refused in
+        [firecracker(&products, &with(47)).map(drop), cloud_hypervisor(&products, &with(32)).map(drop)]
+    {
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("48 MiB") && text.contains("128 MiB"), "{text}");
+    }
+    assert_eq!(firecracker(&products, &with(48)).unwrap()["machine-config"]["mem_size_mib"], 48);
+}
