@@ -1,8 +1,8 @@
 //! The guest's serial console.
 //!
-//! Owns the thread that drains QEMU's serial output, keeps the end of it in memory and in files, and notices the
-//! lines that matter. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
-//! console nobody drains stops the guest. A guest may write without end: neither memory nor files grow with it.
+//! A thread reads QEMU's serial output, keeps the end of it in memory and in files, and looks for lines that matter. Promises
+//! to read until QEMU closes the stream, whatever the rest of this process does: a guest stops if nobody reads its console. A
+//! guest may write forever, so memory and files are bounded.
 
 use std::io::Read;
 use std::path::Path;
