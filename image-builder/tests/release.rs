@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -139,4 +140,50 @@ fn everything_that_is_wrong_is_told_at_once_and_nothing_is_built() {
     repository.git(&["checkout", "--quiet", "."]);
     repository.commit();
     assert_eq!(repository.problems("1.2.3", &key), ["the tag v1.2.3 is at another commit than HEAD"]);
+}
+
+#[test]
+fn a_release_is_built_of_the_last_commit_and_of_nothing_else() {
+    let repository = Repository::new();
+    let out = tempfile::tempdir().unwrap();
+    // A stand-in for image-builder: it tells how it is called.
+    let builder = out.path().join("image-builder");
+    std::fs::write(&builder, "#!/bin/sh\necho $SOURCE_DATE_EPOCH \"$@\"\n").unwrap();
+    std::fs::set_permissions(&builder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    repository.write(".ci/wheel", "#!/bin/sh\necho the-wheel\n");
+    let wheel = repository.path(".ci/wheel");
+    std::fs::set_permissions(&wheel, std::fs::Permissions::from_mode(0o755)).unwrap();
+    repository.commit();
+    let dist = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/dist");
+        let mut command = Command::new(script);
+        command.arg(repository.dir.path()).arg(out.path().join("dist")).arg(&builder);
+        command.env_remove("SOURCE_DATE_EPOCH").env_remove("MAINTAINER").output().unwrap()
+    };
+    let output = dist();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packed = String::from_utf8(output.stdout).unwrap();
+    let (epoch, arguments) = packed.split_once(' ').unwrap();
+    assert!(epoch.parse::<u64>().unwrap() > 1_700_000_000, "{packed}");
+    assert!(arguments.contains(" dist --maintainer Jane <jane@example.org> "), "{packed}");
+    assert!(arguments.contains(" --add the-wheel "), "{packed}");
+    let built = String::from_utf8(output.stderr).unwrap();
+    assert!(built.contains("uki --all\n"), "{built}");
+    // Every kernel is in a release.
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config/profile");
+    for profile in std::fs::read_dir(profiles).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = profile.file_stem().unwrap().to_str().unwrap();
+        // The one that ships is built with the rest.
+        let is_built = name == "kata" || built.contains(&format!("kernel build --profile {name}\n"));
+        assert!(is_built, "{name}: {built}");
+    }
+    for (name, text) in [("CHANGELOG.md", "changed"), ("new.rs", "new")] {
+        repository.write(name, text);
+        let output = dist();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
+        assert!(said.contains("not committed") && said.contains(name) && said.lines().count() == 2, "{said}");
+        repository.git(&["stash", "--quiet", "--include-untracked"]);
+    }
+    assert!(dist().status.success());
 }

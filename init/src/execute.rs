@@ -15,8 +15,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use crate::hostname;
 use crate::step::{BootStep, Mount, Need, Node, Step, TABLE};
-use crate::{hostname, mountinfo};
 
 /// A boot step failed.
 #[derive(Debug, Error)]
@@ -142,7 +142,9 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<Outcome> {
 }
 
 fn mount_on(mount: &Mount, target: &Path) -> io::Result<Outcome> {
-    if mountinfo::mounted_type(target).as_deref() == Some(mount.fstype) {
+    // A table that cannot be read means that /proc is not mounted yet.
+    let mounts = mountinfo::mounts().unwrap_or_default();
+    if mountinfo::top(&mounts, target).is_some_and(|top| top.fstype == mount.fstype) {
         return Ok(Outcome::Present);
     }
     let data = Some(mount.data).filter(|data| !data.is_empty());

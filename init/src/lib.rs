@@ -15,7 +15,6 @@
 mod acpi;
 mod execute;
 mod hostname;
-pub mod mountinfo;
 mod power;
 mod step;
 

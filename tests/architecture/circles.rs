@@ -58,7 +58,7 @@ const PRODUCTS: Crate = Crate {
         &["inspect", "manifest", "source"],
         &["bootchart", "install", "recipe"],
         &["agent", "kernel", "pack", "uki"],
-        &["deploy", "disk", "initrd", "sbom", "size"],
+        &["daemon", "deploy", "disk", "initrd", "sbom", "size"],
         &["verify"],
         &["lib"],
     ],

@@ -8,14 +8,15 @@ use serde_json::Value;
 use crate::source::workspace;
 
 /// What each crate of ours may use of ours. Everything not listed is forbidden.
-const OURS: [(&str, &[&str]); 18] = [
-    ("agent", &["init", "parcel", "pith-protocols", "rustjail", "sandbox-api"]),
-    ("jail", &["rustjail"]),
+const OURS: [(&str, &[&str]); 19] = [
+    ("agent", &["init", "mountinfo", "parcel", "pith-protocols", "rustjail", "sandbox-api"]),
+    ("jail", &["mountinfo", "rustjail"]),
     ("fs-image", &[]),
     ("image-builder", &["fs-image", "pith", "pods", "products", "registry", "machine", "store"]),
     ("images", &["fs-image", "store"]),
-    ("init", &[]),
+    ("init", &["mountinfo"]),
     ("machine", &["pith-protocols", "store"]),
+    ("mountinfo", &[]),
     ("parcel", &[]),
     ("pith", &["images", "machine", "parcel", "pods", "pith-protocols", "registry", "store"]),
     ("pods", &["fs-image", "images", "machine", "pith-protocols", "store"]),
@@ -23,7 +24,7 @@ const OURS: [(&str, &[&str]); 18] = [
     ("products", &["fs-image", "images", "machine", "store"]),
     ("pith-protocols", &[]),
     ("registry", &["store"]),
-    ("rustjail", &[]),
+    ("rustjail", &["mountinfo"]),
     ("sandbox-api", &[]),
     ("store", &[]),
     ("tests", &["fs-image", "images", "machine", "products", "pith-protocols", "store"]),
@@ -39,7 +40,7 @@ const NEVER_BELOW: [(&str, &[&str]); 5] = [
 ];
 
 /// All that `init` may use directly: it runs before anything else does.
-const INIT: [&str; 2] = ["nix", "thiserror"];
+const INIT: [&str; 3] = ["mountinfo", "nix", "thiserror"];
 
 /// Crates of the closure on the guest's platform. Dependencies for tests alone are left out.
 struct Graph {
@@ -117,6 +118,37 @@ fn heavy_crates_stay_where_they_belong() {
         let found: Vec<_> = never.iter().filter(|name| closure.contains(*name)).collect();
         assert!(found.is_empty(), "{member} is built of {found:?}, directly or not");
     }
+}
+
+/// The lines of comment right above the line that begins with `name`.
+fn reason<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = manifest.lines().collect();
+    let Some(at) = lines.iter().position(|line| line.starts_with(name)) else { return Vec::new() };
+    lines[..at].iter().rev().take_while(|line| line.starts_with('#')).copied().collect()
+}
+
+#[test]
+fn nix_and_rustix_stand_in_one_crate_only_for_a_reason() {
+    let graph = Graph::read();
+    let mut both = Vec::new();
+    for (member, id) in &graph.members {
+        let direct = graph.direct(member);
+        if direct.contains("nix") && direct.contains("rustix") {
+            // An id is a URL with a fragment: `path+file:///…/agent/jail#jail@0.2.0`.
+            let path = id.trim_start_matches("path+file://").split('#').next().unwrap();
+            let manifest = std::fs::read_to_string(format!("{path}/Cargo.toml")).unwrap();
+            let is_reason = |line: &&str| line.starts_with("# nix besides rustix: ");
+            assert!(
+                reason(&manifest, "nix").iter().any(is_reason),
+                "{path}/Cargo.toml says not why it has both"
+            );
+            both.push(member.as_str());
+        }
+    }
+    assert_eq!(both, ["agent", "jail", "pods"], "use the one that the crate has already");
+    let manifest = "[dependencies]\na = 1\n# nix besides rustix: x\n# y\nnix = 1\nrustix = 1\n";
+    assert_eq!(reason(manifest, "nix"), ["# y", "# nix besides rustix: x"]);
+    assert!(reason(manifest, "rustix").is_empty());
 }
 
 #[test]

@@ -112,3 +112,46 @@ fn what_is_wrong_with_a_pod_is_said_before_anything_boots() -> Result<()> {
     refused("kind: [", "bad.yaml")?;
     pods.nothing_is_left()
 }
+
+/// Bytes of all files below a directory.
+fn size(directory: &std::path::Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // A file may go while this looks: the oldest segment of a log does.
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn a_container_that_never_stops_writing_fills_no_more_than_the_bound_of_its_log() -> Result<()> {
+    use std::io::Read as _;
+    // 8 segments of 1 MiB, their times, and the records.
+    const BOUND: u64 = 10 << 20;
+    let pods = Pods::new()?;
+    let image = crate::pods::root().join("out/images/busybox").display().to_string();
+    let mut run = pods.command(&["run", "--rm", "--name", "flood", &image, "yes"])?;
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut output = run.stdout.take().context("no output")?;
+    let (mut read, mut most) = (0, 0);
+    let mut piece = vec![0; 1 << 20];
+    while read < 3 * BOUND {
+        let count = output.read(&mut piece)?;
+        ensure!(count > 0, "it has ended after {read} bytes");
+        ensure!(piece[..count].iter().all(|byte| b"y\n".contains(byte)), "something else is in the output");
+        read += count as u64;
+        most = most.max(size(&pods.path().join("pods"))?);
+    }
+    ensure!(most > 4 << 20, "the log was not written: {most} bytes");
+    ensure!(most < BOUND, "{most} bytes are in the state directory, and {read} were written");
+    Pods::signal(&run, "INT")?;
+    // Whoever reads goes on reading until the end.
+    while output.read(&mut piece)? > 0 {}
+    ensure!(!run.wait()?.success(), "a container that was killed ended with 0");
+    pods.nothing_is_left()
+}

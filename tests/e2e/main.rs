@@ -45,6 +45,7 @@ mod silent;
 mod snapshot;
 mod storages;
 mod streams;
+mod verbs;
 mod vm;
 mod volumes;
 mod wire;

@@ -304,3 +304,32 @@ fn all_that_is_wrong_with_a_file_is_told_at_once() -> Result<()> {
     assert!(text.contains("/none"), "{text}");
     pods.nothing_is_left()
 }
+
+/// Fails its first life before it is ready, and is ready in its second one after some seconds.
+const SLOW: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: slow}
+spec:
+  restartPolicy: Always
+  volumes: [{name: host, hostPath: {path: ./host, type: DirectoryOrCreate}}]
+  containers:
+  - name: server
+    image: IMAGE
+    command: [sh, -c, "test -e /host/tried || { echo > /host/tried; sleep 1; exit 1; }; sleep 4; echo > /host/up; sleep 1000"]
+    readinessProbe: {exec: {command: [test, -e, /host/up]}, periodSeconds: 1, timeoutSeconds: 10}
+    volumeMounts: [{name: host, mountPath: /host}]
+"#;
+
+#[test]
+fn in_the_background_it_returns_only_when_the_readiness_probe_has_passed() -> Result<()> {
+    let pods = Pods::new()?;
+    let file = manifest(&pods, "slow", SLOW)?;
+    assert_eq!(pods.success(&["run", "--detach", "-f", &file])?, "slow\n");
+    let host = pods.path().join("host");
+    ensure!(host.join("tried").exists() && host.join("up").exists(), "it returned before the probe passed");
+    let server = container(&pods, "slow", "server")?;
+    assert_eq!((server["ready"].as_bool(), server["restarts"].as_u64()), (Some(true), Some(1)), "{server}");
+    pods.success(&["rm", "--force", "slow"])?;
+    pods.nothing_is_left()
+}

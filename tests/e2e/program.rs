@@ -187,47 +187,47 @@ fn answer(mut stream: TcpStream, layout: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the program writes, and its status, with a cache of the test's own: what others have pulled does not count.
+fn alone(pods: &Pods, arguments: &[&str]) -> Result<(String, String, Option<i32>)> {
+    let mut command = pods.command(arguments)?;
+    command.env("PITH_CACHE", pods.path().join("cache")).env_remove("DOCKER_CONFIG");
+    // It may be in the cache that is not used here.
+    if let Some(device) = find_tool("vhost-device-vsock", VSOCK_DEVICE) {
+        command.env(VSOCK_DEVICE, device);
+    }
+    let output = command.output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((text(output.stdout), text(output.stderr), output.status.code()))
+}
+
 #[test]
 fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
     let address = registry()?;
     let pods = Pods::new()?;
     let name = format!("{address}/samples/busybox:1");
-    // A cache of its own: what others have pulled does not count.
-    let cache = pods.path().join("cache");
-    let pith = |arguments: &[&str]| -> Result<(String, String, Option<i32>)> {
-        let mut command = pods.command(arguments)?;
-        command.env("PITH_CACHE", &cache).env_remove("DOCKER_CONFIG");
-        // It may be in the cache that is not used here.
-        if let Some(device) = find_tool("vhost-device-vsock", VSOCK_DEVICE) {
-            command.env(VSOCK_DEVICE, device);
-        }
-        let output = command.output()?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok((text(output.stdout), text(output.stderr), output.status.code()))
-    };
-    let (_, said, code) = pith(&["run", "--rm", "--pull", "never", &name, "true"])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", "--pull", "never", &name, "true"])?;
     ensure!(code == Some(1) && said.contains("pith pull"), "{said}");
-    let (out, said, code) = pith(&["run", "--rm", &name, "echo", "hello from a registry"])?;
+    let (out, said, code) = alone(&pods, &["run", "--rm", &name, "echo", "hello from a registry"])?;
     ensure!(code == Some(0) && out == "hello from a registry\n", "{out}{said}");
-    let (out, said, _) = pith(&["--json", "pull", &name])?;
+    let (out, said, _) = alone(&pods, &["--json", "pull", &name])?;
     let pulled: Value = serde_json::from_str(&out).with_context(|| said)?;
     assert_eq!(pulled[0]["fetched"], 0, "it is there already");
-    let (out, ..) = pith(&["images"])?;
+    let (out, ..) = alone(&pods, &["images"])?;
     ensure!(out.contains(&name) && out.contains(" of 20000.00 MB in "), "{out}");
     let digest = pulled[0]["digest"].as_str().context("no digest")?;
-    let (out, said, code) = pith(&["rmi", &digest[7..20]])?;
+    let (out, said, code) = alone(&pods, &["rmi", &digest[7..20]])?;
     ensure!(code == Some(0) && out.contains(&name), "{out}{said}");
-    let (out, ..) = pith(&["images", "-q"])?;
+    let (out, ..) = alone(&pods, &["images", "-q"])?;
     assert_eq!(out, "");
-    let (_, said, code) = pith(&["run", "--rm", &format!("{address}/none/busybox:1"), "true"])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", &format!("{address}/none/busybox:1"), "true"])?;
     ensure!(code == Some(1) && said.contains("404"), "{said}");
 
     // A disk is made ahead, and goes when nobody uses it.
-    let (out, said, code) = pith(&["image", &busybox()])?;
+    let (out, said, code) = alone(&pods, &["image", &busybox()])?;
     // Behind the path stands the size.
     let disk = out.split(" (").next().unwrap_or_default().to_owned();
     ensure!(code == Some(0) && Path::new(&disk).is_file(), "{out}{said}");
-    let (out, said, code) = pith(&["prune", "--all"])?;
+    let (out, said, code) = alone(&pods, &["prune", "--all"])?;
     ensure!(code == Some(0) && !Path::new(&disk).exists(), "{out}{said}");
 
     // A manifest says when it is pulled.
@@ -240,13 +240,13 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
         std::fs::write(&path, text)?;
         Ok(path.display().to_string())
     };
-    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Never")?])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", "-f", &manifest("Never")?])?;
     ensure!(code == Some(1) && said.contains("pith pull"), "{said}");
-    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Always")?])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", "-f", &manifest("Always")?])?;
     ensure!(code == Some(0) && said.contains(" fetched"), "{said}");
-    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Never")?])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", "-f", &manifest("Never")?])?;
     ensure!(code == Some(0) && !said.contains(" fetched"), "{said}");
-    let (_, said, code) = pith(&["run", "--rm", "-f", &manifest("Always")?])?;
+    let (_, said, code) = alone(&pods, &["run", "--rm", "-f", &manifest("Always")?])?;
     ensure!(code == Some(0) && said.contains(" fetched"), "{said}");
     pods.nothing_is_left()
 }
@@ -276,37 +276,4 @@ fn the_console_of_a_guest_is_reached() -> Result<()> {
     ensure!(said.contains("42"), "{said}");
     pods.success(&["rm", "-f", "web"])?;
     pods.nothing_is_left()
-}
-
-#[test]
-fn every_verb_is_tried_through_the_program() -> Result<()> {
-    let pods = Pods::new()?;
-    let man = pods.path().join("man1");
-    pods.success(&["man", &man.display().to_string()])?;
-    let verbs = pods.success(&["complete", "--", ""])?;
-    let verbs: Vec<&str> = verbs.lines().filter(|verb| *verb != "help").collect();
-    ensure!(
-        verbs.len() > 25 && verbs.iter().all(|verb| man.join(format!("pith-{verb}.1")).is_file()),
-        "{verbs:?}"
-    );
-    let mut tests = String::new();
-    for directory in ["tests/e2e", "image-builder/pith/tests"] {
-        for entry in std::fs::read_dir(root().join(directory))? {
-            tests += &std::fs::read_to_string(entry?.path())?;
-        }
-    }
-    // As an argument of a call, or in a line of the tables of wrong inputs and of completions.
-    let is_tried = |verb: &&str| {
-        [
-            format!("[\"{verb}\""),
-            format!("\"{verb} "),
-            format!("\"--json\", \"{verb}\""),
-            format!("pith {verb}"),
-        ]
-        .iter()
-        .any(|call| tests.contains(call.as_str()))
-    };
-    let untried: Vec<&&str> = verbs.iter().filter(|verb| !is_tried(verb)).collect();
-    ensure!(untried.is_empty(), "no test through the program: {untried:?}");
-    Ok(())
 }

@@ -27,18 +27,19 @@ enum How {
     Types(&'static str, &'static str),
     /// In the background, from when this command succeeds: it ends when a later line ends the pod.
     Beside(&'static str),
+    /// On a host that has nothing but Kata's files, with this text in what it prints: a directory stands for `/`, and scripts
+    /// ([`STAND_INS`]) for `sudo`, `systemctl` and `kubectl`. They check what they are given.
+    Staged(&'static str),
     /// A target of make that `make test` has made before this test. It is looked up only.
     Made,
     /// Not here.
     Not(&'static str),
 }
 
-use How::{Beside, Made, Not, Prints, Run, Soon, Types};
-
-const NO_KATA: How = Not("needs containerd and Kubernetes with Kata Containers on this host");
+use How::{Beside, Made, Not, Prints, Run, Soon, Staged, Types};
 
 /// The section, the line without its comment, and how it is run.
-const ROWS: [(&str, &str, How); 36] = [
+const ROWS: [(&str, &str, How); 35] = [
     ("Pith", "git clone <this repository> pith && cd pith", Not("this is the clone")),
     ("Pith", "make run", Made),
     ("Pith", "make test", Made),
@@ -50,20 +51,33 @@ const ROWS: [(&str, &str, How); 36] = [
     ("I want to try it", "curl http://127.0.0.1:8080/", Soon("Welcome to nginx")),
     ("I want to try it", "pith rm -f web", Run),
     ("I run Kata", "make build", Made),
-    ("I run Kata", "sudo target/debug/image-builder install --kata", NO_KATA),
     (
         "I run Kata",
-        "sudo tee -a /etc/containerd/config.toml < /etc/kata-containers/pith/containerd.toml",
-        NO_KATA,
+        "sudo target/debug/image-builder install --kata",
+        Staged(
+            "/opt/kata/share/defaults/kata-containers/configuration-qemu.toml (the Go shim, version 3.30)",
+        ),
     ),
-    ("I run Kata", "sudo systemctl restart containerd", NO_KATA),
-    ("I run Kata", "kubectl apply -f /etc/kata-containers/pith/runtimeclass.yaml", NO_KATA),
+    (
+        "I run Kata",
+        "sudo tee -a /etc/containerd/config.toml < /etc/kata-containers/pith/containerd.toml && sudo systemctl restart containerd",
+        Staged("containerd has the handler kata-pith"),
+    ),
+    (
+        "I run Kata",
+        "kubectl apply -f /etc/kata-containers/pith/runtimeclass.yaml",
+        Staged("runtimeclass kata-pith created"),
+    ),
     (
         "I run Kata",
         r#"kubectl run hello --image=busybox --overrides='{"apiVersion": "v1", "spec": {"runtimeClassName": "kata-pith"}}' -- sleep 600"#,
-        NO_KATA,
+        Staged("pod/hello created"),
     ),
-    ("I run Kata", "kubectl wait pod/hello --for=condition=Ready && kubectl exec hello -- uname -r", NO_KATA),
+    (
+        "I run Kata",
+        "kubectl wait pod/hello --for=condition=Ready && kubectl exec hello -- uname -r",
+        Not("needs containerd and Kubernetes with Kata Containers on this host"),
+    ),
     ("I build sandboxes", "make flavours", Made),
     (
         "I build sandboxes",
@@ -100,6 +114,52 @@ const ROWS: [(&str, &str, How); 36] = [
         Prints("grpc.AgentService StatsContainer"),
     ),
     ("Use the agent from a program", "pith rm -f web", Run),
+];
+
+/// What stands in for the programs of a host with containerd and Kubernetes. `$HOST` stands for `/`.
+const STAND_INS: [(&str, &str); 3] = [
+    (
+        "sudo",
+        "#!/bin/sh\ncase $1 in\n*/image-builder) exec \"$@\" --host \"$HOST\" --staging \"$HOST\" ;;\n*) exec \"$@\" ;;\nesac\n",
+    ),
+    (
+        "systemctl",
+        r#"#!/usr/bin/env python3
+"""containerd, started again: reads its configuration, and the shim's configuration that the handler names."""
+import os, sys, tomllib
+assert sys.argv[1:] == ["restart", "containerd"], sys.argv
+read = lambda path: tomllib.load(open(os.environ["HOST"] + path, "rb"))
+config = read("/etc/containerd/config.toml")
+assert config["version"] == 2
+handlers = config["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+shim = handlers["kata-pith"]["runtime_path"]
+assert os.access(os.environ["HOST"] + shim, os.X_OK), shim
+read(handlers["kata-pith"]["options"]["ConfigPath"])
+print("containerd has the handler", *handlers)
+"#,
+    ),
+    (
+        "kubectl",
+        r#"#!/usr/bin/env python3
+"""Kubernetes, as far as it is asked here: knows classes that were applied, and takes no pod of another one."""
+import json, os, re, sys
+classes = os.environ["HOST"] + "/classes"
+if sys.argv[1:3] == ["apply", "-f"]:
+    text = open(sys.argv[3]).read()
+    assert re.search(r"^apiVersion: node.k8s.io/v1\nkind: RuntimeClass$", text, re.M), text
+    name = re.search(r"^metadata:\n  name: (\S+)$", text, re.M)[1]
+    assert re.search(r"^handler: kata-pith$", text, re.M), text
+    open(classes, "a").write(name + "\n")
+    print("runtimeclass", name, "created")
+elif sys.argv[1] == "run":
+    overrides = [word.split("=", 1)[1] for word in sys.argv if word.startswith("--overrides=")]
+    name = json.loads(overrides[0])["spec"]["runtimeClassName"]
+    assert name in open(classes).read().splitlines(), name
+    print(f"pod/{sys.argv[2]} created")
+else:
+    sys.exit(f"this stand-in cannot {sys.argv[1:]}")
+"#,
+    ),
 ];
 
 /// Blocks that are no shell, by section and language, and what they are for.
@@ -232,8 +292,29 @@ impl Home {
         Ok(())
     }
 
-    /// Runs a script of bash there, and gives what it printed.
-    fn run(&self, script: &str, directory: &Path) -> Result<String> {
+    /// What [`Staged`] lines find: Kata Containers 3.30 as its release leaves it, and containerd's configuration.
+    fn stage(&self) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let base = "[hypervisor.qemu]\npath = \"/opt/kata/bin/qemu-system-x86_64\"\n[runtime]\n";
+        let files = [
+            ("host/opt/kata/share/defaults/kata-containers/configuration-qemu.toml", base),
+            ("host/opt/kata/bin/containerd-shim-kata-v2", "#!/bin/sh\n"),
+            ("host/opt/kata/VERSION", "3.30.0\n"),
+            ("host/etc/containerd/config.toml", "version = 2\n"),
+        ]
+        .map(|(name, text)| (name.to_owned(), text));
+        let programs = STAND_INS.map(|(name, text)| (format!("bin/{name}"), text));
+        for (name, text) in files.into_iter().chain(programs) {
+            let path = self.path().join(name);
+            std::fs::create_dir_all(path.parent().context("no directory")?)?;
+            std::fs::write(&path, text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a script of bash there with these variables, and gives what it printed.
+    fn run(&self, script: &str, directory: &Path, variables: &[(&str, &str)]) -> Result<String> {
         let path = std::env::var("PATH")?;
         let programs = root().join("target/debug");
         let output = Command::new("bash")
@@ -246,6 +327,7 @@ impl Home {
             .env_remove("XDG_CACHE_HOME")
             .env_remove("XDG_DATA_HOME")
             .env("PITH_OUT", root().join("out"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .output()
             .context("run bash")?;
@@ -270,6 +352,11 @@ fn quoted(text: &str) -> String {
 
 /// Runs the lines of a section as its rows say, in `directory`.
 fn section(name: &str, home: &Home, directory: &Path) -> Result<()> {
+    section_with(name, home, directory, &[])
+}
+
+/// As [`section`], with these variables.
+fn section_with(name: &str, home: &Home, directory: &Path, variables: &[(&str, &str)]) -> Result<()> {
     let found: Vec<String> = blocks()?
         .iter()
         .filter(|b| b.section == name && b.language == "sh")
@@ -307,6 +394,12 @@ fn section(name: &str, home: &Home, directory: &Path) -> Result<()> {
                 )?;
                 writeln!(script, "{ready}")?;
             }
+            // A path of the host is one below the directory that stands for it.
+            Staged(_) => {
+                home.stage()?;
+                let line = command.replace(" /etc/", " $HOST/etc/");
+                writeln!(script, "(export HOST=$HOME/host PATH=$HOME/bin:$PATH; {line})")?;
+            }
             Made => writeln!(
                 script,
                 "make --silent -n -C {} {} >/dev/null",
@@ -320,9 +413,9 @@ fn section(name: &str, home: &Home, directory: &Path) -> Result<()> {
     }
     // What runs in the background ends by itself.
     script += "wait\n";
-    let text = home.run(&script, directory)?;
+    let text = home.run(&script, directory, variables)?;
     for (at, (command, how)) in expected.into_iter().enumerate() {
-        let (Prints(words) | Soon(words) | Types(_, words)) = how else { continue };
+        let (Prints(words) | Soon(words) | Staged(words) | Types(_, words)) = how else { continue };
         let part =
             text.split_once(&format!("<<{at}\n")).and_then(|(_, rest)| rest.split_once(&format!(">>{at}\n")));
         let (said, _) = part.with_context(|| format!("{command}: was not reached:\n{text}"))?;
@@ -392,7 +485,12 @@ fn i_want_to_try_it() -> Result<()> {
 #[test]
 fn i_build_sandboxes() -> Result<()> {
     let venv = root().join("out/venv");
-    let result = section("I build sandboxes", &Home::new()?, &root());
+    // pip installs what tests/sandbox/requirements.txt names by content, and asks no registry.
+    let wheels = Command::new(root().join("tests/sandbox/sdk.sh")).arg("wheels").output()?;
+    ensure!(wheels.status.success(), "sdk.sh wheels: {}", String::from_utf8_lossy(&wheels.stderr));
+    let wheels = String::from_utf8(wheels.stdout)?;
+    let pinned = [("PIP_NO_INDEX", "1"), ("PIP_FIND_LINKS", wheels.trim_end())];
+    let result = section_with("I build sandboxes", &Home::new()?, &root(), &pinned);
     if venv.exists() {
         std::fs::remove_dir_all(&venv)?;
     }

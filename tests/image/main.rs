@@ -4,6 +4,7 @@ mod aarch64;
 mod bootchart;
 mod disks;
 mod kernels;
+mod recipes;
 mod registry;
 mod uki;
 mod verify;

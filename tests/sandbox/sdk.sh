@@ -3,8 +3,9 @@
 #
 #   sdk.sh            the pinned versions: requirements.txt and js/package-lock.json, kept in the cache by content
 #   sdk.sh newest     the newest Python SDK there is, kept by its version
+#   sdk.sh wheels     the wheels of the pinned Python SDK and of what it needs, from which pip installs it without a registry
 #
-# The directory has `python` (for PYTHONPATH), `node` (a program), and `js` (with node_modules) if npm's registry can be reached.
+# In the first two cases the directory has `python` (for PYTHONPATH), `node` (a program), and `js` (with node_modules) if npm's registry can be reached.
 set -eu -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -51,8 +52,18 @@ newest)
     mv -T "$work/sdk" "$done" 2>/dev/null || [ -d "$done" ]
   fi
   ;;
+wheels)
+  # Node.js is for the other SDK.
+  grep -v '^nodejs-' "$here/requirements.txt" >"$work/requirements.txt"
+  done=$cache/sdk/wheels-$(sha256sum <"$work/requirements.txt" | cut -c1-32)
+  if [ ! -d "$done" ]; then
+    mkdir "$work/sdk"
+    pip download --quiet --only-binary :all: --no-deps --require-hashes -r "$work/requirements.txt" --dest "$work/sdk" >&2
+    mv -T "$work/sdk" "$done" 2>/dev/null || [ -d "$done" ]
+  fi
+  ;;
 *)
-  echo "usage: sdk.sh [newest]" >&2
+  echo "usage: sdk.sh [newest|wheels]" >&2
   exit 2
   ;;
 esac

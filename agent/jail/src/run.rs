@@ -180,12 +180,9 @@ fn wait(starting: &Starting) -> Result<u8> {
 
 /// Whether the root that this runs in can be pivoted: the kernel's first one cannot.
 fn root_switch() -> Result<RootSwitch> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    let root = table.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    let mounts = mountinfo::mounts().context("read /proc/self/mountinfo")?;
     // It has no parent but itself. A bind of it can be pivoted as any other mount.
-    let is_first = root.is_none_or(|line| {
-        let mut ids = line.split(' ');
-        line.contains(" - rootfs ") && ids.next() == ids.next()
-    });
+    let is_first = mountinfo::top(&mounts, Path::new("/"))
+        .is_none_or(|root| root.fstype == "rootfs" && root.id == root.parent);
     Ok(if is_first { RootSwitch::Move } else { RootSwitch::Pivot })
 }

@@ -287,7 +287,7 @@ async fn share_mount(
 
 /// Removes a container's directory, unless something is still mounted below it: that would be emptied, not removed.
 fn remove_bundle(storages: &StorageRegistry, bundle: &Path) -> Result<(), String> {
-    let mounts = init::mountinfo::mounts().map_err(|error| error.to_string())?;
+    let mounts = mountinfo::mounts().map_err(|error| error.to_string())?;
     if let Some(mount) = mounts.iter().find(|mount| mount.point != bundle && mount.point.starts_with(bundle))
     {
         return Err(format!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use init::mountinfo::{self, MountInfo};
+use mountinfo::MountInfo;
 use rustjail::plan::RootSwitch;
 
 use super::id::ContainerId;

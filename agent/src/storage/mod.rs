@@ -39,7 +39,7 @@ pub(crate) use stack::combine;
 /// The host's virtio-fs daemon keeps what it has open for a path until the guest asks for that path again and it is gone:
 /// after a container's share was removed on the host, this lets go of it. Whether a path is there is no matter.
 pub(crate) fn touch_mounts(below: &Path) -> io::Result<usize> {
-    let mounts = init::mountinfo::mounts()?;
+    let mounts = mountinfo::mounts()?;
     let points: Vec<_> =
         mounts.iter().map(|mount| &mount.point).filter(|point| point.starts_with(below)).collect();
     let gone = points.iter().filter(|point| point.metadata().is_err()).count();

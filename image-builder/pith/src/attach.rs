@@ -1,6 +1,6 @@
-//! `attach`: the user's terminal at a container's own input, and what the container writes.
+//! `attach`: connects the user's terminal to a container's standard input, and shows the container's output.
 //!
-//! Output comes from the container's log: the pod's process reads the container's streams, and nobody else can.
+//! The output comes from the container's log, because only the process that runs the pod can read the container's streams.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The command line of `pith`, and the way from it to the verbs.
+//! The command line of `pith`. Calls one function per verb.
 
 use std::process::ExitCode;
 
@@ -30,17 +30,22 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// List pods, or the containers of one pod with their ids.
     Ps(look::PsArgs),
-    /// Run another command in a container. Signals are passed on to the command. If the command has not ended 5 s after
-    /// SIGTERM or SIGHUP, or if the guest does not accept a signal, the signal ends this program.
+    /// Run another command in a container.
+    ///
+    /// Signals are passed on to the command. If the command has not ended 5 s after SIGTERM or SIGHUP, or if the guest does
+    /// not accept a signal, the signal ends this program.
     Exec(exec::ExecArgs),
-    /// Copy files and directories between a container and this host. The image needs no program for this. Symbolic links in a
-    /// tree are copied as links; SRC itself is followed. Modes and times are kept, except set-user-id and set-group-id bits of
-    /// files that are copied to this host.
+    /// Copy files and directories between a container and this host.
+    ///
+    /// The image needs no program for this. Symbolic links in a tree are copied as links; SRC itself is followed. Modes and
+    /// times are kept, except set-user-id and set-group-id bits of files that are copied to this host.
     Cp(Box<copy::CopyArgs>),
     /// Show the output of a container, also after it has ended.
     Logs(logs::LogsArgs),
-    /// Connect to the standard input of a container, and show what it writes from now on. When the container ends, this
-    /// program exits with its status. A signal, or Ctrl-P Ctrl-Q on a terminal, ends only this program.
+    /// Connect to the standard input of a container, and show its output.
+    ///
+    /// Only what the container writes from now on is shown. When the container ends, this program exits with its status. A
+    /// signal, or Ctrl-P Ctrl-Q on a terminal, ends only this program.
     Attach(attach::AttachArgs),
     /// Stop pods.
     Stop(look::StopArgs),
@@ -76,8 +81,10 @@ enum Command {
     Image(images::ImageArgs),
     /// List, make, look at and remove volumes with names.
     Volume(volume::VolumeArgs),
-    /// Start a guest without a pod in an installed monitor, print the socket of its agent, and wait until it ends or a signal
-    /// ends it.
+    /// Start a guest without a pod.
+    ///
+    /// It runs in a monitor that is installed on this host. The socket of its agent is printed when the agent answers. The
+    /// command ends with the guest; a signal ends both.
     Vm(vm::VmArgs),
     /// Connect to the debug console of a pod's guest. Ctrl-] disconnects.
     Console(exec::ConsoleArgs),
@@ -89,7 +96,7 @@ enum Command {
     Completions(complete::CompletionsArgs),
     /// Write manual pages, one for each verb.
     Man(complete::ManArgs),
-    /// What can stand at a place of the command line; the scripts ask this.
+    /// List what can complete the last word. The completion scripts run this.
     #[command(hide = true)]
     Complete(complete::CompleteArgs),
 }
@@ -153,6 +160,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_list_of_verbs_has_a_line_for_each() {
+        let mut cli = Cli::command();
+        cli.build();
+        let help = cli.render_help().to_string();
+        for verb in cli.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.chars().count() <= 80 && !about.contains('\n'), "{}: {about}", verb.get_name());
+            assert!(help.lines().any(|line| line.trim().ends_with(&about)), "{}: {help}", verb.get_name());
+        }
     }
 
     #[test]

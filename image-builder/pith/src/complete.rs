@@ -1,7 +1,7 @@
-//! `completions` and `man`: what the command line says of itself, for shells and for `man`.
+//! `completions` and `man`: completion scripts and manual pages, made from the definition of the command line.
 //!
-//! The scripts ask this program at each TAB (`pith complete`): only it knows which pods, containers and images there are.
-//! Must never fail at a TAB: what cannot be found out completes to nothing.
+//! The scripts run `pith complete` at each TAB, because only this program knows which pods, containers and images exist.
+//! Must never fail at a TAB: if something cannot be read, there are no completions for it.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub enum Shell {
     Fish,
 }
 
-/// Words are separated by lines, since some have spaces; a last line of `:files` stands for file names.
+/// Each answer is on its own line, because an answer may have spaces. If the last line is `:files`, the shell adds file names.
 const BASH: &str = r#"_pith() {
     local line files= typed="${COMP_LINE:0:COMP_POINT}" words current prefix=
     COMPREPLY=()
@@ -46,7 +46,7 @@ const BASH: &str = r#"_pith() {
 }
 complete -F _pith pith
 "#;
-/// Sourced, it registers the function. As a file of `fpath`, zsh runs it in place of the function at the first TAB.
+/// If it is sourced, it registers the function. If it is a file in `fpath`, zsh runs it at the first TAB.
 const ZSH: &str = r#"#compdef pith
 _pith() {
     local -a answer
@@ -156,7 +156,7 @@ fn known(kind: Kind<'_>, global: &Global) -> Vec<String> {
         }
         Kind::Images => {
             let kept = library().and_then(|library| library.list().ok()).unwrap_or_default();
-            kept.into_iter().map(|kept| kept.reference).collect()
+            kept.into_iter().flat_map(|kept| names(kept.reference)).collect()
         }
         Kind::Flavours => {
             let entries = global.products().ok().and_then(|layout| std::fs::read_dir(layout.out()).ok());
@@ -175,6 +175,13 @@ fn known(kind: Kind<'_>, global: &Global) -> Vec<String> {
             names.filter(|name| crate::request::is_label(name)).collect()
         }
     }
+}
+
+/// The names of an image that is called `reference` in full: people leave out the registry of docker's.
+fn names(reference: String) -> Vec<String> {
+    let short = reference.strip_prefix("docker.io/");
+    let short = short.map(|path| path.strip_prefix("library/").unwrap_or(path).to_owned());
+    short.into_iter().chain([reference]).collect()
 }
 
 /// What the last of `words` can become.

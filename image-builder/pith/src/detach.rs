@@ -1,7 +1,6 @@
-//! `run --detach`: the same program again, in the background.
+//! `run --detach`: runs the same program again, in the background.
 //!
-//! The parent relays what the child says until the pod is up, then leaves it alone. Nothing of the pod is shown
-//! after that: `logs` has it.
+//! The parent shows the child's messages until the pod is ready. After that, nothing of the pod is shown; use `logs`.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -129,13 +128,15 @@ async fn until_up(
     }
 }
 
-/// Whether all containers have started, and those that the pod is there for are ready or have ended.
+/// Whether all containers have started, and those with a probe have become ready. Containers that have ended for good, and init
+/// containers, need not be waited for.
 fn is_up(record: &PodRecord) -> bool {
     let done = |container: &ContainerRecord| {
         container.role == ContainerRole::Init
             || container.ready
             || container.phase == ContainerPhase::Exited
-            || container.restarts > 0
+            // It has started, and ended before anybody looked.
+            || container.restarts > 0 && !container.probed
     };
     match record.phase {
         Phase::Running => record.containers.iter().all(done),
@@ -155,4 +156,39 @@ fn relay(said: &mut impl Read) {
     let mut text = Vec::new();
     // What cannot be relayed is not worth failing for.
     drop(said.read_to_end(&mut text).and_then(|_| std::io::stderr().write_all(&text)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(container: ContainerRecord) -> PodRecord {
+        let init = ContainerRecord { role: ContainerRole::Init, ..ContainerRecord::default() };
+        let record = serde_json::json!({
+            "name": "web", "pid": 1, "phase": "running", "started": 0, "accel": null, "endpoint": null,
+            "containers": [init, container], "timings": pods::run::timing::Timings::default(),
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_up_when_its_probes_have_passed_and_not_because_it_was_started_again() {
+        let container = ContainerRecord { probed: true, ..ContainerRecord::default() };
+        let running = ContainerRecord { phase: ContainerPhase::Running, ..container.clone() };
+        let waiting = ContainerRecord { phase: ContainerPhase::Waiting, ..container };
+        for (container, expected) in [
+            (running.clone(), false),
+            (ContainerRecord { ready: true, ..running.clone() }, true),
+            (ContainerRecord { restarts: 2, ..running.clone() }, false),
+            (ContainerRecord { restarts: 2, ready: true, ..running.clone() }, true),
+            (ContainerRecord { restarts: 2, ..waiting.clone() }, false),
+            (ContainerRecord { restarts: 2, probed: false, ..waiting.clone() }, true),
+            (ContainerRecord { phase: ContainerPhase::Exited, ..waiting }, true),
+        ] {
+            assert_eq!(is_up(&pod(container.clone())), expected, "{container:?}");
+        }
+        let starting =
+            PodRecord { phase: Phase::Starting, ..pod(ContainerRecord { ready: true, ..running }) };
+        assert!(!is_up(&starting));
+    }
 }

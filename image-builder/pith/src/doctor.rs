@@ -1,4 +1,4 @@
-//! `doctor`: what this host has for running pods, what is missing, and what to type.
+//! `doctor`: checks what this host has for running pods, and says what is missing and what to type.
 //!
 //! Must never change anything.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use machine::vm::{find_tool, find_virtiofsd};
+use machine::vm::{VIRTIOFSD_FIX, VSOCK_FIX, find_tool, find_virtiofsd};
 use serde::Serialize;
 use store::cache::Cache;
 
@@ -110,7 +110,7 @@ fn look(global: &Global) -> Vec<Finding> {
         "virtiofsd",
         "PITH_VIRTIOFSD",
         Verdict::Optional,
-        "apt-get install virtiofsd; without it no directory of this host can be shown in a container (-v)",
+        &format!("{VIRTIOFSD_FIX} (without it, `-v` and hostPath volumes do not work)"),
     ));
     findings.push(disks());
     findings.push(cache());
@@ -214,7 +214,7 @@ fn vsock() -> Finding {
             WHAT,
             Verdict::Missing,
             format!("{problem}, and no {PROGRAM}"),
-            format!("`sudo modprobe vhost_vsock`, or `cargo install {PROGRAM} --locked`"),
+            format!("`sudo modprobe vhost_vsock` makes the device; or get {PROGRAM}: {VSOCK_FIX}"),
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! `events`: what happens to pods, as it happens.
+//! `events`: shows the events of pods as they happen.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Options that every verb understands, and what they mean: where products are, how results are printed.
+//! Options that every verb has. Finds the products, and prints results.
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -1,7 +1,7 @@
-//! `pull`, `images`, `rmi`, `prune`, `image`, and the way from an `image:` to a disk.
+//! `pull`, `images`, `rmi`, `prune` and `image`. Also turns an `image:` of a manifest into a disk.
 //!
-//! What was pulled and the disks that were made are in the cache, which has a limit: whoever adds to it makes room, and begins
-//! with what was not used for the longest time. Must never remove what an image that is being used now needs for its start.
+//! Pulled images and disks are in the cache, which has a limit. After something was added, the entries that were unused for
+//! longest are removed. Must never remove what a running image needs.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! The verbs of `pith`, as a library: `image-builder` had them first, and still answers to their old names.
+//! The verbs of `pith`, as a library. `image-builder` uses it too, because it had these verbs first and still accepts the old
+//! names.
 //!
-//! One file per verb or family of verbs. Each parses its own arguments and calls [`pods`], [`registry`] or [`images`]. Must
-//! never decide anything that a user of those libraries would have to decide again.
+//! There is one file per verb or family of verbs. Each parses its own arguments and calls [`pods`], [`registry`] or [`images`].
+//! Must never contain logic that another user of those libraries would need as well.
 
 pub mod attach;
 pub mod cli;

@@ -1,5 +1,4 @@
-//! `wait`, `rm`, `restart`, `pause`, `unpause`, `top`, `inspect`, `port`: what happens to pods between their start and their
-//! removal.
+//! `wait`, `rm`, `restart`, `pause`, `unpause`, `top`, `inspect` and `port`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `logs`: what a container wrote, while it runs and afterwards.
+//! `logs`: shows the output of a container, while it runs and after its end.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};

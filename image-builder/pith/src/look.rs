@@ -1,4 +1,4 @@
-//! `ps`, `stop` and `timings`: what concerns a pod as a whole.
+//! `ps`, `stop` and `timings`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,6 +1,6 @@
-//! A pod of one container, as the options of `run` ask for it.
+//! Builds a pod of one container from the options of `run`.
 //!
-//! Must never touch the file system beyond asking whether a directory is there.
+//! Must never touch the file system, except to ask whether a path exists.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

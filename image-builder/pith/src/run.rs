@@ -1,4 +1,4 @@
-//! `run`: boots a pod, of a manifest or of one image, and stays with it or leaves it in the background.
+//! `run`: boots the pod of a manifest or of one image, in the foreground or in the background.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

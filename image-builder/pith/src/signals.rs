@@ -1,4 +1,4 @@
-//! Work that a signal ends: what it started and half wrote goes with it.
+//! Ends work on SIGINT and SIGTERM. What the work has started or half written is removed.
 
 use std::process::ExitCode;
 use std::time::Duration;

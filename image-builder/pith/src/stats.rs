@@ -1,4 +1,4 @@
-//! `stats`: what containers use, once or again and again.
+//! `stats`: shows the resource usage of containers, once or every second.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -49,44 +49,71 @@ struct Usage {
 }
 
 impl StatsArgs {
-    /// Runs the command, until a signal ends it or no pod is left.
+    /// Runs the command, until a signal ends it or none of the pods is left.
     ///
     /// # Errors
     /// When there is no such pod, or when a guest does not answer.
     pub async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let mut before = look(&self.pods, &[]).await?;
         let live = !self.no_stream && (global.json || std::io::stdout().is_terminal());
+        let mut before = look(&self.records(false)?, &[]).await?;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let usages = match look(&self.pods, &before).await {
-                // One that has ended meanwhile is no mistake.
-                Err(_) if live && state().pods()?.is_empty() => return Ok(()),
+            let mut records = self.records(live)?;
+            let usages = match look(&records, &before).await {
+                // A guest may have ended after its pod's record was read.
+                Err(_) if live => {
+                    tokio::time::sleep(INTERVAL).await;
+                    records = self.records(live)?;
+                    look(&records, &before).await?
+                }
                 usages => usages?,
             };
             let now: Vec<Usage> = usages.iter().map(|(usage, _)| usage.clone()).collect();
-            if global.json && live {
-                write(&(serde_json::to_string(&now)? + "\n"))?;
-            } else if live {
-                write(&format!("{CLEAR}{}\n", table(&now)))?;
-            } else {
+            if !live {
                 return global.print(&now, || table(&now));
             }
-            if now.is_empty() {
+            if global.json {
+                write(&lines(&now)?)?;
+            } else {
+                write(&format!("{CLEAR}{}\n", table(&now)))?;
+            }
+            if records.is_empty() {
                 return Ok(());
             }
             before = usages;
         }
     }
+
+    /// The running pods that are asked for. Once figures were shown (`is_late`), a pod may have ended: it is left out.
+    fn records(&self, is_late: bool) -> anyhow::Result<Vec<PodRecord>> {
+        let state = state();
+        if self.pods.is_empty() {
+            return Ok(state.pods()?);
+        }
+        let mut found = Vec::new();
+        for name in &self.pods {
+            match state.find(name) {
+                Ok((_, record)) => found.push(record),
+                Err(_) if is_late => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// One object per line, as others read a stream.
+fn lines(usages: &[Usage]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for usage in usages {
+        text += &serde_json::to_string(usage)?;
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// What all running containers of these pods use.
-async fn look(pods: &[String], before: &[(Usage, Instant)]) -> anyhow::Result<Vec<(Usage, Instant)>> {
-    let state = state();
-    let records: Vec<PodRecord> = if pods.is_empty() {
-        state.pods()?
-    } else {
-        pods.iter().map(|name| Ok(state.find(name)?.1)).collect::<anyhow::Result<_>>()?
-    };
+async fn look(records: &[PodRecord], before: &[(Usage, Instant)]) -> anyhow::Result<Vec<(Usage, Instant)>> {
     let mut usages = Vec::new();
     for pod in records {
         // One that is starting has no guest yet.
@@ -174,6 +201,10 @@ mod tests {
             (usage.cpu_ns, usage.memory_limit, usage.read_bytes, usage.written_bytes),
             (5_000_000, None, 15, 20)
         );
+        let stream = lines(&[usage.clone(), Usage { container: "b".into(), ..usage.clone() }]).unwrap();
+        let stream: Vec<serde_json::Value> =
+            stream.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!([&stream[0]["container"], &stream[1]["container"]], ["a", "b"]);
         assert_eq!(
             table(&[usage]),
             "POD  CONTAINER  CPU    MEMORY   LIMIT  PROCESSES  READ  WRITTEN\n\

@@ -1,4 +1,4 @@
-//! Times as people write them, and as they are shown.
+//! Parses and prints times.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;

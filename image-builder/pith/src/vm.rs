@@ -1,7 +1,7 @@
-//! `vm`: a guest without a pod, in a monitor that is installed, for programs that drive its agent themselves.
+//! `vm`: starts a guest without a pod in an installed monitor, for programs that use its agent directly.
 //!
-//! Firecracker and Cloud Hypervisor are started as `image-builder vm-config` says. Promises that the monitor ends with this
-//! command, and that its sockets go with it.
+//! Firecracker and Cloud Hypervisor are started with the output of `image-builder vm-config`. Promises that the monitor ends
+//! with this command, and that its sockets are removed.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;

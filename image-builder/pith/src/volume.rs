@@ -1,7 +1,7 @@
-//! `volume`: directories of this host that have a name, and that outlive pods.
+//! `volume`: manages named directories of this host that outlive pods.
 //!
-//! `run -v NAME:PATH` makes one. Promises that none is removed that a pod uses, also one that has ended and can be started
-//! again.
+//! `run -v NAME:PATH` creates one. Promises not to remove a volume that a pod uses. This includes pods that have ended and can
+//! be started again.
 
 use std::fs;
 use std::io;

@@ -57,19 +57,23 @@ impl Host {
 }
 
 /// What is typed, what the error must have in it, and the exit status.
-const WRONG: [(&str, &[&str], i32); 51] = [
+const WRONG: [(&str, &[&str], i32); 52] = [
     ("run", &["<IMAGE>"], 2),
     ("run --rm -f pod.yaml ./root", &["cannot be used with", "--file"], 2),
     ("run -f missing.yaml", &["missing.yaml", "No such file"], 1),
     ("run -f odd.yaml", &["odd.yaml", "cannot be read"], 1),
     ("run -f key.yaml", &["key.yaml", "colour", "line 4"], 1),
-    ("run -f two.yaml", &["two.yaml", "one", "two"], 1),
-    ("run -f two.yaml --pod three", &["three"], 1),
+    ("run -f two.yaml", &["two.yaml", "several Pods", "one (line 1)", "two (line 6)", "--pod NAME"], 1),
+    (
+        "run -f two.yaml --pod three",
+        &["two.yaml", "no Pod \"three\"", "it has one (line 1), two (line 6)"],
+        1,
+    ),
     ("run -f pod.yaml --name other", &["--name", "run IMAGE", "manifest"], 1),
     ("run -f pod.yaml -e A=1", &["--env", "manifest"], 1),
     ("run -d -f -", &["--detach", "file"], 1),
     ("run ./nothing", &["./nothing", "no such file"], 1),
-    ("run notes.txt", &["notes.txt"], 1),
+    ("run notes.txt", &["notes.txt", "neither a directory nor a tar archive", "docker save"], 1),
     ("run Nginx", &["Nginx", "lower-case"], 1),
     ("run https://ghcr.io/a/b", &["scheme"], 1),
     ("run --pull never nginx", &["nginx", "pith pull nginx"], 1),
@@ -94,7 +98,7 @@ const WRONG: [(&str, &[&str], i32); 51] = [
     ("rm web", &["no pod \"web\""], 1),
     ("rmi nginx", &["no image \"nginx\"", "pulled"], 1),
     ("pull", &["<IMAGE>"], 2),
-    ("pull nginx:a:b", &["nginx:a:b"], 1),
+    ("pull nginx:a:b", &["\"nginx:a:b\" is no reference", "more than one tag", "PATH[:TAG]"], 1),
     ("run --scratch 10 ./root x", &["10", "no unit", "10Gi"], 2),
     ("run --scratch 1Ki ./root x", &["16Mi to 8Ti"], 2),
     ("cp web:/etc/hosts", &["<DST>"], 2),
@@ -108,7 +112,8 @@ const WRONG: [(&str, &[&str], i32); 51] = [
     ("volume create Data", &["\"Data\"", "lower-case"], 1),
     ("vm --vmm xen", &["xen", "firecracker"], 2),
     ("vm --profile kata", &["--profile", "Firecracker"], 1),
-    ("frobnicate", &["frobnicate"], 2),
+    ("frobnicate", &["unrecognized subcommand 'frobnicate'", "try '--help'"], 2),
+    ("stopp web", &["unrecognized subcommand 'stopp'", "'stop'"], 2),
 ];
 
 #[test]

@@ -34,9 +34,9 @@ const AGENT: &str = "agent";
 /// The programs of a release that run on the host.
 pub const TOOLS: [&str; 2] = ["image-builder", "pith"];
 /// The cargo profile of [`TOOLS`].
-const TOOLS_PROFILE: &str = "dist";
+pub(crate) const TOOLS_PROFILE: &str = "dist";
 
-const INSTALL: &str = "install Rust by rustup";
+pub(crate) const INSTALL: &str = "install Rust by rustup";
 
 /// How often a build that waits for another one looks whether that has ended.
 const POLL: Duration = Duration::from_millis(50);
@@ -251,7 +251,7 @@ impl Job<'_> {
         let root = layout.root();
         let root =
             root.canonicalize().map_err(|source| AgentError::Read { path: root.to_path_buf(), source })?;
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+        let cargo = cargo_name();
         let cargo = || Program::new(&cargo, INSTALL).current_dir(&root);
         let metadata =
             cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]).lines().await;
@@ -310,14 +310,14 @@ fn selection(name: &str) -> BTreeSet<&str> {
 
 /// Directories of this machine, and what they are called in what is built. Of two that fit a path, the later one counts, so the
 /// root, which is the longer one in most cases, comes last.
-fn places(root: &Path, cargo_home: Option<&Path>, target: &Path) -> Vec<(String, &'static str)> {
+pub(crate) fn places(root: &Path, cargo_home: Option<&Path>, target: &Path) -> Vec<(String, &'static str)> {
     let target = (!target.starts_with(root)).then_some(target);
     let all = [(cargo_home, "/cargo"), (target, "/target"), (Some(root), "/pith")];
     all.into_iter().filter_map(|(from, to)| Some((from?.display().to_string(), to))).collect()
 }
 
 /// The compiler flags, each separated by the byte 0x1f as cargo wants it. Panic messages have the source's paths in them.
-fn rust_flags(profile: &str, places: &[(String, &str)]) -> String {
+pub(crate) fn rust_flags(profile: &str, places: &[(String, &str)]) -> String {
     let mut flags = vec!["-C".to_string(), "target-feature=+crt-static".into()];
     // A program of the host stays at a random address.
     if profile == PROFILE {
@@ -336,7 +336,12 @@ fn c_flags(places: &[(String, &str)]) -> String {
     flags.collect::<Vec<_>>().join(" ")
 }
 
-fn cargo_home() -> Option<PathBuf> {
+/// The cargo that runs this program, or the one on PATH.
+pub(crate) fn cargo_name() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string())
+}
+
+pub(crate) fn cargo_home() -> Option<PathBuf> {
     let set =
         |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
     set("CARGO_HOME").or_else(|| Some(set("HOME")?.join(".cargo")))

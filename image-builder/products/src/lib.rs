@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod bootchart;
+pub mod daemon;
 pub mod debian;
 pub mod deploy;
 pub mod disk;

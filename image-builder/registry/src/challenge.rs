@@ -1,4 +1,4 @@
-//! What a registry's 401 demands.
+//! Parses what a registry demands in its answer 401.
 
 /// What a `WWW-Authenticate` header demands.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! A client of registries, by OCI's distribution spec.
+//! A client of registries, according to the OCI distribution spec.
 //!
-//! [`Reference`] is a name, [`Repository`] what it leads to, [`Library`] the place on this host where container images that
-//! were pulled are kept: an OCI layout, so that everything that reads one reads it. Promises that whatever is kept is what
-//! its digest says. Must never send a password to another host than the one it is for.
+//! A [`Reference`] is a name. A [`Repository`] is what the name leads to. The [`Library`] keeps pulled container images on this
+//! host, as an OCI layout, so that other programs can read it. Promises that everything kept matches its digest. Must never
+//! send a password to any host but the one that it is for.
 
 mod challenge;
 mod error;

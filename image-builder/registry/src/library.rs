@@ -1,13 +1,13 @@
 //! The container images that were pulled: an OCI layout in the cache.
 //!
 //! ```text
-//! LIBRARY/oci-layout  index.json             what is there, by name
+//! LIBRARY/oci-layout  index.json             the images, by name
 //!         blobs/sha256/HEX                   manifests, configurations and layers, each once
-//!         blobs/partial/HEX                  a blob on its way
-//!         lock                               held by whoever changes any of it
+//!         blobs/partial/HEX                  a blob that is being fetched
+//!         lock                               held by a process that changes any of this
 //! ```
 //!
-//! Promises that `index.json` is at all times the old or the new one. Must never remove a blob while somebody pulls.
+//! Promises that `index.json` is always either the old one or the new one. Must never remove a blob during a pull.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

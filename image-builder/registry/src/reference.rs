@@ -1,6 +1,6 @@
 //! Names of artifacts in registries: `host[:port]/path[:tag][@sha256:…]`.
 //!
-//! Promises that what parsed can stand in a URL as it is. Only [`Reference::of_image`] adds what was left out.
+//! Promises that a parsed name can be used in a URL without escaping. Only [`Reference::of_image`] adds missing parts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -133,6 +133,11 @@ impl FromStr for Reference {
         if !is_registry(registry) {
             return Err(wrong("it begins with the registry's host, such as localhost:5000 or ghcr.io"));
         }
+        if name.contains(':') {
+            return Err(wrong(
+                "it has more than one tag; the form is [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]",
+            ));
+        }
         if !is_name(name) {
             return Err(wrong("the path has lower-case letters, digits and . _ - between its slashes"));
         }
@@ -199,6 +204,7 @@ mod tests {
             ("ghcr.io/Guest:1", "lower-case"),
             ("ghcr.io/../guest:1", "lower-case"),
             ("ghcr.io/guest:", "tag"),
+            ("ghcr.io/guest:a:b", "more than one tag; the form is"),
             ("ghcr.io/guest:a/b?c", "a tag"),
             ("ghcr.io/guest@md5:1", "sha256"),
         ] {
@@ -232,6 +238,7 @@ mod tests {
             ("Nginx", "lower-case"),
             ("nginx:", "tag"),
             ("nginx:a b", "tag"),
+            ("nginx:a:b", "more than one tag"),
             ("q.io/", "lower-case"),
             ("", "lower-case"),
             ("nginx@sha256:12", "64 hexadecimal"),

@@ -1,7 +1,8 @@
-//! Notices that a transfer has come to a standstill.
+//! Detects transfers that have stalled.
 //!
-//! A transfer may take hours, so it has no deadline as a whole. But a registry that sends nothing, or a byte now and then, is
-//! given up. What blocks is a thread of the transfer's own; this only counts, and tells the one who waits for it.
+//! A transfer may take hours, so it has no deadline. But if a registry sends nothing for a while, or only a few bytes, the
+//! transfer fails. The transfer itself runs on a thread of its own, which may block. This module only counts its bytes, and
+//! tells the task that waits for it.
 
 use std::io::{self, Read};
 use std::sync::Arc;

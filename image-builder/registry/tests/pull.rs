@@ -26,6 +26,8 @@ struct Behaviour {
     lies: bool,
     /// Knows no ranges.
     whole_only: bool,
+    /// Refuses everything with this text.
+    refuses: Option<Vec<u8>>,
 }
 
 /// A registry of one repository, `app`.
@@ -104,6 +106,9 @@ impl Registry {
             )?;
             stream.write_all(body)
         };
+        if let Some(text) = &self.behaviour.refuses {
+            return reply("403 Forbidden", "", text);
+        }
         let authorization = header("authorization").unwrap_or_default();
         if path.starts_with("/token") {
             let right =
@@ -327,4 +332,15 @@ async fn pulls_for_its_parent() {
     let reference = Reference::of_image(&image).unwrap();
     let pulled = registry::pull(&reference, &library, false, Limits::default(), |_| {}).await.unwrap();
     println!("pulled {}", pulled.digest);
+}
+
+#[tokio::test]
+async fn what_a_registry_says_does_nothing_to_a_terminal() {
+    let said = b"\x1b[2J\x1b]0;owned\x07no\r\nsuch \xc2\x9bimage \xe2\x80\xaetxt.exe\x08\xff".to_vec();
+    let behaviour = Behaviour { refuses: Some(said), ..Behaviour::default() };
+    let (address, _) = Registry { behaviour, ..Registry::default() }.serve();
+    let error = Host::new().pull(&format!("{address}/app:1")).await.unwrap_err().to_string();
+    assert!(error.contains("the registry says \\u{1b}[2J\\u{1b}]0;owned\\u{7}no"), "{error}");
+    let is_safe = |character: char| !character.is_control() && character != '\u{202e}';
+    assert!(error.chars().all(is_safe), "{error:?}");
 }

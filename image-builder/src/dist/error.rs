@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_image::TreeError;
+use products::daemon;
 use products::sbom::SbomError;
 use store::cache::CacheError;
 
@@ -29,6 +30,15 @@ pub enum DistError {
     /// There is nothing to pack.
     #[error("{} names no product; run `make dist`, which builds them", .0.display())]
     NoProducts(PathBuf),
+    /// The daemon's crate is not on this machine, so nobody knows what is in it.
+    #[error(
+        "cargo has no source of {} {}; leave out --programs, or run `cargo install {} --version {}`",
+        daemon::NAME,
+        daemon::VERSION,
+        daemon::NAME,
+        daemon::VERSION
+    )]
+    NoSource,
     /// A product is not the one in the manifest.
     #[error("{} is not what manifest.json says; build it again", .0.display())]
     Stale(PathBuf),

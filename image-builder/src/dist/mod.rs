@@ -5,7 +5,7 @@
 //! programs ─┬─ manual pages, completions ─┐
 //!           └─ list of ingredients ───────┼─ tree below /usr ─┬─ pith-VERSION-x86_64-linux.tar.xz ─┬─ SHA256SUMS
 //! products, their manifest ───────────────┤                   └─ pith_VERSION_amd64.deb ───────────┘
-//! documents of the source tree ───────────┘
+//! documents of the source tree ───────────┘                      the Python package ───────────────┘
 //! ```
 //! Promises that the same input gives the same bytes, and that a product is what its manifest says. Must never build anything:
 //! programs and products are there before.
@@ -16,7 +16,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,9 +24,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fs_image::{Content, Extent, Inode, Kind, Tree};
+use products::daemon;
 use products::format::compress::{Compression, compress};
 use products::manifest::Manifest;
-use products::sbom;
+use products::sbom::{self, HostProgram};
 use store::digest::Digest;
 use store::layout::Layout;
 use store::product::PROGRAMS;
@@ -43,8 +44,18 @@ const DATA: [&str; 2] = ["kernel-config", "rootfs"];
 const DATA_PLACE: &str = "share/pith";
 /// Where the documents are, below `/usr`.
 const DOCUMENTS: &str = "share/doc/pith";
-/// Files of the source tree that go into [`DOCUMENTS`], whole directories by their Markdown and pictures.
-const TEXTS: [&str; 5] = ["README.md", "LICENSE", "NOTICE", "SECURITY.md", "docs"];
+/// Files of the source tree that go into [`DOCUMENTS`], together with what they link to; and directories, by the files in them.
+const TEXTS: [&str; 9] = [
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+    "SECURITY.md",
+    "MAINTAINERS",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "agent/protocols/README.md",
+    "docs",
+];
 const CHANGES: &str = "CHANGELOG.md";
 
 /// What is needed to run pods, and what makes them better.
@@ -83,6 +94,10 @@ pub struct Release<'a> {
     pub layout: &'a Layout,
     /// The programs. They are run, for their manual pages and completions.
     pub programs: &'a [PathBuf],
+    /// The daemon that stands in for the host's vsock. It is put beside the products, where `pith` finds it.
+    pub daemon: &'a Path,
+    /// Further files of the release, such as the Python package. They lie beside the archives.
+    pub others: &'a [PathBuf],
 }
 
 impl Release<'_> {
@@ -92,12 +107,14 @@ impl Release<'_> {
     /// # Errors
     /// When there are no products, one of them is not what its manifest says, or something cannot be read or written.
     pub async fn write(&self, out: &Path) -> Result<Vec<String>, DistError> {
-        let mut digests = BTreeMap::new();
-        for program in self.programs {
-            let (digest, _) = Digest::of_file(program).map_err(DistError::io("read", program))?;
-            digests.insert(name_of(program), digest);
+        let own = self.programs.iter().map(|program| (program.as_path(), self.layout.root().to_path_buf()));
+        let crate_of_others = daemon::source().ok_or(DistError::NoSource)?;
+        let mut programs = Vec::new();
+        for (path, source) in own.chain([(self.daemon, crate_of_others)]) {
+            let (sha256, _) = Digest::of_file(path).map_err(DistError::io("read", path))?;
+            programs.push(HostProgram { name: name_of(path), sha256, source });
         }
-        let ingredients = sbom::list_with(self.layout, self.epoch, &digests).await?;
+        let ingredients = sbom::list_with(self.layout, self.epoch, &programs).await?;
         self.pack(out, &ingredients.to_json())
     }
 
@@ -132,6 +149,11 @@ impl Release<'_> {
         deb::write(&installed, &control, *epoch, work.path(), &work.path().join(&package))?;
         store::cache::write_atomically(&work.path().join(&list), ingredients.as_bytes())?;
         let mut names = vec![tarball, list, package];
+        for path in self.others {
+            let name = name_of(path);
+            std::fs::copy(path, work.path().join(&name)).map_err(DistError::io("read", path))?;
+            names.push(name);
+        }
         let mut sums = String::new();
         for name in &names {
             let path = work.path().join(name);
@@ -164,6 +186,8 @@ impl Release<'_> {
             }
         }
         self.products(&mut tree)?;
+        let daemon = Inode::new(0o755, Kind::File(on_disk(self.daemon)?));
+        tree.insert(&format!("/{PRODUCTS}/{}", daemon::NAME), daemon)?;
         for name in DATA {
             let mut data = Tree::new();
             data.overlay(&self.layout.root().join(name))?;
@@ -228,19 +252,51 @@ impl Release<'_> {
     fn documents(&self, prefix: &str) -> Result<Tree, DistError> {
         let mut tree = Tree::new();
         let root = self.layout.root();
+        let mut wanted = Vec::new();
         for name in TEXTS {
             let path = root.join(name);
-            let found: Vec<(String, Vec<u8>)> = if path.is_dir() {
-                files(&path)?.into_iter().map(|(below, text)| (format!("{name}/{below}"), text)).collect()
+            if path.is_dir() {
+                wanted.extend(files(&path)?.into_iter().map(|(below, _)| format!("{name}/{below}")));
             } else {
-                vec![(name.to_owned(), std::fs::read(&path).map_err(DistError::io("read", &path))?)]
-            };
-            for (name, text) in found {
-                tree.insert(&format!("{prefix}/{DOCUMENTS}/{name}"), file(text))?;
+                wanted.push(name.to_owned());
             }
+        }
+        // The changelog has a name of its own in each kind of package.
+        let mut known = BTreeSet::from([CHANGES.to_owned()]);
+        while let Some(name) = wanted.pop() {
+            if !known.insert(name.clone()) {
+                continue;
+            }
+            let path = root.join(&name);
+            let text = std::fs::read(&path).map_err(DistError::io("read", &path))?;
+            if name.ends_with(".md") {
+                wanted.extend(links(&name, &String::from_utf8_lossy(&text)));
+            }
+            tree.insert(&format!("{prefix}/{DOCUMENTS}/{name}"), file(text))?;
         }
         Ok(tree)
     }
+}
+
+/// The files of the source tree that a document at `name` links to.
+fn links(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+        if link.is_empty() || link.contains([':', ' ', '\n']) {
+            continue;
+        }
+        let mut parts: Vec<&str> = name.split('/').collect();
+        parts.pop();
+        for part in link.split('/') {
+            match part {
+                "." | "" => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        found.push(parts.join("/"));
+    }
+    found
 }
 
 /// The licences of what is in the package, in Debian's format.

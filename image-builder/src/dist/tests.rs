@@ -26,6 +26,11 @@ fn source(root: &Path) -> (Layout, Vec<PathBuf>) {
         "LICENSE",
         "NOTICE",
         "SECURITY.md",
+        "MAINTAINERS",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "agent/protocols/README.md",
+        "agent/golden/one.json",
         "CHANGELOG.md",
         "docs/pith.md",
         "docs/boot.svg",
@@ -34,6 +39,11 @@ fn source(root: &Path) -> (Layout, Vec<PathBuf>) {
     ] {
         write(name, &format!("this is {name}\n"));
     }
+    write(
+        "docs/oci.md",
+        "[a](../agent/golden/one.json), [b](pith.md#x), [c](https://x.org/y), [d](#here), [e](../CHANGELOG.md)\n",
+    );
+    write("pith.whl", "the Python package\n");
     let layout = Layout::new(root.into(), None);
     for name in ["vmlinux", "initrd.img", "agent", "agent-policy", "probe"] {
         write(&format!("out/{name}"), &format!("{name} {}", "x".repeat(3000)));
@@ -45,6 +55,7 @@ fn source(root: &Path) -> (Layout, Vec<PathBuf>) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
     };
+    write("bin/vhost-device-vsock", "a daemon\n");
     (layout, ["image-builder", "pith"].map(program).to_vec())
 }
 
@@ -57,6 +68,8 @@ fn pack(root: &Path, out: &Path) -> Result<Vec<String>, DistError> {
         maintainer: MAINTAINER,
         layout: &layout,
         programs: &programs,
+        daemon: &root.join("bin/vhost-device-vsock"),
+        others: &[root.join("pith.whl")],
     };
     release.pack(out, "{}\n")
 }
@@ -83,7 +96,13 @@ fn packed_in_two_places_it_is_the_same() {
     let names: Vec<_> = packed[0].iter().map(|(_, name)| name.as_str()).collect();
     assert_eq!(
         names,
-        ["pith-1.2.3-x86_64-linux.tar.xz", "pith-1.2.3.spdx.json", "pith_1.2.3_amd64.deb", "SHA256SUMS"]
+        [
+            "pith-1.2.3-x86_64-linux.tar.xz",
+            "pith-1.2.3.spdx.json",
+            "pith_1.2.3_amd64.deb",
+            "pith.whl",
+            "SHA256SUMS"
+        ]
     );
     for ((one, name), (two, _)) in packed[0].iter().zip(&packed[1]) {
         assert!(one == two, "{name} differs");
@@ -99,7 +118,7 @@ fn the_checksums_are_those_of_the_files_and_nothing_else_is_left() {
     assert_eq!(pack(dir.path(), &out).unwrap(), names);
     let output =
         Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&out).output();
-    assert_eq!(text(&output.unwrap()).lines().filter(|line| line.ends_with(": OK")).count(), 3);
+    assert_eq!(text(&output.unwrap()).lines().filter(|line| line.ends_with(": OK")).count(), 4);
     let mut found: Vec<_> =
         std::fs::read_dir(&out).unwrap().map(|entry| name_of(&entry.unwrap().path())).collect();
     found.sort();
@@ -119,7 +138,13 @@ fn the_tarball_has_the_programs_beside_the_products() {
         let found = lines.iter().find(|line| line.ends_with(&format!(" pith-1.2.3/{path}")));
         found.unwrap_or_else(|| panic!("no {path} in\n{list}"))
     };
-    for path in ["bin/pith", "bin/image-builder", "lib/pith/agent", "lib/pith/agent-policy"] {
+    for path in [
+        "bin/pith",
+        "bin/image-builder",
+        "lib/pith/agent",
+        "lib/pith/agent-policy",
+        "lib/pith/vhost-device-vsock",
+    ] {
         assert!(line(path).starts_with("-rwxr-xr-x 0/0 "), "{}", line(path));
     }
     for path in [
@@ -134,6 +159,9 @@ fn the_tarball_has_the_programs_beside_the_products() {
         "share/pith/kernel-config/kernel.toml",
         "share/doc/pith/README.md",
         "share/doc/pith/docs/pith.md",
+        "share/doc/pith/MAINTAINERS",
+        "share/doc/pith/agent/protocols/README.md",
+        "share/doc/pith/agent/golden/one.json",
         "share/doc/pith/CHANGELOG.md",
         "share/doc/pith/sbom.spdx.json.gz",
     ] {
@@ -204,7 +232,9 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
     let (layout, programs) = source(dir.path());
     let out = dir.path().join("dist");
     let pack = |maintainer: &str, programs: &[PathBuf]| {
-        let release = Release { version: "1", epoch: 0, maintainer, layout: &layout, programs };
+        let daemon = &dir.path().join("bin/vhost-device-vsock");
+        let release =
+            Release { version: "1", epoch: 0, maintainer, layout: &layout, programs, daemon, others: &[] };
         let error = release.pack(&out, "{}").unwrap_err();
         let left = std::fs::read_dir(&out).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{error}");
@@ -225,4 +255,38 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
     std::fs::remove_file(layout.manifest()).unwrap();
     let error = pack(MAINTAINER, &programs);
     assert!(error.contains("manifest.json names no product"), "{error}");
+}
+
+#[test]
+fn links_of_the_documents_lead_to_files_of_the_package() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let layout = Layout::new(root.clone(), None);
+    let none = Path::new("");
+    let release = Release {
+        version: "1",
+        epoch: 0,
+        maintainer: MAINTAINER,
+        layout: &layout,
+        programs: &[],
+        daemon: none,
+        others: &[],
+    };
+    let tree = release.texts("").unwrap();
+    let files: Vec<String> =
+        tree.walk().iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+    let documents = format!("/{DOCUMENTS}/");
+    let mut checked = 0;
+    for name in
+        files.iter().filter_map(|path| path.strip_prefix(&documents)).filter(|name| name.ends_with(".md"))
+    {
+        for link in links(name, &std::fs::read_to_string(root.join(name)).unwrap()) {
+            assert!(
+                files.contains(&format!("{documents}{link}")),
+                "{name} links to {link}, which is not there"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "only {checked} links were found");
+    assert_eq!(links("docs/a.md", "[x](../b.md#c) [y](d/../e.md)[z](mailto:a@b)"), ["b.md", "docs/e.md"]);
 }

@@ -1,7 +1,7 @@
-//! Where things are in the source tree and in the product directory.
+//! Paths of the source tree and of the product directory.
 //!
-//! Owns every path by which one step finds another's product.
-//! Must never touch the file system beyond asking whether a marker file exists.
+//! Each step finds the products of other steps through this module. Must never touch the file system, except to ask whether a
+//! marker file exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

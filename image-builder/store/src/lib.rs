@@ -1,7 +1,7 @@
-//! What this user has on this host: the cache, the directory of products, and how both are named, read and shown.
+//! The user's files on this host: the cache and the product directory. How they are named, read and shown.
 //!
-//! Everything else in `image-builder/` stands on this. Promises that a file of another user is never trusted, and that what
-//! is written is there as a whole or not at all. Must never know what a product or an image is made of.
+//! All other crates of `image-builder/` are built on this one. Promises that a file of another user is never trusted, and that
+//! files are written whole or not at all. Must never know what a product or an image is made of.
 
 pub mod cache;
 pub mod digest;

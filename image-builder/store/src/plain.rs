@@ -1,7 +1,7 @@
-//! Opening what must be a regular file, and nothing that only looks like one.
+//! Opens files that must be regular files.
 //!
-//! A FIFO makes open(2) wait for ever, a device or a FIFO gives bytes without end. Promises that opening waits for nobody and
-//! that what is opened is a regular file.
+//! open(2) waits forever on a FIFO, and a device or FIFO may have no end. Promises that opening never waits, and that what is
+//! opened is a regular file.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,8 +1,8 @@
-//! Directories that are this user's alone.
+//! Directories that only this user can enter.
 //!
-//! In a place that others can write to, a directory may have been made by somebody else, or be a link to one that was not.
-//! Promises that what [`make`] or [`check`] accepts is a directory, belongs to this user, and can be entered by nobody else
-//! (root apart).
+//! In a directory that others can write to, somebody else may have made the directory first, or a link to another one. Promises
+//! that what [`make`] or [`check`] accepts is a directory, belongs to this user, and cannot be entered by anybody else except
+//! root.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;

@@ -1,7 +1,6 @@
-//! What image-builder makes, as plain data: kernels, programs, initrds, disks and unified kernel images, and what their files
-//! are called.
+//! The products of image-builder, and the names of their files: kernels, programs, initrds, disks and unified kernel images.
 //!
-//! Owns the names of products. Promises that no other module puts one together. Must never touch the file system.
+//! Promises that no other module builds such a name. Must never touch the file system.
 
 use std::collections::BTreeSet;
 use std::fmt;

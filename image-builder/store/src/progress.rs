@@ -1,7 +1,7 @@
-//! How long work is shown: a moving line on a terminal, plain lines elsewhere, nothing with `--json`.
+//! Shows the progress of long work: as a moving line on a terminal, as plain lines elsewhere, and not at all with `--json`.
 //!
-//! Everything goes to standard error; results go to standard output and are not this module's business. Promises
-//! that a log file gets few lines and no control characters. Must never fail: progress is not worth an error.
+//! Everything goes to standard error. Results go to standard output, but not through this module. Promises that a log file gets
+//! few lines and no control characters. Must never fail: progress is not worth an error.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

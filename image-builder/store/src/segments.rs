@@ -1,17 +1,17 @@
-//! A log without end in files that have one.
+//! A log without a limit, kept in files with a limit.
 //!
 //! ```text
-//! NAME.log.0          the first MiB        ─ removed when there are too many
+//! NAME.log.0          the first MiB; removed when there are too many files
 //! NAME.log.1048576    the next one
-//! NAME.log.2097152    what is written now
+//! NAME.log.2097152    the one that is written now
 //! ```
 //!
-//! Beside each is `NAME.log.N.times`: pairs of a position and the time at which it was written, as 64-bit little-endian
-//! numbers, the time in milliseconds since 1970.
+//! Beside each file is `NAME.log.N.times`: pairs of a position and the time at which it was written, as 64-bit little-endian
+//! numbers. The time is in milliseconds since 1970.
 //!
-//! A file is called by how many bytes were written before it, so whoever reads knows how much is gone, and where to go on.
-//! Promises that a log never takes more than its number of segments, and that a reader is told of every byte that it cannot
-//! have. Only one [`Segments`] may write a log.
+//! The number in a file's name is the number of bytes before it. So a reader knows how much is gone, and where to continue.
+//! Promises that a log never takes more than its number of segments, and that a reader learns of every byte that is gone. Only
+//! one [`Segments`] may write a log.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};

@@ -1,8 +1,8 @@
-//! Text that came from outside, made fit for a terminal.
+//! Makes text from outside safe for a terminal.
 //!
-//! Names in images and archives, answers of registries, what a guest wrote: all of it may hold control characters, which a
-//! terminal obeys, or characters that turn the direction of what follows. [`printable`] is the one function that makes such
-//! text harmless; the others cut it into lines first.
+//! Names in images and archives, answers of registries, and the output of guests may have control characters, which a terminal
+//! obeys, and characters that change the direction of text. [`printable`] escapes both. The other functions cut the text into
+//! lines first.
 
 use std::borrow::Cow;
 

@@ -275,21 +275,9 @@ fn move_root(root: &Root, path: &Path) -> Step<()> {
 
 /// Mount points outside the root, in the order in which they were mounted.
 fn outer_mounts(root: &Path) -> Step<Vec<PathBuf>> {
-    let table =
-        std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| fail("read mountinfo", error))?;
-    Ok(table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape)
-        .filter(|point| point != Path::new("/") && !point.starts_with(root))
-        .collect())
-}
-
-/// Undoes the octal escapes of mountinfo (`proc_pid_mountinfo(5)`): space, tab, newline and backslash.
-fn unescape(field: &str) -> PathBuf {
-    PathBuf::from(
-        field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"),
-    )
+    let mounts = mountinfo::mounts().map_err(|error| fail("read mountinfo", error))?;
+    let points = mounts.into_iter().map(|mount| mount.point);
+    Ok(points.filter(|point| point != Path::new("/") && !point.starts_with(root)).collect())
 }
 
 /// Attaches a mount at a path of the process's own root, as the terminal at `/dev/console`.
@@ -306,11 +294,6 @@ pub(super) fn attach_at(mount: impl AsFd, path: &Path) -> rustix::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape("/a\\040b\\134c"), Path::new("/a b\\c"));
-    }
 
     #[test]
     fn only_a_shared_root_lets_events_out() {

@@ -4,21 +4,26 @@
 //!
 //! # What a profile means
 //!
-//! For one system call of one architecture, the rules that name it are looked at in the profile's order. A rule without
-//! conditions decides wherever it stands, as with libseccomp; else the first whose conditions all hold; else the default
-//! action. Several conditions on the same argument in one rule are alternatives, and so then are all conditions of that
-//! rule: that is how runc reads them. A rule whose action is the default one says nothing. Names that no architecture
-//! has are passed over: profiles name the calls of every kernel.
+//! For each system call of each architecture, the rules that name it decide, in this order:
 //!
-//! A call that is newer than all that the profile names does not exist for the container: a number above the largest of
-//! its architecture's that stand in any rule gets ENOSYS, as with runc (`libcontainer/seccomp/patchbpf`), since C libraries
-//! fall back to older calls on that answer and on no other. Only where the default action lets calls happen or asks a
-//! tracer it stays with that. A call that the profile leaves out although it names newer ones gets the default action.
+//! 1. The first rule without conditions, wherever it is in the profile (as with libseccomp).
+//! 2. The first rule, in the profile's order, whose conditions all hold.
+//! 3. The default action.
 //!
-//! The architecture that this runs on is always included. A call of one that the profile does not list ends its thread,
-//! as with libseccomp; x32 counts as one although it shares its number with x86_64. Architectures of which this kernel
-//! can run no program are passed over. On x86 a call that is also a part of `socketcall` or `ipc` is decided there too,
-//! by a rule without conditions: the arguments of a part are in memory, where no filter can look.
+//! If a rule has several conditions on the same argument, one condition that holds is enough, also for the other arguments of
+//! that rule. This is how runc reads such rules. A rule whose action is the same as the default action has no effect. Names
+//! that no architecture knows are ignored, because profiles name the system calls of every kernel.
+//!
+//! A system call gets ENOSYS if its number is larger than every number that the profile names for that architecture. runc does
+//! the same (`libcontainer/seccomp/patchbpf`): C libraries try an older call only after ENOSYS. There are two exceptions: if the
+//! default action allows calls, or asks a tracer, the default action applies. A call that is not in the profile, but older than
+//! one that is, gets the default action.
+//!
+//! The architecture of this machine is always included. A call of an architecture that the profile does not list ends the
+//! thread, as with libseccomp. x32 is an architecture of its own here, although it shares its number with x86_64.
+//! Architectures whose programs this kernel cannot run are ignored. On x86, calls that are also a part of `socketcall` or `ipc`
+//! are filtered there too, but only by rules without conditions: the arguments of such a part are in memory, which a filter
+//! cannot read.
 
 mod assemble;
 mod bpf;

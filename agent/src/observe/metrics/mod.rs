@@ -117,7 +117,7 @@ fn guest(text: &mut Exposition) {
 
 /// How full the writable disks are.
 fn room(text: &mut Exposition) {
-    let mounts = init::mountinfo::mounts().unwrap_or_default();
+    let mounts = mountinfo::mounts().unwrap_or_default();
     let mut seen = BTreeSet::new();
     let mut rooms = Vec::new();
     for mount in mounts.iter().rev() {

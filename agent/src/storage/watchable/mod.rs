@@ -76,7 +76,7 @@ impl StorageDriver for WatchableBind {
         let root = Root::open(Path::new(&storage.source)).ok()?;
         let place = Destination::of(storage, root.is_file());
         // What is bound needs nobody.
-        let is_copy = init::mountinfo::mounts()
+        let is_copy = mountinfo::mounts()
             .ok()?
             .iter()
             .any(|mount| mount.point == place.copy && mount.fstype == "tmpfs");

@@ -52,7 +52,8 @@ impl Archive {
                 ImageError::source(
                     path,
                     format!(
-                        "neither a directory nor a tar archive of an image or a root file system ({error})"
+                        "neither a directory nor a tar archive of an image or a root file system ({error}); give what \
+                         `docker save` or `podman save` wrote, or a root file system"
                     ),
                 )
             })?;

@@ -1,9 +1,9 @@
 //! Whether a guest runs on the CPU itself (KVM) or in QEMU's translator (TCG).
 //!
-//! A `/dev/kvm` that opens proves nothing: there are hosts where it makes VMs in which no kernel ever gets far. So
-//! the first guest of a host boot is started with KVM under a short deadline, and what came of it is remembered
-//! until the host boots again. A failure is remembered only when the same guest then boots under TCG, and within the time
-//! that KVM had: a broken guest and a busy host say nothing about KVM.
+//! A `/dev/kvm` that can be opened does not prove that KVM works: on some hosts a kernel never boots in such a VM. So after
+//! each boot of the host, the first guest is started with KVM and a short deadline. The result is remembered until the host
+//! boots again. A failure is remembered only if the same guest then boots under TCG within the time that KVM had. Otherwise the
+//! guest may be broken, or the host busy, and that says nothing about KVM.
 
 use std::fs::{self, File};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What to boot, and in which machine.
+//! The configuration of a machine, and of what it boots.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,10 +1,9 @@
 //! The guest's serial console.
 //!
-//! Owns the thread that drains QEMU's serial output, keeps the end of it in memory and in files, and notices the
-//! ready line of a boot. Promises to read until QEMU closes the stream, whatever the rest of this process does: a
-//! console nobody drains stops the guest. A guest may write without end: neither memory nor files grow with it.
-//! Must never take a line for the end of the machine: once containers run, a privileged one can write any line. Only
-//! QEMU's end closes the stream.
+//! A thread reads QEMU's serial output, keeps the end of it in memory and in files, and looks for the ready line of a boot.
+//! Promises to read until QEMU closes the stream, whatever the rest of this process does: a guest stops if nobody reads its
+//! console. A guest may write forever, so memory and files are bounded. Must never take a line for the end of the machine: a
+//! privileged container can write any line. Only QEMU's end closes the stream.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,12 +1,19 @@
-//! What is on the host: programs, the cache, and what its kernel says.
+//! Programs, the cache and facts of the host's kernel.
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use store::cache::Cache;
 
-/// Finds a program: by an environment variable, on PATH, or in the cache's `bin`.
+/// What to do on a host that has no vsock, whose kernel's module is the other way.
+pub const VSOCK_FIX: &str = "the Debian package and the tarball of a release have it in lib/pith; in the source tree \
+    `make setup-run` builds it; PITH_VHOST_DEVICE_VSOCK names another one";
+/// What to do on a host without the daemon of shared directories.
+pub const VIRTIOFSD_FIX: &str = "apt-get install qemu-system-common on Debian 12, virtiofsd on newer ones; in the source tree \
+    `make setup-run` builds it; PITH_VIRTIOFSD names another one";
+
+/// Finds a program: by an environment variable, on PATH, in the cache's `bin`, or where a release has it beside this program.
 pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
         return Some(PathBuf::from(path));
@@ -14,7 +21,13 @@ pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
     places.extend(cache_root().map(|root| root.join("bin")));
+    places.extend(std::env::current_exe().ok().and_then(|program| shipped(&program)));
     places.into_iter().map(|place| place.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// Where a release has products and daemons, beside the program at this path.
+fn shipped(program: &Path) -> Option<PathBuf> {
+    Some(program.parent()?.parent()?.join("lib/pith"))
 }
 
 /// The project's cache directory, where there can be one.
@@ -25,4 +38,30 @@ pub(super) fn cache_root() -> Option<PathBuf> {
 /// Reads a small file of the kernel's, for example below `/proc`.
 pub(super) fn read_trimmed(path: &str) -> io::Result<String> {
     Ok(fs::read_to_string(path)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_has_its_daemon_beside_its_programs() {
+        assert_eq!(shipped(Path::new("/usr/bin/pith")), Some("/usr/lib/pith".into()));
+        assert_eq!(shipped(Path::new("/opt/pith-1/bin/pith")), Some("/opt/pith-1/lib/pith".into()));
+        assert_eq!(shipped(Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_program_that_a_release_ships_is_found() {
+        // This test's own program is the one beside which it is looked for.
+        let program = std::env::current_exe().unwrap();
+        let place = shipped(&program).unwrap();
+        let name = format!("test-daemon-{}", std::process::id());
+        assert_eq!(find_tool(&name, "PITH_TEST_NO_SUCH_VARIABLE"), None);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(&name), "").unwrap();
+        let found = find_tool(&name, "PITH_TEST_NO_SUCH_VARIABLE");
+        fs::remove_file(place.join(&name)).unwrap();
+        assert_eq!(found, Some(place.join(name)));
+    }
 }

@@ -1,4 +1,4 @@
-//! QEMU's command line, decided without doing anything.
+//! Builds QEMU's command line. Pure: nothing is started here.
 
 use std::ffi::OsString;
 use std::path::Path;

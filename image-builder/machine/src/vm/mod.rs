@@ -40,7 +40,7 @@ pub use accel::Accel;
 pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
-pub use host::find_tool;
+pub use host::{VIRTIOFSD_FIX, VSOCK_FIX, find_tool};
 pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
@@ -389,11 +389,8 @@ impl Vm {
 
 /// Starts `vhost-device-vsock` and waits until it listens.
 async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward, VmError> {
-    let binary = find_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK").ok_or(VmError::MissingTool {
-        tool: "vhost-device-vsock",
-        fix: "this host has no usable /dev/vhost-vsock, so it is needed: `cargo install vhost-device-vsock --locked`, \
-              or name it in PITH_VHOST_DEVICE_VSOCK",
-    })?;
+    let binary = find_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK")
+        .ok_or(VmError::MissingTool { tool: "vhost-device-vsock", fix: VSOCK_FIX })?;
     let mut command = Command::new(binary);
     // A buffer below 32 KiB is what keeps large guest packets from stalling (vhost-device-vsock 0.3).
     command.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]);

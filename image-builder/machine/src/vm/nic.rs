@@ -1,4 +1,4 @@
-//! The guest's network card: what QEMU connects it to.
+//! The guest's network card, and what QEMU connects it to.
 
 use std::ffi::OsString;
 use std::fmt;

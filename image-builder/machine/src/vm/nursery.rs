@@ -1,9 +1,9 @@
-//! Child processes that cannot outlive us.
+//! Child processes that do not outlive this process.
 //!
-//! Owns one thread that starts every child, so that the kernel's parent-death signal, which follows the *thread*
-//! that forked, is bound to a thread that lives as long as the children should. `setpriv --pdeathsig` sets the
-//! signal in the child: doing it here would need a closure between fork and exec, which this project forbids.
-//! Where `setpriv` is absent a child still ends with its [`Ward`]; only a SIGKILL of ourselves would orphan it.
+//! One thread starts every child. The kernel's parent-death signal is tied to the *thread* that forked, so this thread lives as
+//! long as its children should. `setpriv --pdeathsig` sets the signal in the child. Doing that here would need a closure
+//! between fork and exec, which this project does not allow. Without `setpriv`, a child still ends with its [`Ward`], and is
+//! left behind only if this process is killed by SIGKILL.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,9 +17,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::VmError;
 
@@ -112,11 +112,11 @@ impl Nursery {
 /// thread does.
 fn spawn(command: &mut Command, inherited: &[Arc<OwnedFd>]) -> io::Result<Child> {
     for fd in inherited {
-        fcntl_setfd(fd, FdFlags::empty())?;
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }
     let child = command.spawn();
     for fd in inherited {
-        fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
     child
 }
@@ -305,7 +305,8 @@ mod tests {
         let mut text = String::new();
         out.read_to_string(&mut text).unwrap();
         assert_eq!(text, "given,none\n");
-        assert_eq!(rustix::io::fcntl_getfd(&given).unwrap(), FdFlags::CLOEXEC, "and the next one does not");
+        let flags = FdFlag::from_bits_retain(fcntl(&given, FcntlArg::F_GETFD).unwrap());
+        assert_eq!(flags, FdFlag::FD_CLOEXEC, "and the next one does not");
     }
 
     #[test]

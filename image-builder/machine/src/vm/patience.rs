@@ -1,4 +1,4 @@
-//! How long a guest may take until its ready line.
+//! How long to wait for a guest's ready line.
 
 use std::time::Duration;
 

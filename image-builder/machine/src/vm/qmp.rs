@@ -1,6 +1,7 @@
-//! Orders to a running QEMU: stop and go on, plug and unplug.
+//! Commands to a running QEMU: stop, continue, plug and unplug.
 //!
-//! Source: QEMU's "QMP protocol specification". One connection per order: QEMU serves one client at a time, and greets it.
+//! Source: QEMU's "QMP protocol specification". Each command has a connection of its own, because QEMU serves one client at a
+//! time and greets each of them.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,13 +1,13 @@
 //! Directories of the host that the guest mounts by virtio-fs.
 //!
-//! Owns the virtiofsd processes and their sockets. A daemon ends with its machine.
+//! Each share has a virtiofsd process and a socket. The process ends with its machine.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::VmError;
-use super::host::find_tool;
+use super::host::{VIRTIOFSD_FIX, find_tool};
 use super::nursery::{Nursery, Ward};
 
 /// Where distributions put the daemon, besides PATH.
@@ -39,10 +39,7 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
     if shares.is_empty() {
         return Ok(daemons);
     }
-    let binary = find_virtiofsd().ok_or(VmError::MissingTool {
-        tool: "virtiofsd",
-        fix: "`cargo install virtiofsd --locked` (`make setup-run` does that), or name it in PITH_VIRTIOFSD",
-    })?;
+    let binary = find_virtiofsd().ok_or(VmError::MissingTool { tool: "virtiofsd", fix: VIRTIOFSD_FIX })?;
     for (index, share) in shares.iter().enumerate() {
         let (socket, log) = (socket(run_dir, index), run_dir.join(format!("share{index}.log")));
         drop(std::fs::remove_file(&socket));

@@ -1,4 +1,4 @@
-//! Commands of a shell by which QEMU reads and writes a saved machine.
+//! Shell commands through which QEMU reads and writes a saved machine.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

@@ -1,4 +1,4 @@
-//! Between the stream of the guest and a tar archive.
+//! Converts between the stream of the guest and a tar archive.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};

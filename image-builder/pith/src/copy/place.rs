@@ -1,4 +1,4 @@
-//! Where a copy comes from and where it goes, as words of a command line and by the rules of `cp -r`.
+//! The source and destination of a copy: parses them, and applies the rules of `cp -r`.
 
 use std::path::{Path, PathBuf};
 

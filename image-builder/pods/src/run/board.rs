@@ -1,4 +1,4 @@
-//! What is known of a run while it lasts: in memory, on disk for other processes, and on the user's screen.
+//! The state of a run while it lasts: in memory, on disk for other processes, and on the user's screen.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};

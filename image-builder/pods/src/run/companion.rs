@@ -1,4 +1,4 @@
-//! Talks to the pod's ports from inside, where its network is: through the agent's own program in a container of the pod's.
+//! Connects to ports of the pod from inside its network. The agent's own program does this, in an extra container of the pod.
 
 use std::io;
 use std::pin::Pin;

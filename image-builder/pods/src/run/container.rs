@@ -43,6 +43,7 @@ pub(super) fn waiting(pod: &Pod, container: &Container) -> ContainerRecord {
             Role::Init => ContainerRole::Init,
             Role::Sidecar => ContainerRole::Sidecar,
         },
+        probed: container.probes.startup.is_some() || container.probes.readiness.is_some(),
         tty: container.tty,
         stdin: container.stdin,
         stdin_once: container.stdin_once,

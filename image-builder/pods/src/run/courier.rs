@@ -1,7 +1,7 @@
-//! Copies files of a container: through the agent's own program in a container that sees them.
+//! Copies files of a container. The agent's own program does this, in an extra container that sees the same files.
 //!
-//! The image needs no program for this, and the guest no other one than its agent. Promises that the container is removed
-//! again. What it says is as hostile as the guest.
+//! So the image needs no program for it. Promises that the extra container is removed again. Its output is treated as hostile,
+//! like everything that comes from the guest.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

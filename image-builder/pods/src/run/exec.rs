@@ -1,7 +1,7 @@
-//! One more process in a running container, and the pumps that move its bytes.
+//! Runs one more process in a running container, and moves its input and output.
 //!
-//! The same pumps serve `exec`, attached containers and the benchmark. Promises that the exit status is asked for
-//! only after both output streams ended, as shims do, so that no output is lost.
+//! `exec`, attached containers and the benchmark use the same code. Promises to ask for the exit status only after both output
+//! streams have ended, as shims do. So no output is lost.
 
 use std::time::{Duration, Instant};
 

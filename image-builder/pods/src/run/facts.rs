@@ -1,4 +1,4 @@
-//! What a pod can be told about this run of it.
+//! Values of this run of a pod, which its containers can refer to: uid, addresses, sizes of the guest.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Files that the guest is given before containers run: `/etc/hosts` and its like, and volumes of files.
+//! Files that are copied into the guest before containers run: `/etc/hosts` and similar files, and volumes of files.
 
 use protocols::agent::CopyFileRequest;
 

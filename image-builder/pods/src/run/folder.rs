@@ -1,8 +1,8 @@
-//! `hostPath` volumes: directories and files of the host that the pod sees as they are, by virtio-fs.
+//! `hostPath` volumes: directories and files of the host, shared with the pod by virtio-fs.
 //!
-//! Each has a share of its own, mounted where Kata's shims keep what they share. Neither needs root rights, as one common
-//! directory with a bind mount for each volume would. Only directories can be shared: for a file the guest mounts the
-//! directory it lies in, and the container sees the file alone.
+//! Each volume is a share of its own, mounted at the path where Kata's shims mount theirs. This needs no root rights. One
+//! common directory with a bind mount for each volume would need them. virtio-fs shares only directories. For a file, the guest
+//! mounts the directory of the file, and the container sees only the file.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};

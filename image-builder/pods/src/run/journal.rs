@@ -1,7 +1,7 @@
-//! What happened to pods, in the order in which it happened: one JSON object a line, for whoever asks later.
+//! The events of all pods, in order: one JSON object per line.
 //!
-//! Every process that runs a pod adds to the same file. Promises that a line is there as a whole or not at all, and that the
-//! file and the one before it are bounded. Must never fail a run: what cannot be written down is not.
+//! Every process that runs a pod appends to the same file. Promises that a line is written whole or not at all, and that the
+//! file and its predecessor are bounded. Must never make a run fail: an event that cannot be written is dropped.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

@@ -1,6 +1,7 @@
-//! The life of a pod in a guest that is up: containers in their order, and their end.
+//! The life of a pod in a booted guest: starts the containers in order, and ends them.
 //!
-//! Each container has a supervisor of its own ([`supervise`]); this decides when they begin and when they are told to stop.
+//! Each container has its own supervisor ([`supervise`]). This module decides when a supervisor begins, and when it is told to
+//! stop.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is asked of a run, and what comes of it.
+//! The options of a run, and its result.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

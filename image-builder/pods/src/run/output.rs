@@ -1,7 +1,7 @@
-//! What a run tells: events, and container output cut into lines with a name in front.
+//! The output of a run: events, and the containers' output, cut into lines with the container's name in front.
 //!
-//! The run itself only makes [`Event`]s; a [`Sink`] shows them, as text for people or as JSON lines for machines.
-//! Must never lose a byte of output, nor mix two containers in one line.
+//! The run only makes [`Event`]s. A [`Sink`] shows them, as text for people or as JSON lines for programs. Must never lose a
+//! byte of output, nor mix the output of two containers in one line.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};

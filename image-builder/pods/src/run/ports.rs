@@ -1,7 +1,7 @@
-//! Published ports, which open when somebody in the pod answers.
+//! Published ports. A port opens when something in the pod answers.
 //!
-//! QEMU accepts a connection before it knows whether the guest will. So a port of the host leads nowhere until a connection to
-//! the port of the guest has succeeded once, from inside.
+//! QEMU accepts a connection before it knows whether the guest will accept it. So a port of the host is opened only after a
+//! connection to the port in the guest, from inside the guest, has succeeded once.
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

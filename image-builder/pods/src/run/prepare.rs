@@ -1,4 +1,4 @@
-//! Everything that a pod needs and that can go wrong before a machine is started.
+//! Prepares everything that a pod needs, so that errors are found before a VM is started.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
-//! What one process tells others about a pod, in `pod.json`.
+//! The record of a pod, `pod.json`, which other processes read.
 //!
-//! Must never hold what only the process that runs the pod needs.
+//! Must never hold anything that only the process that runs the pod needs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,6 +106,9 @@ pub struct ContainerRecord {
     /// Whether it is ready to serve, as its readiness probe says; without one whether it runs.
     #[serde(default)]
     pub ready: bool,
+    /// Whether a startup or readiness probe decides about that.
+    #[serde(default)]
+    pub probed: bool,
     /// Its last words, if it left any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

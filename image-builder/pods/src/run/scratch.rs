@@ -1,6 +1,6 @@
-//! A disk for what containers write: a file of the host that grows with what is written, and has no name.
+//! A disk for what containers write: a file of the host, without a name, that takes only what is written.
 //!
-//! Promises that it is gone with this process, however that ends, and that it never takes more than its size.
+//! Promises that the file is gone when this process ends, however it ends, and that it never takes more than its size.
 
 use std::fs::File;
 use std::io;

@@ -1,9 +1,8 @@
-//! One thread that shows events, and a bounded queue before it.
+//! A thread that shows events, with a bounded queue in front of it.
 //!
-//! Whoever reads what a run prints may stall. Then the thread stands in write(2), and nothing else does: containers' output
-//! waits for room in the queue, as in a shell's pipe, so a container that writes on is stopped by its own pipe; everything
-//! else that happens goes on. Once the run is asked to stop, output that finds no room is left out and counted, so that the
-//! end never waits for a reader.
+//! The reader of a run's output may stall. Then only this thread blocks, in write(2). Containers' output waits for room in the
+//! queue, as in a shell's pipe, so a container that goes on writing is blocked by its own pipe. Everything else goes on. When
+//! the run has been asked to stop, output that finds no room is dropped and counted. So the end never waits for a reader.
 //!
 //! ```text
 //! container ─ output().await ─ permits for its bytes ─┐

@@ -1,4 +1,4 @@
-//! The course of one run.
+//! One run, from the boot of the guest to its end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

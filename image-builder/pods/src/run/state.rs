@@ -1,16 +1,16 @@
-//! What is known on this host about running pods.
+//! The records of pods on this host.
 //!
-//! Every pod has a directory below the state directory: `pod.json`, one log per container, sockets, and a lock that
-//! the process which runs the pod holds for as long as it lives. Promises that a pod whose process died is noticed
-//! and its directory removed by whoever looks next. Of a pod that has ended in order, its record and its logs stay until
-//! somebody removes them, its name is wanted again, or there are too many. Must never hold anything else that outlives a pod.
+//! Each pod has a directory below the state directory. It has `pod.json`, a log for each container, sockets, and a lock. The
+//! process that runs the pod holds the lock as long as it lives. Promises that a pod whose process has died is noticed: the
+//! next process that looks removes its directory. When a pod has ended in order, its record and logs stay until somebody
+//! removes them, until a new pod gets its name, or until there are too many. Nothing else of a pod may stay.
 //!
 //! ```text
 //! STATE/<pod>/lock  pod.json  <container>.log.<bytes before it>  vm/{vsock.sock,console.log.0,…}
 //! ```
 //!
-//! Where the place is one that others can write to, somebody may have made the directory before, or a FIFO in the place of a
-//! lock. So it is used only if it is a directory of this user's that nobody else can enter.
+//! If others can write to the directory above, they may have created the state directory first, or put a FIFO in place of a
+//! lock. So the directory is used only if it belongs to this user and nobody else can enter it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Why what is known of pods could not be read or written.
+//! Why the records of pods could not be read or written.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The life of one container: started, asked how it is, ended, and started again.
 //!
-//! Decides when and what; how is the [`Actions`]' business, so that all of this is tested without a guest and with a clock
-//! that does not wait.
+//! This module decides what is done, and when. [`Actions`] does it. So everything here is tested without a guest, and with a
+//! clock that does not really wait.
 //!
 //! ```text
 //! begin ─► postStart ─► startup probe ─► liveness, readiness … ─► end ─► policy: done, or wait and begin again

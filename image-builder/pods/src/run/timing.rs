@@ -1,4 +1,4 @@
-//! What a run measured, and the table it ends with.
+//! The measurements of a run, and the table of them.
 
 use std::fmt::Write;
 use std::time::Duration;

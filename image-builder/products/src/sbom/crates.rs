@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::SbomError;
-use crate::agent::TARGET;
+use crate::agent::{TARGET, cargo_name};
 use crate::program::Program;
 use store::digest::Digest;
 
@@ -44,8 +44,7 @@ pub(super) async fn linked(
     let lock =
         std::fs::read_to_string(&path).map_err(|source| SbomError::Read { path: path.clone(), source })?;
     let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
-    let lines = Program::new(&cargo, "install Rust by rustup")
+    let lines = Program::new(&cargo_name(), "install Rust by rustup")
         .current_dir(root)
         .args(["tree", "--locked", "--package", package, "--features", &listed, "--target", TARGET])
         .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}\t{l}"])

@@ -9,6 +9,7 @@ mod document;
 mod error;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 pub use document::{Document, Package, Relationship};
 
@@ -29,19 +30,25 @@ const C_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.a";
 /// # Errors
 /// When there is no manifest, or cargo cannot be asked.
 pub async fn list(layout: &Layout, epoch: u32) -> Result<Document, SbomError> {
-    list_with(layout, epoch, &BTreeMap::new()).await
+    list_with(layout, epoch, &[]).await
 }
 
-/// As [`list`], with programs of the workspace that are no products: their names, which are those of their packages, and the
-/// digests of their files.
+/// A program of a release that is no product.
+#[derive(Debug, Clone)]
+pub struct HostProgram {
+    /// Its name, which is that of its package.
+    pub name: String,
+    /// The digest of its file.
+    pub sha256: Digest,
+    /// The directory of its package or workspace, with the lock file by which it was built.
+    pub source: PathBuf,
+}
+
+/// As [`list`], with programs that are no products.
 ///
 /// # Errors
 /// As [`list`].
-pub async fn list_with(
-    layout: &Layout,
-    epoch: u32,
-    programs: &BTreeMap<String, Digest>,
-) -> Result<Document, SbomError> {
+pub async fn list_with(layout: &Layout, epoch: u32, programs: &[HostProgram]) -> Result<Document, SbomError> {
     let manifest = Manifest::read(layout);
     if manifest.products.is_empty() {
         return Err(SbomError::NoManifest(layout.out().to_path_buf()));
@@ -56,11 +63,12 @@ pub async fn list_with(
             linked.insert(name.clone(), crates::linked(layout.root(), "agent", &features).await?);
         }
     }
-    for name in programs.keys() {
-        linked.insert(name.clone(), crates::linked(layout.root(), name, &BTreeSet::new()).await?);
+    for HostProgram { name, source, .. } in programs {
+        linked.insert(name.clone(), crates::linked(source, name, &BTreeSet::new()).await?);
     }
+    let programs = programs.iter().map(|program| (program.name.clone(), program.sha256)).collect();
     let c_library = host::packages(std::iter::once(C_LIBRARY));
-    Ok(describe(&manifest, programs, &linked, &c_library, epoch))
+    Ok(describe(&manifest, &programs, &linked, &c_library, epoch))
 }
 
 /// Writes the list into the product directory and notes it in the manifest.

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use mountinfo::MountInfo;
+
 /// Numbers of statfs(2).
 const NETWORKS: [i64; 5] = [
     // NFS
@@ -24,17 +26,12 @@ pub(super) fn is_network(directory: impl AsFd) -> std::io::Result<bool> {
     }
     let device = rustix::fs::fstat(&directory)?.st_dev;
     let device = (rustix::fs::major(device), rustix::fs::minor(device));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(!(kind == FUSE && is_virtiofs(&mounts, device)))
+    Ok(!(kind == FUSE && is_virtiofs(&mountinfo::mounts()?, device)))
 }
 
-/// Whether a table of mounts has a virtio-fs with this device number.
-fn is_virtiofs(mounts: &str, device: (u32, u32)) -> bool {
-    let number = format!("{}:{}", device.0, device.1);
-    mounts.lines().any(|line| {
-        let Some((mount, file_system)) = line.split_once(" - ") else { return false };
-        file_system.split(' ').next() == Some("virtiofs") && mount.split(' ').nth(2) == Some(number.as_str())
-    })
+/// Whether one of the mounts is a virtio-fs with this device number.
+fn is_virtiofs(mounts: &[MountInfo], device: (u32, u32)) -> bool {
+    mounts.iter().any(|mount| mount.fstype == "virtiofs" && mount.device == device)
 }
 
 #[cfg(test)]
@@ -51,8 +48,9 @@ mod tests {
     fn a_virtiofs_is_told_from_other_fuses() {
         let mounts = "31 1 0:27 / /run/shared rw,relatime shared:1 - virtiofs kataShared rw\n\
             32 1 0:28 /sub /mnt rw - fuse.sshfs host: rw\n";
-        assert!(is_virtiofs(mounts, (0, 27)));
-        assert!(!is_virtiofs(mounts, (0, 28)));
-        assert!(!is_virtiofs(mounts, (0, 2)));
+        let mounts = mountinfo::parse_table(mounts);
+        assert!(is_virtiofs(&mounts, (0, 27)));
+        assert!(!is_virtiofs(&mounts, (0, 28)));
+        assert!(!is_virtiofs(&mounts, (0, 2)));
     }
 }

@@ -12,15 +12,15 @@ static CONTAINER: Schema = Schema {
     keys: &[
         ("name", Honoured("a DNS label")),
         ("image", Honoured("an OCI layout, an archive or a directory, relative to the manifest")),
-        ("command", Honoured("instead of all that the image says, with `$(NAME)`")),
-        ("args", Honoured("instead of the image's arguments, with `$(NAME)`")),
+        ("command", Honoured("replaces the entry point and arguments of the image. `$(NAME)` is replaced")),
+        ("args", Honoured("replaces the arguments of the image. `$(NAME)` is replaced")),
         ("env", Honoured("variables on top of the image's")),
         ("envFrom", Honoured("variables of whole ConfigMaps and Secrets")),
         ("workingDir", Honoured("instead of the image's")),
         ("ports", Honoured("names for probes and hooks")),
-        ("resources", Honoured("what it may take")),
-        ("volumeMounts", Honoured("where it sees volumes")),
-        ("securityContext", Honoured("who it runs as and what it may do")),
+        ("resources", Honoured("limits")),
+        ("volumeMounts", Honoured("where volumes are mounted")),
+        ("securityContext", Honoured("the user, and what the container may do")),
         (
             "restartPolicy",
             Honoured(
@@ -42,10 +42,10 @@ static CONTAINER: Schema = Schema {
         (
             "stdin",
             Honoured(
-                "its input stays open: the foreground `run`'s own when no other container wants it, and `attach`'s",
+                "its standard input stays open. The first container with this key gets the input of `run` in the foreground; `attach` connects to any of them",
             ),
         ),
-        ("stdinOnce", Honoured("its input ends when the first client's has ended")),
+        ("stdinOnce", Honoured("its standard input ends when the input of the first client ends")),
         ("tty", Honoured("it gets a terminal")),
         (
             "imagePullPolicy",
@@ -54,7 +54,7 @@ static CONTAINER: Schema = Schema {
                  these counts. `--pull` overrides it. The default is IfNotPresent, whatever the tag is",
             ),
         ),
-        ("resizePolicy", Ignored("limits stay as they are")),
+        ("resizePolicy", Ignored("limits do not change")),
         ("restartPolicyRules", Refused("restartPolicy Always, OnFailure or Never decide")),
         ("volumeDevices", Refused("there are no block volumes; use hostPath or emptyDir")),
     ],

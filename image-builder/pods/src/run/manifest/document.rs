@@ -16,7 +16,7 @@ static CONFIG_MAP: Schema = Schema {
         ("metadata", Honoured("its `name`")),
         ("data", Honoured("texts, for variables and files")),
         ("binaryData", Honoured("base64, for files")),
-        ("immutable", Ignored("nothing changes it here")),
+        ("immutable", Ignored("nothing can change it here")),
     ],
 };
 
@@ -29,7 +29,7 @@ static SECRET: Schema = Schema {
         ("data", Honoured("base64, for variables and files")),
         ("stringData", Honoured("texts, which win over `data`")),
         ("type", Ignored("only a cluster's own users of secrets look at it")),
-        ("immutable", Ignored("nothing changes it here")),
+        ("immutable", Ignored("nothing can change it here")),
     ],
 };
 

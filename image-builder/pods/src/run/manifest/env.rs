@@ -22,7 +22,7 @@ static VALUE_FROM: Schema = Schema {
     keys: &[
         ("configMapKeyRef", Honoured("a key of a ConfigMap in the same file")),
         ("secretKeyRef", Honoured("a key of a Secret in the same file")),
-        ("fieldRef", Honoured("something of the pod")),
+        ("fieldRef", Honoured("a field of the pod")),
         ("resourceFieldRef", Honoured("a limit or request of a container")),
         ("fileKeyRef", Refused("variables are not read from files of a volume; a ConfigMap can hold them")),
     ],
@@ -33,7 +33,7 @@ static KEY_REF: Schema = Schema {
     keys: &[
         ("name", Honoured("the ConfigMap or Secret")),
         ("key", Honoured("its key")),
-        ("optional", Honoured("without it the variable is left out; else its absence is an error")),
+        ("optional", Honoured("with `true`, a missing key is no error, and the variable is not set")),
     ],
 };
 
@@ -60,14 +60,14 @@ static RESOURCE_REF: Schema = Schema {
             "resource",
             Honoured("`limits.` or `requests.` `cpu` or `memory`; without a limit it is what the guest has"),
         ),
-        ("divisor", Honoured("the unit of the number, which is rounded up")),
+        ("divisor", Honoured("the unit. The number is rounded up")),
     ],
 };
 
 static ENV_FROM: Schema = Schema {
     name: "EnvFromSource",
     keys: &[
-        ("prefix", Honoured("stands before each name")),
+        ("prefix", Honoured("is put in front of each name")),
         ("configMapRef", Honoured("all keys of a ConfigMap in the same file")),
         ("secretRef", Honoured("all keys of a Secret in the same file")),
     ],

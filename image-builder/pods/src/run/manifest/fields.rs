@@ -1,8 +1,8 @@
-//! Reads the keys of a mapping by a schema, and collects everything that is wrong.
+//! Reads the keys of a mapping by a schema, and collects all errors.
 //!
-//! A [`Schema`] says for every key what becomes of it. Reading goes on after a problem, so that all problems of a file are
-//! told at once. A test fails for a key that a schema calls honoured and that nobody reads, so the schemas, which are also
-//! the tables of the documentation, cannot say more than the code does.
+//! A [`Schema`] says how each key is treated. Reading continues after an error, so that all errors of a file are reported at
+//! once. The schemas are also the tables of the documentation. A test fails if a schema calls a key honoured and no code reads
+//! it. So the documentation cannot promise more than the code does.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,4 @@
-//! Names: what may be one, and how a map of them is written into a file.
+//! Names: which ones are valid, and how a map of them is written into a file.
 
 /// Checks a DNS label (RFC 1123), which is also a good file name and part of a container id.
 pub(super) fn label(name: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! What all kinds of objects say of themselves.
+//! The metadata of objects of all kinds.
 
 use super::fields::{Honoured, Ignored, Schema};
 
@@ -6,24 +6,27 @@ pub(super) static METADATA: Schema = Schema {
     name: "ObjectMeta",
     keys: &[
         ("name", Honoured("a DNS label")),
-        ("generateName", Honoured("the name where there is none, without hyphens at its end")),
-        ("namespace", Honoured("told to containers that ask (`fieldRef`); `default`")),
-        ("uid", Honoured("told to containers that ask; else a new one for each run")),
-        ("labels", Honoured("told to containers that ask")),
+        (
+            "generateName",
+            Honoured("is used as the name if there is no `name`. Hyphens at its end are removed"),
+        ),
+        ("namespace", Honoured("containers can read it (`fieldRef`). Default: `default`")),
+        ("uid", Honoured("containers can read it. Default: a new one for each run")),
+        ("labels", Honoured("containers can read them")),
         (
             "annotations",
             Honoured(
-                "told to containers that ask; `pith/main-containers: a,b` names those whose end is the pod's",
+                "containers can read them. `pith/main-containers: a,b` names the main containers: when these have ended, the pod ends",
             ),
         ),
-        ("creationTimestamp", Ignored("a cluster's bookkeeping")),
-        ("deletionGracePeriodSeconds", Ignored("a cluster's bookkeeping")),
-        ("deletionTimestamp", Ignored("a cluster's bookkeeping")),
-        ("finalizers", Ignored("a cluster's bookkeeping")),
-        ("generation", Ignored("a cluster's bookkeeping")),
-        ("managedFields", Ignored("a cluster's bookkeeping")),
-        ("ownerReferences", Ignored("a cluster's bookkeeping")),
-        ("resourceVersion", Ignored("a cluster's bookkeeping")),
-        ("selfLink", Ignored("a cluster's bookkeeping")),
+        ("creationTimestamp", Ignored("only a cluster uses it")),
+        ("deletionGracePeriodSeconds", Ignored("only a cluster uses it")),
+        ("deletionTimestamp", Ignored("only a cluster uses it")),
+        ("finalizers", Ignored("only a cluster uses it")),
+        ("generation", Ignored("only a cluster uses it")),
+        ("managedFields", Ignored("only a cluster uses it")),
+        ("ownerReferences", Ignored("only a cluster uses it")),
+        ("resourceVersion", Ignored("only a cluster uses it")),
+        ("selfLink", Ignored("only a cluster uses it")),
     ],
 };

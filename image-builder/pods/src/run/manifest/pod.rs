@@ -26,13 +26,13 @@ static POD: Schema = Schema {
     keys: &[
         ("apiVersion", Honoured("`v1`")),
         ("kind", Honoured("`Pod`")),
-        ("metadata", Honoured("what it is called")),
-        ("spec", Honoured("what it is")),
-        ("status", Ignored("a cluster writes it")),
+        ("metadata", Honoured("the pod's name, labels and annotations")),
+        ("spec", Honoured("the containers and everything they need")),
+        ("status", Ignored("only a cluster writes it")),
     ],
 };
 
-const SCHEDULER: &str = "there is one machine, and nothing to choose";
+const SCHEDULER: &str = "there is only one machine, so there is nothing to choose";
 const NO_API: &str = "there is no API server";
 
 static SPEC: Schema = Schema {
@@ -41,7 +41,9 @@ static SPEC: Schema = Schema {
         ("containers", Honoured("at least one")),
         (
             "initContainers",
-            Honoured("one after the other before the others; with `restartPolicy: Always` sidecars"),
+            Honoured(
+                "run one after the other, before the other containers. With `restartPolicy: Always` they are sidecars",
+            ),
         ),
         ("volumes", Honoured("what containers can mount")),
         (
@@ -51,10 +53,10 @@ static SPEC: Schema = Schema {
             ),
         ),
         ("terminationGracePeriodSeconds", Honoured("10")),
-        ("activeDeadlineSeconds", Honoured("the pod is ended then, with status 124")),
+        ("activeDeadlineSeconds", Honoured("after this time the pod is ended, with status 124")),
         ("hostname", Honoured("the pod's name")),
         ("subdomain", Honoured("`HOSTNAME.SUBDOMAIN.NAMESPACE.svc.cluster.local` stands in /etc/hosts")),
-        ("setHostnameAsFQDN", Honoured("the host name is that long one")),
+        ("setHostnameAsFQDN", Honoured("the host name is the full name in this form")),
         ("hostAliases", Honoured("lines of /etc/hosts")),
         (
             "dnsPolicy",
@@ -63,12 +65,14 @@ static SPEC: Schema = Schema {
         ("dnsConfig", Honoured("/etc/resolv.conf")),
         (
             "shareProcessNamespace",
-            Honoured("containers see each other's processes, below one that only waits"),
+            Honoured(
+                "containers see each other's processes. Process 1 is a process of the pod that only waits",
+            ),
         ),
         ("securityContext", Honoured("for all containers")),
-        ("nodeName", Honoured("told to containers that ask; else the host's name")),
-        ("serviceAccountName", Honoured("told to containers that ask; `default`")),
-        ("hostUsers", Honoured("`true`, the default; user namespaces are refused")),
+        ("nodeName", Honoured("containers can read it. Default: the host's name")),
+        ("serviceAccountName", Honoured("containers can read it. Default: `default`")),
+        ("hostUsers", Honoured("only `true`, which is the default. User namespaces are refused")),
         ("os", Honoured("`linux`")),
         ("affinity", Ignored(SCHEDULER)),
         ("nodeSelector", Ignored(SCHEDULER)),
@@ -92,9 +96,9 @@ static SPEC: Schema = Schema {
         ("hostNetwork", Ignored("the guest is the node, and all containers are in its network")),
         ("hostPID", Refused("processes of the host are outside of the guest")),
         ("hostIPC", Refused("memory of the host is outside of the guest")),
-        ("ephemeralContainers", Refused("they are made in a running pod; use `exec`")),
-        ("resourceClaims", Refused("devices are not claimed here")),
-        ("resources", Refused("limits are those of containers")),
+        ("ephemeralContainers", Refused("they can only be added to a running pod; use `exec`")),
+        ("resourceClaims", Refused("there are no device claims")),
+        ("resources", Refused("limits belong to containers")),
         ("hostnameOverride", Refused("use hostname")),
     ],
 };
@@ -104,7 +108,7 @@ static OS: Schema = Schema { name: "PodOS", keys: &[("name", Honoured("`linux`")
 static DNS: Schema = Schema {
     name: "PodDNSConfig",
     keys: &[
-        ("nameservers", Honoured("addresses, of which three count")),
+        ("nameservers", Honoured("addresses. Only the first three are used")),
         ("searches", Honoured("domains")),
         ("options", Honoured("as in resolv.conf(5)")),
     ],

@@ -8,18 +8,18 @@ use crate::run::pod::{Handler, HttpGet, Lifecycle, Probe, Probes};
 static PROBE: Schema = Schema {
     name: "Probe",
     keys: &[
-        ("exec", Honoured("good if the command ends with 0")),
-        ("tcpSocket", Honoured("good if the port takes connections")),
-        ("httpGet", Honoured("good if the status is 200 to 399")),
-        ("grpc", Refused("use exec with a client of the image's, or tcpSocket")),
+        ("exec", Honoured("succeeds if the command exits with 0")),
+        ("tcpSocket", Honoured("succeeds if the port accepts a connection")),
+        ("httpGet", Honoured("succeeds if the status is 200 to 399")),
+        ("grpc", Refused("use exec with a client that is in the image, or tcpSocket")),
         ("initialDelaySeconds", Honoured("0")),
         ("periodSeconds", Honoured("10")),
         ("timeoutSeconds", Honoured("1")),
-        ("successThreshold", Honoured("1; another number for readiness only")),
+        ("successThreshold", Honoured("1. Only readiness probes may have another number")),
         ("failureThreshold", Honoured("3")),
         (
             "terminationGracePeriodSeconds",
-            Honoured("instead of the pod's, when the probe ends the container"),
+            Honoured("replaces the pod's grace period when the probe ends the container"),
         ),
     ],
 };
@@ -27,8 +27,8 @@ static PROBE: Schema = Schema {
 static LIFECYCLE: Schema = Schema {
     name: "Lifecycle",
     keys: &[
-        ("postStart", Honoured("when it fails, the container is ended")),
-        ("preStop", Honoured("before the signal; its time counts towards the grace period")),
+        ("postStart", Honoured("if it fails, the container is ended")),
+        ("preStop", Honoured("runs before the signal. Its time counts towards the grace period")),
         ("stopSignal", Honoured("instead of the image's")),
     ],
 };
@@ -39,7 +39,7 @@ static HOOK: Schema = Schema {
         ("exec", Honoured("a command in the container")),
         ("httpGet", Honoured("a request to the pod")),
         ("sleep", Honoured("a pause")),
-        ("tcpSocket", Refused("Kubernetes never did it for hooks; use exec, httpGet or sleep")),
+        ("tcpSocket", Refused("Kubernetes does not support it for hooks; use exec, httpGet or sleep")),
     ],
 };
 

@@ -1,4 +1,4 @@
-//! What a container may take of the machine.
+//! Limits and requests of containers.
 
 use super::fields::{At, Fields, Honoured, Ignored, Refused, Schema};
 use crate::run::quantity;
@@ -9,22 +9,24 @@ static RESOURCES: Schema = Schema {
         ("limits", Honoured("what a container can take, see below; 0 is no limit")),
         (
             "requests",
-            Honoured("told to containers that ask (`resourceFieldRef`); nobody else wants the machine"),
+            Honoured(
+                "containers can read them (`resourceFieldRef`). They have no other effect: no other pod shares the machine",
+            ),
         ),
-        ("claims", Refused("devices are not claimed here")),
+        ("claims", Refused("there are no device claims")),
     ],
 };
 
 static LIMITS: Schema = Schema {
     name: "ResourceList of limits",
     keys: &[
-        ("cpu", Honoured("time of processors")),
-        ("memory", Honoured("bytes; the guest's memory is 512 MiB and the sum of these")),
+        ("cpu", Honoured("processor time")),
+        ("memory", Honoured("bytes. By default the guest has 512 MiB plus the sum of these")),
         (
             "ephemeral-storage",
             Honoured(
-                "what containers write to their roots and to emptyDirs is on a disk of the sum of these, which they share; \
-                 without it, it is in the guest's memory",
+                "what containers write to their roots and to emptyDirs is on one disk, which they share. Its size is the \
+                 sum of these limits. Without limits, it is in the guest's memory",
             ),
         ),
     ],
@@ -35,7 +37,7 @@ static REQUESTS: Schema = Schema {
     keys: &[
         ("cpu", Honoured("as above")),
         ("memory", Honoured("as above")),
-        ("ephemeral-storage", Ignored("nobody else wants the host's disk")),
+        ("ephemeral-storage", Ignored("no other pod shares the disk")),
     ],
 };
 

@@ -9,7 +9,7 @@ static CONFIG_MAP: Schema = Schema {
     name: "ConfigMapVolumeSource",
     keys: &[
         ("name", Honoured("a ConfigMap in the same file")),
-        ("items", Honoured("these keys only, as these files")),
+        ("items", Honoured("only these keys, as files with these names")),
         ("defaultMode", Honoured("0644")),
         ("optional", Honoured("whether it may be absent")),
     ],
@@ -19,7 +19,7 @@ static SECRET: Schema = Schema {
     name: "SecretVolumeSource",
     keys: &[
         ("secretName", Honoured("a Secret in the same file")),
-        ("items", Honoured("these keys only, as these files")),
+        ("items", Honoured("only these keys, as files with these names")),
         ("defaultMode", Honoured("0644")),
         ("optional", Honoured("whether it may be absent")),
     ],
@@ -30,7 +30,7 @@ static ITEM: Schema = Schema {
     keys: &[
         ("key", Honoured("the key")),
         ("path", Honoured("a path in the volume, without `..`")),
-        ("mode", Honoured("instead of the volume's `defaultMode`")),
+        ("mode", Honoured("replaces the volume's `defaultMode`")),
     ],
 };
 
@@ -46,16 +46,19 @@ static DOWNWARD_ITEM: Schema = Schema {
     name: "DownwardAPIVolumeFile",
     keys: &[
         ("path", Honoured("a path in the volume, without `..`")),
-        ("fieldRef", Honoured("something of the pod")),
+        ("fieldRef", Honoured("a field of the pod")),
         ("resourceFieldRef", Honoured("a limit or request of a container")),
-        ("mode", Honoured("instead of the volume's `defaultMode`")),
+        ("mode", Honoured("replaces the volume's `defaultMode`")),
     ],
 };
 
 static PROJECTED: Schema = Schema {
     name: "ProjectedVolumeSource",
     keys: &[
-        ("sources", Honoured("the sources below in one directory; a later one wins")),
+        (
+            "sources",
+            Honoured("these sources, in one directory. If two have the same file, the later one wins"),
+        ),
         ("defaultMode", Honoured("0644")),
     ],
 };
@@ -69,7 +72,7 @@ static PROJECTION: Schema = Schema {
         (
             "serviceAccountToken",
             Honoured(
-                "there is no API server whose token it would be: the whole volume is empty, and a note says so",
+                "there is no API server, so there is no token. The whole volume is empty, and a note says so",
             ),
         ),
         (
@@ -87,7 +90,7 @@ static PROJECTED_SOURCE: Schema = Schema {
     name: "ConfigMapProjection, SecretProjection",
     keys: &[
         ("name", Honoured("a ConfigMap or Secret in the same file")),
-        ("items", Honoured("these keys only, as these files")),
+        ("items", Honoured("only these keys, as files with these names")),
         ("optional", Honoured("whether it may be absent")),
     ],
 };

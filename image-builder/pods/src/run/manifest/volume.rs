@@ -16,12 +16,15 @@ static VOLUME: Schema = Schema {
     name: "Volume",
     keys: &[
         ("name", Honoured("a DNS label")),
-        ("emptyDir", Honoured("a directory in the guest's memory or on the pod's disk; null is one, too")),
+        (
+            "emptyDir",
+            Honoured("a directory in the guest's memory or on the pod's disk. The value may be null"),
+        ),
         ("hostPath", Honoured("a file or directory of the host, by virtio-fs")),
         ("configMap", Honoured("files of a ConfigMap in the same file")),
         ("secret", Honoured("files of a Secret in the same file")),
-        ("projected", Honoured("several of these in one directory")),
-        ("downwardAPI", Honoured("files that tell of the pod")),
+        ("projected", Honoured("several of these sources in one directory")),
+        ("downwardAPI", Honoured("files with fields of the pod")),
         ("persistentVolumeClaim", Refused(NO_CLUSTER)),
         ("ephemeral", Refused(NO_CLUSTER)),
         ("csi", Refused(NO_CLUSTER)),
@@ -33,7 +36,7 @@ static VOLUME: Schema = Schema {
         ("glusterfs", Refused(NO_CLIENT)),
         ("fc", Refused(NO_CLIENT)),
         ("flexVolume", Refused(NO_CLIENT)),
-        ("gitRepo", Refused("Kubernetes has given it up; clone it in an init container")),
+        ("gitRepo", Refused("Kubernetes has removed it; clone the repository in an init container")),
         ("awsElasticBlockStore", Refused(NO_CLUSTER)),
         ("azureDisk", Refused(NO_CLUSTER)),
         ("azureFile", Refused(NO_CLUSTER)),
@@ -86,7 +89,7 @@ static MOUNT: Schema = Schema {
         ("subPathExpr", Honoured("the same, with `$(NAME)`")),
         (
             "mountPropagation",
-            Honoured("`None`, `HostToContainer`; `Bidirectional` for privileged containers"),
+            Honoured("`None` and `HostToContainer`; `Bidirectional` only for privileged containers"),
         ),
     ],
 };

@@ -1,4 +1,4 @@
-//! Why a guest cannot be connected.
+//! Why a guest cannot be connected to a network.
 
 /// Why the guest cannot be connected as asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What the user may ask for.
+//! The values of `--network`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Paths: where the guest has what the host gives it, and what is special in a container.
+//! Paths: where the guest keeps what the host gives it, and which paths of a container are special.
 
 /// Where the agent keeps what belongs to containers and to the pod.
 pub(in crate::run) const RUN: &str = "/run/kata-containers";

@@ -1,4 +1,4 @@
-//! What a namespace has that the guest shall have.
+//! Reads the link, addresses, routes and neighbours of a network namespace, which the guest gets.
 
 use std::net::IpAddr;
 

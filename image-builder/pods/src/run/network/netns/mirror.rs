@@ -1,4 +1,4 @@
-//! A TAP device and a link that are each other's other end.
+//! Connects a TAP device and a link: everything that arrives at one is sent out of the other.
 
 use std::io;
 use std::os::fd::OwnedFd;
