@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel dist dist-check release clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,11 @@ bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST
 	@target/debug/bench-work $(if $(AGAINST),--against '$(AGAINST)')
 	@$(if $(AGAINST),,target/debug/bench-sandbox)
 	@target/debug/bench-boot $(if $(AGAINST),--against '$(AGAINST)')
+
+bench-pack: setup-images ## Measure how long packing takes, against mkfs.erofs; ARGS='--rounds 5 DIR' or '--mkfs PROGRAM'
+	@$(CARGO) build --release --quiet $(WORKSPACE) --bin bench-pack
+	@target/release/bench-pack $(ARGS)
+	@target/release/bench-pack --large
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all
