@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack check-kernel dist dist-check release clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ conformance: flavours samples ## Test every method of the API in guests, and pri
 
 oracle: flavours programs ## Run the same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
 	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
+
+pods: ## Print which manifests of a directory are accepted, and why others are not: make pods PODS=DIR
+	@PODS='$(abspath $(PODS))' $(CARGO) test $(WORKSPACE) --quiet --lib -- --ignored --nocapture what_becomes_of_the_manifests
 
 soak: build samples ## Create and remove 10,000 containers in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
 	SOAK=$${SOAK:-1} $(CARGO) nextest run $(WORKSPACE) -P soak

@@ -11,7 +11,13 @@ static CONTAINER: Schema = Schema {
     name: "Container",
     keys: &[
         ("name", Honoured("a DNS label")),
-        ("image", Honoured("an OCI layout, an archive or a directory, relative to the manifest")),
+        (
+            "image",
+            Honoured(
+                "what is there as a file or directory, relative to the manifest, is that image: an OCI layout, an archive or a \
+                 root file system. Anything else is a name in a registry, and is pulled",
+            ),
+        ),
         ("command", Honoured("instead of all that the image says, with `$(NAME)`")),
         ("args", Honoured("instead of the image's arguments, with `$(NAME)`")),
         ("env", Honoured("variables on top of the image's")),
