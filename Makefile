@@ -64,7 +64,7 @@ samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl
 run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM
 	@tests/samples/demo.sh
 
-test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
+test: lint unit fuzz guest-tests ## Run the tests, the last ones in guests; leaves out nested, audit, and most of oracle and soak
 
 test: SECONDS = 6
 
@@ -106,7 +106,7 @@ devices: build programs samples ## Test every storage driver and kind of device 
 conformance: flavours samples ## Test every method of the API in guests, and print a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
-oracle: flavours programs ## Run the same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
+oracle: flavours programs ## Run the same OCI bundles, and all specs of engines, through jail, crun and runc in one guest; ORACLE=part of a name
 	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
 
 pods: ## Print which manifests of a directory are accepted, and why others are not: make pods PODS=DIR
