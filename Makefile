@@ -13,7 +13,7 @@ SECONDS := 60
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench check-kernel dist dist-check release clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl
 run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM
 	@tests/samples/demo.sh
 
-test: lint unit fuzz guest-tests ## Run every test; the last ones boot guests
+test: lint unit fuzz guest-tests ## Run the tests, the last ones in guests; leaves out nested, audit, and most of oracle and soak
 
 test: SECONDS = 6
 
@@ -107,8 +107,11 @@ devices: build programs samples ## Test every storage driver and kind of device 
 conformance: flavours samples ## Test every method of the API in guests, and print a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
-oracle: flavours programs ## Run the same OCI bundles through jail, crun and runc in one guest; ORACLE=part of a name
+oracle: flavours programs ## Run the same OCI bundles, and all specs of engines, through jail, crun and runc in one guest; ORACLE=part of a name
 	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
+
+pods: ## Print which manifests of a directory are accepted, and why others are not: make pods PODS=DIR
+	@PODS='$(abspath $(PODS))' $(CARGO) test $(WORKSPACE) --quiet --lib -- --ignored --nocapture what_becomes_of_the_manifests
 
 soak: build samples ## Create and remove 10,000 containers in a row, with a table at each thousand; SOAK=0.1 runs a tenth of them
 	SOAK=$${SOAK:-1} $(CARGO) nextest run $(WORKSPACE) -P soak
@@ -125,6 +128,11 @@ bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST
 	@target/debug/bench-work $(if $(AGAINST),--against '$(AGAINST)')
 	@$(if $(AGAINST),,target/debug/bench-sandbox)
 	@target/debug/bench-boot $(if $(AGAINST),--against '$(AGAINST)')
+
+bench-pack: setup-images ## Measure how long packing takes, against mkfs.erofs; ARGS='--rounds 5 DIR' or '--mkfs PROGRAM'
+	@$(CARGO) build --release --quiet $(WORKSPACE) --bin bench-pack
+	@target/release/bench-pack $(ARGS)
+	@target/release/bench-pack --large
 
 check-kernel: $(BUILDER) ## Merge the fragments of every kernel profile and verify them, without compiling
 	@$(BUILDER) kernel check --all

@@ -98,7 +98,7 @@ const BUILDER: Crate =
 const FILE_SYSTEMS: Crate = Crate {
     root: "image-builder/fs/src",
     layers: &[
-        &["content", "counted"],
+        &["content", "counted", "entry"],
         &["tree"],
         &["error", "sample"],
         &["cpio", "erofs"],

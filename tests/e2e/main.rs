@@ -16,6 +16,7 @@ mod freeze;
 mod guest;
 mod hooks;
 mod ids;
+mod images;
 mod leaks;
 mod lifecycle;
 mod limits;

@@ -62,6 +62,11 @@ async fn links_and_routes_become_what_the_host_asks_for() -> Result<()> {
     guest.sandbox().await?;
     let container = guest.container("c1").run().await?;
     assert_eq!(container.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").await?, "0");
+    // A router answers whoever comes up, within a second. The link has no address but its own, and no default route.
+    let addresses = "sleep 3; grep ' eth0$' /proc/net/if_inet6 | grep -v ^fe80 || true";
+    assert_eq!(container.sh(addresses).await?, "");
+    let defaults = "grep '^0\\{32\\} 00 .* eth0$' /proc/net/ipv6_route || true";
+    assert_eq!(container.sh(defaults).await?, "");
     let loopback = list.Interfaces.iter().find(|link| link.name == "lo").expect("lo is listed");
     let own = loopback.IPAddresses.iter().find(|ip| ip.address == "127.0.0.1").expect("lo has its address");
     assert_eq!(own.family.enum_value(), Ok(types::IPFamily::v4));
@@ -95,6 +100,15 @@ async fn where_ipv6_is_off_ipv4_is_set_all_the_same() -> Result<()> {
     let now = guest.api().list_routes(AgentClient::call(), &ListRoutesRequest::new()).await?;
     let gateways: Vec<_> = now.Routes.iter().map(|route| route.gateway.as_str()).collect();
     assert!(gateways.contains(&"10.0.2.2") && !gateways.contains(&"fd00::1"), "{now:?}");
+    assert!(now.Routes.iter().all(|route| !route.dest.contains(':')), "{now:?}");
+    let list = guest.api().list_interfaces(AgentClient::call(), &ListInterfacesRequest::new()).await?;
+    let addresses: Vec<_> = list.Interfaces.iter().flat_map(|link| &link.IPAddresses).collect();
+    assert!(addresses.iter().any(|ip| ip.address == "10.0.2.15"), "{list:?}");
+    assert!(addresses.iter().all(|ip| !ip.address.contains(':')), "{list:?}");
+    // The kernel says the same: it has no table of IPv6 at all, or an empty one.
+    guest.sandbox().await?;
+    let container = guest.container("c1").run().await?;
+    assert_eq!(container.sh("cat /proc/net/if_inet6 /proc/net/ipv6_route 2>/dev/null || true").await?, "");
     Ok(())
 }
 

@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::fs::copy_file_range;
+use rustix::io::Errno;
+
 /// How much is copied at once, in bytes. No less than what writers of file systems collect: they pass it on without another copy.
 pub(crate) const PIECE: usize = 1 << 17;
 
@@ -109,17 +112,103 @@ impl Content {
     /// # Errors
     /// When there are not as many, or one side fails.
     pub fn copy(&self, start: u64, len: u64, out: &mut impl Write) -> io::Result<()> {
-        if start.checked_add(len).is_none_or(|end| end > self.len()) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match self {
-            // Both fit: they are within the bytes' length.
-            Self::Bytes(bytes) => out.write_all(&bytes[start as usize..(start + len) as usize]),
-            Self::Extent(extent) => copy(&extent.file, extent.offset + start, len, out),
-            Self::Later(later) => copy(&later.file.open()?, start, len, out),
-        }
+        self.open()?.copy(start, len, out)
+    }
+
+    /// Opens it, for those who want more than one piece.
+    pub(crate) fn open(&self) -> io::Result<Opened<'_>> {
+        Ok(match self {
+            Self::Bytes(bytes) => Opened::Bytes(bytes.into()),
+            Self::Extent(Extent { file, offset, len }) => Opened::Kept { file, offset: *offset, len: *len },
+            Self::Later(later) => Opened::Own { file: later.file.open()?, len: later.len },
+        })
     }
 }
+
+/// Content that can be read. What is on disk is closed with it, if it was opened for it.
+#[derive(Debug)]
+pub(crate) enum Opened<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Kept { file: &'a File, offset: u64, len: u64 },
+    Own { file: File, len: u64 },
+}
+
+impl Opened<'_> {
+    fn check(&self, start: u64, len: u64) -> io::Result<()> {
+        let all = match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Kept { len, .. } | Self::Own { len, .. } => *len,
+        };
+        let is_within = start.checked_add(len).is_some_and(|end| end <= all);
+        if is_within { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// The file that has byte `start`, and where in it; or the bytes from there on.
+    fn at(&self, start: u64) -> Result<(&File, u64), &[u8]> {
+        match self {
+            // It fits: it was checked to be within them.
+            Self::Bytes(bytes) => Err(&bytes[start as usize..]),
+            Self::Kept { file, offset, .. } => Ok((file, offset + start)),
+            Self::Own { file, .. } => Ok((file, start)),
+        }
+    }
+
+    /// As [`Content::copy`].
+    pub(crate) fn copy(&self, start: u64, len: u64, out: &mut impl Write) -> io::Result<()> {
+        self.check(start, len)?;
+        match self.at(start) {
+            Ok((file, offset)) => copy(file, offset, len, out),
+            Err(bytes) => out.write_all(&bytes[..len as usize]),
+        }
+    }
+
+    /// Fills `buffer` with what there is from `start` on.
+    pub(crate) fn read(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.check(start, buffer.len() as u64)?;
+        match self.at(start) {
+            Ok((file, offset)) => file.read_exact_at(buffer, offset),
+            Err(bytes) => {
+                buffer.copy_from_slice(&bytes[..buffer.len()]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies a piece to `offset` of a file. The kernel does it alone, where both files allow that.
+    pub(crate) fn send(&self, start: u64, len: u64, out: &File, mut offset: u64) -> io::Result<()> {
+        self.check(start, len)?;
+        let (file, mut from) = match self.at(start) {
+            Ok(found) => found,
+            Err(bytes) => return out.write_all_at(&bytes[..len as usize], offset),
+        };
+        let mut left = len;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(MOST_AT_ONCE);
+            match copy_file_range(file, Some(&mut from), out, Some(&mut offset), most) {
+                // Shorter than it was; or a file system whose files are empty until they are read.
+                Ok(0) => break,
+                Ok(count) => left -= count as u64,
+                Err(Errno::INTR) => {}
+                // Two file systems that do not know each other, a special file, an old kernel, a sandbox.
+                Err(
+                    Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::IO,
+                ) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+        while left > 0 {
+            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            file.read_exact_at(&mut buffer[..piece], from)?;
+            out.write_all_at(&buffer[..piece], offset)?;
+            (from, offset, left) = (from + piece as u64, offset + piece as u64, left - piece as u64);
+        }
+        Ok(())
+    }
+}
+
+/// How much the kernel is asked to copy in one call, in bytes: it can be interrupted in between.
+const MOST_AT_ONCE: usize = 1 << 30;
 
 fn read(file: &File, offset: u64, len: u64) -> io::Result<Cow<'static, [u8]>> {
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];

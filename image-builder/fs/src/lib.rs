@@ -1,5 +1,5 @@
-//! One file tree, and writers that make a file system of it: what a recipe or a container image says, in the format that a
-//! kernel mounts or unpacks.
+//! One file tree, and a module for each format of file systems that a kernel mounts or unpacks. Each has a function `write`, which
+//! makes one of a tree, and a function `read`, which lists what is in one.
 //!
 //! ```text
 //! recipe, layers of tar, directory ──► Tree ─┬─► cpio    the initramfs that Linux unpacks as it boots
@@ -21,6 +21,12 @@
 //! | times | whole seconds until 2106 | nanoseconds | whole seconds until 2446 |
 //! | all together | 4294967295 inodes | 16 TiB | as mke2fs has it |
 //!
+//! What is read may come from anybody: damage is a [`ReadError`] that says where, and takes no more memory than the bytes could
+//! describe. The content of files is not read.
+//!
+//! Layers of images (tar) and directories of the host have their readers in the crate `images`: the one needs decompressors and
+//! knows whiteouts, the other opens files in a way that nobody can swap them meanwhile. Both fill a [`Tree`].
+//!
 //! None holds a device number beyond 4095:1048575 or a link's target of more than 4095 bytes, as Linux does not. Nothing is
 //! compressed: an initramfs is compressed as a whole, by others.
 //!
@@ -38,11 +44,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A new format is one file with a function `write`, and its column above.
+//! A new format is one module with `write` and `read`, and its column above.
 
 mod content;
 mod counted;
 pub mod cpio;
+pub mod entry;
 pub mod erofs;
 mod error;
 pub mod ext4;
@@ -50,5 +57,6 @@ pub mod sample;
 pub mod tree;
 
 pub use content::{Content, Extent, Later, Open};
+pub use entry::{Entry, ReadError};
 pub use error::WriteError;
 pub use tree::{Inode, InodeId, Kind, Meta, Tree, TreeError};

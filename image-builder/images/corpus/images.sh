@@ -63,6 +63,11 @@ keep skopeo-oci "$skopeo" 'skopeo copy -q oci:base:second oci:image:name:1 && sk
 keep skopeo-oci-archive "$skopeo" 'skopeo copy -q oci:base:second oci-archive:image.tar:name:1'
 keep skopeo-docker-archive "$skopeo" 'skopeo copy -q oci:base:second docker-archive:image.tar:zz:latest --additional-tag dk:latest'
 keep skopeo-dir "$skopeo" 'skopeo copy -q oci:base:second dir:image'
+# Debian 12's never ends with this format; SKOPEO is a later one.
+if [ -n "${SKOPEO:-}" ]; then
+    keep skopeo-zstd-chunked "$("$SKOPEO" --version | sed 's/ version//')" \
+        '$SKOPEO copy -q --dest-compress-format zstd:chunked oci:base:second oci:image:name:1'
+fi
 podman="podman --root $work/p/root --runroot $work/p/run --storage-driver vfs --cgroup-manager cgroupfs"
 version="podman $(podman --version | sed 's/.* //')"
 skopeo copy -q oci:base:second oci-archive:second.tar:zz:latest
@@ -79,16 +84,37 @@ keep podman-docker-dir "$version" '$alias save -q --format docker-dir -o image z
 keep podman-export-archive "$version" '$alias create -q --name cc zz:latest && $alias export -o image.tar cc'
 version="buildah $(buildah --version | awk '{ print $3 }')"
 keep buildah-oci-archive "$version" "buildah ${podman#podman} push -q zz:latest oci-archive:image.tar:zz:latest" || true
-mkdir ctr
-containerd --root ctr/root --state ctr/state --address "$work/ctr/sock" >ctr/log 2>&1 &
-daemons="$daemons $!"
-sleep 5
-export CONTAINERD_ADDRESS=$work/ctr/sock
-version="containerd $(containerd --version | awk '{ print $3 }')"
-ctr images import --no-unpack --base-name zz second.tar >&2
-name=$(ctr images ls -q | head -n1)
-ctr images tag "$name" docker.io/library/zz:latest && ctr images tag "$name" docker.io/library/dk:latest
-keep containerd-archive "$version" 'ctr images export image.tar docker.io/library/zz:latest docker.io/library/dk:latest'
+# start_containerd NAME [PATH]: starts the containerd of that PATH with the image in it, sets version.
+start_containerd() {
+    mkdir "$1"
+    PATH=${2:+$2:}$PATH
+    containerd --root "$work/$1/root" --state "$work/$1/state" --address "$work/$1/sock" >"$1/log" 2>&1 &
+    daemons="$daemons $!"
+    sleep 5
+    export CONTAINERD_ADDRESS=$work/$1/sock
+    version="containerd $(containerd --version | awk '{ print $3 }')"
+    ctr images import --no-unpack --base-name zz second.tar >&2
+    name=$(ctr images ls -q | head -n1)
+    ctr images tag --force "$name" docker.io/library/zz:latest && ctr images tag "$name" docker.io/library/dk:latest
+}
+both='docker.io/library/zz:latest docker.io/library/dk:latest'
+start_containerd ctr
+keep containerd-archive "$version" "ctr images export image.tar $both"
+# Directories into which Debian's packages of containerd 1.7 and 2.x were unpacked, and ctr-remote of stargz-snapshotter.
+if [ -n "${CONTAINERD17:-}" ]; then
+    path=$PATH
+    start_containerd ctr17 "$CONTAINERD17/usr/bin"
+    keep containerd17-archive "$version" "ctr images export image.tar $both"
+    ctr_remote="$CTR_REMOTE images convert --estargz --oci docker.io/library/zz:latest docker.io/library/zz:esgz"
+    keep estargz-archive "stargz-snapshotter, $version" "$ctr_remote && ctr images export image.tar docker.io/library/zz:esgz"
+    PATH=$path
+fi
+if [ -n "${CONTAINERD2:-}" ]; then
+    path=$PATH
+    start_containerd ctr2 "$CONTAINERD2/usr/bin"
+    keep containerd2-archive "$version" "ctr images export image.tar $both"
+    PATH=$path
+fi
 # docker DIRECTORY-OF-PROGRAMS: starts that docker with its containerd, sets version.
 start_docker() {
     state=$work/docker-$(basename "$1")-$2 && mkdir "$state" && echo '{"features": {"containerd-snapshotter": '"$2"'}}' >"$state/config.json"
@@ -107,7 +133,7 @@ start_docker() {
 }
 skopeo copy -q oci:base:second docker-archive:docker.tar:zz:latest
 skopeo copy -q oci:base:first docker-archive:first-docker.tar:bb:1
-# DOCKER20 and DOCKER26 are directories into which Debian's packages of these versions were unpacked.
+# DOCKER20, DOCKER26 and DOCKER28 are directories into which Debian's packages of these versions were unpacked.
 if [ -n "${DOCKER20:-}" ]; then
     start_docker "$DOCKER20" false '--storage-driver vfs'
     keep docker20-archive "$version" 'docker save zz:latest dk:latest -o image.tar'
@@ -119,6 +145,10 @@ if [ -n "${DOCKER26:-}" ]; then
     docker tag bb:1 yy:1
     keep docker26-archive "$version" 'docker save zz:latest dk:latest -o image.tar'
     keep docker26-multi-archive "$version" 'docker save zz:latest bb:1 yy:1 -o image.tar'
+fi
+if [ -n "${DOCKER28:-}" ]; then
+    start_docker "$DOCKER28" false '--storage-driver vfs'
+    keep docker28-archive "$version" 'docker save zz:latest dk:latest -o image.tar'
 fi
 if [ -n "${BUILDX:-}" ]; then
     mkdir context && cp -r one/etc one/bin context && printf 'FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nCMD ["/bin/hello"]\n' >context/Dockerfile

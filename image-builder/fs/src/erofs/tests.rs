@@ -2,8 +2,12 @@
 
 use std::process::Command;
 
+use std::io;
+
+use super::write::{crc32c, device_number};
 use super::*;
-use crate::tree::Meta;
+use crate::entry::DIRECTORY;
+use crate::tree::{Inode, Kind, Meta, Tree};
 
 /// A tree with one of everything, and a directory of more than one block.
 fn everything() -> Tree {
@@ -126,4 +130,67 @@ fn fsck_finds_nothing_wrong_and_extracts_the_tree() {
     let dump = Command::new("dump.erofs").arg("--path=/caps").arg(&disk).output().unwrap();
     let text = String::from_utf8_lossy(&dump.stdout).into_owned();
     assert!(text.contains("Uid: 70000") && text.contains("Xattr size: "), "{text}");
+}
+
+#[test]
+fn a_file_gets_the_bytes_that_a_stream_gets() {
+    let mut tree = everything();
+    // Larger than what is collected, in each form that content has; and a directory between them.
+    let mut spool = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..400_000_u32).map(|number| (number * 31) as u8).collect();
+    io::Write::write_all(&mut spool, &bytes).unwrap();
+    let spool = std::sync::Arc::new(spool);
+    for (number, len) in
+        [0, 1, 4096, 4032, 4033, 30_000, 32_768, 131_072, 200_001, 399_999].into_iter().enumerate()
+    {
+        for (form, content) in [
+            crate::Content::from(bytes[1..][..len].to_vec()),
+            crate::Extent::new(std::sync::Arc::clone(&spool), 1, len as u64).into(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = format!("large/{number}/{form}");
+            tree.put(path.as_bytes(), Inode::new(0o644, Kind::File(content))).unwrap();
+        }
+    }
+    let mut stream = Vec::new();
+    write(&tree, [7; 16], &mut stream).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    write_file(&tree, [7; 16], file.as_file()).unwrap();
+    assert!(std::fs::read(file.path()).unwrap() == stream);
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let image = image();
+    assert!(is(&image) && !is(&image[1..]));
+    let found = read(&image).unwrap();
+    let seen: Vec<_> = found.iter().map(|entry| entry.path.as_bytes().to_vec()).collect();
+    let tree = everything();
+    let expected: Vec<_> = tree.walk().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(seen, expected);
+    for entry in &found {
+        let inode = tree.get(&entry.path).unwrap();
+        assert_eq!((entry.mode, entry.uid, entry.gid), (inode.mode().into(), inode.meta.uid, inode.meta.gid));
+        if let Kind::File(content) = &inode.kind {
+            assert_eq!(entry.size, content.len());
+        }
+    }
+    let target = |path: &str| found.iter().find(|entry| entry.path == path).unwrap().target.clone().unwrap();
+    assert_eq!([target("/soft"), target("/disk")], ["bin/su", "259:300"]);
+    assert!(found.iter().any(|entry| entry.path == "/void" && entry.mode & crate::entry::TYPE == DIRECTORY));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// A byte anywhere may be anything.
+    #[test]
+    fn damage_is_survived(at in 0usize..60_000, value: u8) {
+        let mut bytes = image();
+        let at = at % bytes.len();
+        bytes[at] = value;
+        let _answer = read(&bytes);
+    }
 }

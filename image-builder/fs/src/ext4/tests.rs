@@ -1,7 +1,14 @@
 //! Tests of ext4.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::write::{BLOCK, END, is_complaint, run};
 use super::*;
+use crate::entry::{BLOCK as BLOCK_DEVICE, CHARACTER, REGULAR, TYPE};
 use crate::sample::sample;
+use crate::tree::{Inode, Kind, Tree};
 
 /// One of everything, and what a script, a directory or a host could get wrong.
 fn everything() -> Tree {
@@ -206,6 +213,36 @@ fn hard_links_and_attributes_arrive() {
     let features = |image: &Path| tool("dumpe2fs", &["-h"], image).1;
     assert!(features(image.path()).contains("ext_attr"));
     assert!(!features(packed(&sample().unwrap(), 0).path()).contains("ext_attr"));
+}
+
+#[test]
+fn what_is_written_is_read() {
+    if !is_installed() {
+        return;
+    }
+    let image = fs::read(packed(&everything(), 0).path()).unwrap();
+    assert!(is(&image) && !is(&image[1..]));
+    let found = read(&image).unwrap();
+    let tree = everything();
+    let seen: Vec<_> = found.iter().map(|entry| entry.path.as_bytes().to_vec()).collect();
+    let expected: Vec<_> = tree.walk().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(seen, expected);
+    for entry in &found {
+        let inode = tree.get(&entry.path).unwrap();
+        assert_eq!((entry.mode, entry.uid, entry.gid), (inode.mode().into(), inode.meta.uid, inode.meta.gid));
+        let is_device = matches!(entry.mode & TYPE, CHARACTER | BLOCK_DEVICE);
+        match &inode.kind {
+            Kind::File(content) => assert_eq!((entry.mode & TYPE, entry.size), (REGULAR, content.len())),
+            Kind::Symlink(target) => assert_eq!(entry.target.as_ref().unwrap().as_bytes(), target),
+            _ => assert!(entry.target.is_none() || !is_device),
+        }
+    }
+    let image = fs::read(packed(&sample().unwrap(), 0).path()).unwrap();
+    for at in (1024..image.len()).step_by(1009) {
+        let mut damaged = image.clone();
+        damaged[at] ^= 0xff;
+        let _answer = read(&damaged);
+    }
 }
 
 #[test]

@@ -4,24 +4,27 @@
 //! owns the directory itself becomes root in the image, so that a tree unpacked by an ordinary user still has a
 //! root-owned `/bin`.
 //!
-//! Somebody may change the directory meanwhile, and mean harm by it. So nothing is looked up by a path: each name is opened
-//! once in the directory that was opened before, without following a link, and all that is asked afterwards is asked of that
-//! descriptor. A directory that is another one in the end than it was at the beginning is refused.
+//! Somebody may change the directory meanwhile, and mean harm by it. So nothing is looked up by a path from outside: each name
+//! is looked up in the directory that was opened before, without following a link, and what is opened must be what was found
+//! there. A directory that is another one in the end than it was at the beginning is refused.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_image::{Inode, Kind, Later, Meta, Open, Tree};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::Mode;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat, statat,
+};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+use xattr::FileExt as _;
 
 use super::ImageError;
 use super::spool::Spool;
@@ -32,43 +35,52 @@ const MAX_DEPTH: usize = 1000;
 
 /// A digest that changes whenever anything in the directory does, without reading file content.
 pub(super) fn key(dir: &Path) -> Result<Digest, ImageError> {
-    let mut listing = Listing::default();
+    let mut listing = Listing::of(dir);
     visit(dir, &mut |found| {
         listing.add(found);
         Ok(())
     })?;
-    Ok(listing.key(dir))
+    Ok(listing.key())
 }
 
 /// What tells a file from another one, and from itself before a change (stat(2)).
-fn stamp(metadata: &Metadata) -> [u64; 10] {
+fn stamp(stat: &Stat) -> [u64; 10] {
     [
-        u64::from(metadata.mode()),
-        u64::from(metadata.uid()),
-        u64::from(metadata.gid()),
-        metadata.size(),
-        metadata.ino(),
-        metadata.rdev(),
-        metadata.mtime().cast_unsigned(),
-        metadata.mtime_nsec().cast_unsigned(),
-        metadata.ctime().cast_unsigned(),
-        metadata.ctime_nsec().cast_unsigned(),
+        u64::from(stat.st_mode),
+        u64::from(stat.st_uid),
+        u64::from(stat.st_gid),
+        stat.st_size.cast_unsigned(),
+        stat.st_ino,
+        stat.st_rdev,
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec,
     ]
 }
 
 /// Everything in a directory, as it goes into its key.
-#[derive(Default)]
-struct Listing(Vec<u8>);
+struct Listing(Sha256);
 
 impl Listing {
-    fn add(&mut self, found: &Found<'_>) {
-        self.0.extend(found.relative.as_os_str().as_bytes());
-        self.0.push(0);
-        self.0.extend(stamp(&found.metadata).into_iter().flat_map(u64::to_le_bytes));
+    fn of(dir: &Path) -> Self {
+        let mut listing = Self(Sha256::new());
+        listing.name(dir);
+        listing
     }
 
-    fn key(&self, dir: &Path) -> Digest {
-        Digest::of_parts([("directory", dir.as_os_str().as_bytes()), ("entries", &self.0)])
+    fn name(&mut self, name: &Path) {
+        self.0.update(name.as_os_str().as_bytes());
+        self.0.update([0]);
+    }
+
+    fn add(&mut self, found: &Found<'_>) {
+        self.name(found.relative);
+        self.0.update(stamp(&found.stat).map(u64::to_le_bytes).as_flattened());
+    }
+
+    fn key(self) -> Digest {
+        <[u8; 32]>::from(self.0.finalize()).into()
     }
 }
 
@@ -82,27 +94,38 @@ struct Member {
 
 impl Open for Member {
     fn open(&self) -> io::Result<File> {
-        let file = open_below(&self.root, &self.relative)?;
-        let metadata = file.metadata()?;
-        if stamp(&metadata) == self.stamp {
-            return Ok(file);
-        }
-        Err(io::Error::other(format!("{} {CHANGED}", self.relative.display())))
+        let file = open_below(&self.root, &self.relative, OFlags::NONBLOCK)?;
+        check(&file, self.stamp, &self.relative)?;
+        Ok(file)
     }
 }
 
-/// Opens what has a path of no links below `root`.
-fn open_below(root: &File, relative: &Path) -> io::Result<File> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    match openat2(root, relative, how) {
+/// Looks whether what was opened is what was found before.
+fn check(file: &File, before: [u64; 10], relative: &Path) -> io::Result<()> {
+    if stamp(&fstat(file)?) == before {
+        return Ok(());
+    }
+    Err(changed(relative))
+}
+
+fn changed(relative: &Path) -> io::Error {
+    io::Error::other(format!("{} {CHANGED}", relative.display()))
+}
+
+/// Opens what has a path of no links below `root`, for reading.
+fn open_below(root: &File, relative: &Path, flags: OFlags) -> io::Result<File> {
+    if relative.as_os_str().is_empty() {
+        return open_name(root, c".", flags);
+    }
+    let how = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, relative, how, Mode::empty(), resolve) {
         Ok(file) => Ok(file.into()),
         // A path longer than the kernel takes, and kernels and sandboxes that do not know the call.
-        Err(Errno::ENAMETOOLONG | Errno::ENOSYS | Errno::EPERM) => {
+        Err(Errno::NAMETOOLONG | Errno::NOSYS | Errno::PERM) => {
             let (parent, name) = (relative.parent(), relative.file_name());
             let parent = enter(root, parent.unwrap_or(Path::new("")))?;
-            open_name(&parent, name.unwrap_or_default(), OFlag::O_RDONLY | OFlag::O_NONBLOCK)
+            open_name(&parent, &c_string(name.unwrap_or_default())?, flags)
         }
         Err(errno) => Err(errno.into()),
     }
@@ -125,32 +148,30 @@ const CHANGED: &str = "was changed while it was packed; try again";
 /// Puts everything below `dir` into the tree. Where the spool may refer to content, files stay where they are: whoever has written
 /// the tree has to [`settle`] the spool.
 pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(), ImageError> {
-    let mut listing = Listing::default();
-    let refers = spool.elsewhere().is_some();
+    let mut listing = Listing::of(dir);
     let root = Arc::new(open_top(dir)?);
     let mut top = None;
     let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
     tree.begin_layer();
     visit(dir, &mut |found| {
         listing.add(found);
-        let metadata = &found.metadata;
-        let owner = *top.get_or_insert((metadata.uid(), metadata.gid()));
+        let stat = &found.stat;
+        let owner = *top.get_or_insert((stat.st_uid, stat.st_gid));
         let name = found.relative.as_os_str().as_bytes();
         let misfit = |source| ImageError::Layer {
             path: dir.to_path_buf(),
             layer: found.relative.display().to_string(),
             source: Box::new(source),
         };
-        if !metadata.is_dir() && metadata.nlink() > 1 {
-            let inode = (metadata.dev(), metadata.ino());
+        if found.kind() != FileType::Directory && stat.st_nlink > 1 {
+            let inode = (stat.st_dev, stat.st_ino);
             if let Some(first) = first_names.get(&inode) {
                 return tree.put_hard_link(name, first.as_os_str().as_bytes()).map_err(misfit);
             }
             first_names.insert(inode, found.relative.to_path_buf());
         }
-        let kind = kind(found, spool, refers.then_some(&root))?;
-        let meta = meta(found, owner)?;
-        tree.put(name, Inode { meta, kind }).map_err(misfit)?;
+        let inode = inode(found, owner, spool, &root)?;
+        tree.put(name, inode).map_err(misfit)?;
         match tree.len() > spool.ceiling().entries {
             true => {
                 let most = spool.ceiling().entries;
@@ -159,7 +180,7 @@ pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(),
             false => Ok(()),
         }
     })?;
-    let key = listing.key(dir);
+    let key = listing.key();
     match spool.elsewhere() {
         Some(elsewhere) => elsewhere.push((dir.to_path_buf(), key)),
         None => unchanged(dir, key)?,
@@ -169,112 +190,168 @@ pub(super) fn fill(dir: &Path, tree: &mut Tree, spool: &mut Spool) -> Result<(),
 
 /// What has a name in the directory.
 struct Found<'a> {
-    /// Below the directory; empty for the directory itself.
+    top: &'a Path,
+    /// Below the top; empty for the top itself.
     relative: &'a Path,
-    /// Where it is, for messages.
-    path: PathBuf,
-    metadata: Metadata,
-    /// Only names it: opened with O_PATH.
-    handle: File,
+    /// The directory that it was found in, and its name there.
+    parent: &'a File,
+    name: &'a CStr,
+    stat: Stat,
 }
 
 impl Found<'_> {
-    /// A path that leads to just this (proc(5), /proc/pid/fd), whatever its name leads to now.
-    fn itself(&self) -> PathBuf {
-        itself(&self.handle)
+    /// Where it is, for messages.
+    fn path(&self) -> PathBuf {
+        self.top.join(self.relative)
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> ImageError {
+        let path = self.path();
+        move |error| ImageError::io(operation, &path, error)
+    }
+
+    /// Opens it, and nothing else that has its name by now.
+    fn open(&self, flags: OFlags) -> Result<File, ImageError> {
+        open_name(self.parent, self.name, flags)
+            .and_then(|file| check(&file, stamp(&self.stat), self.relative).map(|()| file))
+            .map_err(|error| ImageError::io("open", self.path(), error))
     }
 }
 
+/// A path that leads to just this (proc(5), /proc/pid/fd), whatever its name leads to now.
 fn itself(handle: &File) -> PathBuf {
     format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
 }
 
-/// What it is. Content stays where it is if `root`, the directory, is given; else it is copied to the spool.
-fn kind(found: &Found<'_>, spool: &mut Spool, root: Option<&Arc<File>>) -> Result<Kind, ImageError> {
-    let (metadata, path) = (&found.metadata, &found.path);
-    let file_type = metadata.file_type();
-    let major = u32::try_from(nix::sys::stat::major(metadata.rdev())).unwrap_or_default();
-    let minor = u32::try_from(nix::sys::stat::minor(metadata.rdev())).unwrap_or_default();
-    Ok(if file_type.is_dir() {
-        Kind::Directory(BTreeMap::new())
-    } else if file_type.is_symlink() {
-        let target = readlinkat(&found.handle, "")
-            .map_err(|errno| ImageError::io("read the link", path, errno.into()))?;
-        Kind::Symlink(target.as_bytes().to_vec())
-    } else if file_type.is_char_device() {
-        Kind::Char { major, minor }
-    } else if file_type.is_block_device() {
-        Kind::Block { major, minor }
-    } else if file_type.is_fifo() {
-        Kind::Fifo
-    } else if file_type.is_socket() {
-        Kind::Socket
-    } else if let Some(root) = root {
-        spool.count(metadata.size()).map_err(|error| ImageError::io("pack", path, error))?;
-        let (root, relative) = (Arc::clone(root), found.relative.to_path_buf());
-        let member = Member { root, relative, stamp: stamp(metadata) };
-        Kind::File(Later::new(Arc::new(member), metadata.size()).into())
-    } else {
-        let mut file = File::open(found.itself()).map_err(|error| ImageError::io("open", path, error))?;
-        Kind::File(spool.append(&mut file).map_err(|error| ImageError::io("copy", path, error))?.into())
-    })
+/// What it is. Where the spool may refer to content, larger files stay where they are, below `root`; else all of it is copied
+/// to the spool.
+fn inode(
+    found: &Found<'_>,
+    owner: (u32, u32),
+    spool: &mut Spool,
+    root: &Arc<File>,
+) -> Result<Inode, ImageError> {
+    let major = rustix::fs::major(found.stat.st_rdev);
+    let minor = rustix::fs::minor(found.stat.st_rdev);
+    let (kind, xattrs) = match found.kind() {
+        FileType::Directory => {
+            let directory = found.open(OFlags::DIRECTORY)?;
+            (Kind::Directory(BTreeMap::new()), attributes(found, &directory)?)
+        }
+        FileType::RegularFile => {
+            let file = found.open(OFlags::NONBLOCK)?;
+            (Kind::File(content(found, &file, spool, root)?), attributes(found, &file)?)
+        }
+        FileType::Symlink => {
+            let target = readlinkat(found.parent, found.name, Vec::new());
+            let target = target.map_err(|errno| found.failed("read the link")(errno.into()))?;
+            (Kind::Symlink(target.into_bytes()), BTreeMap::new())
+        }
+        other => {
+            // To open it for reading could wait for somebody, or start a device.
+            let handle = found.open(OFlags::PATH)?;
+            let kind = match other {
+                FileType::CharacterDevice => Kind::Char { major, minor },
+                FileType::BlockDevice => Kind::Block { major, minor },
+                FileType::Fifo => Kind::Fifo,
+                FileType::Socket => Kind::Socket,
+                _ => return Err(found.failed("pack")(io::ErrorKind::Unsupported.into())),
+            };
+            (kind, attributes_at(found, &itself(&handle))?)
+        }
+    };
+    let stat = &found.stat;
+    let meta = Meta {
+        mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or_default(),
+        uid: if stat.st_uid == owner.0 { 0 } else { stat.st_uid },
+        gid: if stat.st_gid == owner.1 { 0 } else { stat.st_gid },
+        mtime: u64::try_from(stat.st_mtime).unwrap_or_default(),
+        mtime_nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        xattrs,
+    };
+    Ok(Inode { meta, kind })
 }
 
-fn meta(found: &Found<'_>, owner: (u32, u32)) -> Result<Meta, ImageError> {
-    let metadata = &found.metadata;
-    let failed = |error| ImageError::io("read the extended attributes of", &found.path, error);
-    let mut xattrs = BTreeMap::new();
-    if xattr::SUPPORTED_PLATFORM && !metadata.file_type().is_symlink() {
-        let itself = found.itself();
-        match xattr::list_deref(&itself) {
-            Ok(names) => {
-                for name in names {
-                    if let Some(value) = xattr::get_deref(&itself, &name).map_err(failed)? {
-                        xattrs.insert(name.as_bytes().to_vec(), value);
-                    }
-                }
-            }
-            // File systems without attributes have none.
-            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(error) => return Err(failed(error)),
+/// The content of a file that is open.
+fn content(
+    found: &Found<'_>,
+    file: &File,
+    spool: &mut Spool,
+    root: &Arc<File>,
+) -> Result<fs_image::Content, ImageError> {
+    if spool.elsewhere().is_none() {
+        return Ok(spool.append(&mut &*file).map_err(found.failed("copy"))?.into());
+    }
+    let len = found.stat.st_size.cast_unsigned();
+    spool.count(len).map_err(found.failed("pack"))?;
+    if let Some(mut bytes) = spool.keep(len) {
+        // Whether it has more by now is seen in the end.
+        file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => found.failed("read")(changed(found.relative)),
+            _ => found.failed("read")(error),
+        })?;
+        return Ok(bytes.into());
+    }
+    let member =
+        Member { root: Arc::clone(root), relative: found.relative.to_path_buf(), stamp: stamp(&found.stat) };
+    Ok(Later::new(Arc::new(member), len).into())
+}
+
+type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn attributes(found: &Found<'_>, file: &File) -> Result<Attributes, ImageError> {
+    collect(found, file.list_xattr(), |name| file.get_xattr(name))
+}
+
+fn attributes_at(found: &Found<'_>, path: &Path) -> Result<Attributes, ImageError> {
+    collect(found, xattr::list_deref(path), |name| xattr::get_deref(path, name))
+}
+
+fn collect(
+    found: &Found<'_>,
+    names: io::Result<xattr::XAttrs>,
+    value: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Attributes, ImageError> {
+    let names = match names {
+        Ok(names) => names,
+        // File systems without attributes have none.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(BTreeMap::new()),
+        Err(error) => return Err(found.failed("read the extended attributes of")(error)),
+    };
+    let mut attributes = BTreeMap::new();
+    for name in names {
+        if let Some(value) = value(&name).map_err(found.failed("read the extended attributes of"))? {
+            attributes.insert(name.as_bytes().to_vec(), value);
         }
     }
-    Ok(Meta {
-        mode: u16::try_from(metadata.mode() & 0o7777).unwrap_or_default(),
-        uid: if metadata.uid() == owner.0 { 0 } else { metadata.uid() },
-        gid: if metadata.gid() == owner.1 { 0 } else { metadata.gid() },
-        mtime: u64::try_from(metadata.mtime()).unwrap_or_default(),
-        mtime_nsec: u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
-        xattrs,
-    })
+    Ok(attributes)
 }
 
 /// Calls `each` for the directory and everything below it, parents first, names in order. Links are not followed.
 fn visit(top: &Path, each: &mut impl FnMut(&Found<'_>) -> Result<(), ImageError>) -> Result<(), ImageError> {
-    let failed = |operation, path: &Path| {
-        let path = path.to_path_buf();
-        move |error| ImageError::io(operation, path, error)
-    };
     let root = open_top(top)?;
-    let metadata = root.metadata().map_err(failed("read", top))?;
-    let handle = root.try_clone().map_err(failed("open", top))?;
-    each(&Found { relative: Path::new(""), path: top.to_path_buf(), metadata, handle })?;
+    let stat = fstat(&root).map_err(|errno| ImageError::io("read", top, errno.into()))?;
+    each(&Found { top, relative: Path::new(""), parent: &root, name: c".", stat })?;
     let mut pending = vec![PathBuf::new()];
     while let Some(below) = pending.pop() {
-        let at = top.join(&below);
-        let dir = enter(&root, &below).map_err(failed("open", &at))?;
-        let mut names = fs::read_dir(itself(&dir))
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, _>>())
-            .map_err(failed("list", &at))?;
-        names.sort();
+        let failed = |operation, name: &CStr| {
+            let path = top.join(&below).join(OsStr::from_bytes(name.to_bytes()));
+            move |error| ImageError::io(operation, path, error)
+        };
+        let (dir, names) = list(&root, &below).map_err(failed("list", c""))?;
         let mut directories = Vec::new();
         for name in names {
-            let (relative, path) = (below.join(&name), at.join(&name));
-            let handle = open_name(&dir, &name, OFlag::O_PATH).map_err(failed("open", &path))?;
-            let metadata = handle.metadata().map_err(failed("read", &path))?;
-            let is_dir = metadata.is_dir();
-            each(&Found { relative: &relative, path, metadata, handle })?;
-            if is_dir {
+            let relative = below.join(OsStr::from_bytes(name.to_bytes()));
+            let stat = statat(&dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.map_err(|errno| failed("read", &name)(errno.into()))?;
+            let found = Found { top, relative: &relative, parent: &dir, name: &name, stat };
+            let is_directory = found.kind() == FileType::Directory;
+            each(&found)?;
+            if is_directory {
                 directories.push(relative);
             }
         }
@@ -283,9 +360,27 @@ fn visit(top: &Path, each: &mut impl FnMut(&Found<'_>) -> Result<(), ImageError>
     Ok(())
 }
 
+/// Opens a directory, and answers the names in it, in order.
+fn list(root: &File, below: &Path) -> io::Result<(File, Vec<CString>)> {
+    if below.iter().count() > MAX_DEPTH {
+        return Err(too_deep());
+    }
+    let dir = open_below(root, below, OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::new(dir.try_clone()?)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok((dir, names))
+}
+
 fn open_top(top: &Path) -> Result<File, ImageError> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_PATH;
-    let root = nix::fcntl::open(top, flags, Mode::empty()).map(File::from);
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::PATH;
+    let root = openat(CWD, top, flags, Mode::empty()).map(File::from);
     root.map_err(|errno| ImageError::io("open", top, errno.into()))
 }
 
@@ -294,22 +389,31 @@ fn enter(root: &File, below: &Path) -> io::Result<File> {
     let mut at = root.try_clone()?;
     for (depth, name) in below.iter().enumerate() {
         if depth == MAX_DEPTH {
-            return Err(io::Error::other(format!("it is more than {MAX_DEPTH} directories deep")));
+            return Err(too_deep());
         }
-        at = open_name(&at, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        at = open_name(&at, &c_string(name)?, OFlags::PATH | OFlags::DIRECTORY)?;
     }
     Ok(at)
 }
 
-fn open_name(dir: &File, name: &OsStr, flags: OFlag) -> io::Result<File> {
-    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+fn too_deep() -> io::Error {
+    io::Error::other(format!("it is more than {MAX_DEPTH} directories deep"))
+}
+
+fn open_name(dir: &File, name: &CStr, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(dir, name, flags, Mode::empty()).map(File::from)?)
+}
+
+fn c_string(name: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(name.as_bytes())?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::image::Ceiling;
+    use std::fs;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn spool() -> Spool {
@@ -342,9 +446,9 @@ mod tests {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+                use rustix::fs::{RenameFlags, renameat_with};
                 let swap = |a: &Path, b: &Path| {
-                    renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE).ok();
+                    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).ok();
                 };
                 while !stop.load(Ordering::Relaxed) {
                     swap(&at("swapped"), &at("other"));
@@ -418,15 +522,15 @@ mod tests {
         let root = open_top(dir.path()).unwrap();
         for _ in 0..20 {
             let parent = enter(&root, &at).unwrap();
-            nix::sys::stat::mkdirat(&parent, long.as_str(), Mode::S_IRWXU).unwrap();
+            rustix::fs::mkdirat(&parent, long.as_str(), Mode::RWXU).unwrap();
             at.push(&long);
         }
         let parent = enter(&root, &at).unwrap();
         fs::write(itself(&parent).join("file"), "deep").unwrap();
-        let file = open_below(&root, &at.join("file")).unwrap();
+        let file = open_below(&root, &at.join("file"), OFlags::empty()).unwrap();
         assert_eq!(std::io::read_to_string(file).unwrap(), "deep");
         std::os::unix::fs::symlink("file", itself(&parent).join("link")).unwrap();
-        assert!(open_below(&root, &at.join("link")).is_err());
+        assert!(open_below(&root, &at.join("link"), OFlags::empty()).is_err());
         let rm = std::process::Command::new("rm").arg("-rf").arg(dir.path().join(&long)).status().unwrap();
         assert!(rm.success());
     }
@@ -438,8 +542,8 @@ mod tests {
         let mut chain = vec![File::open(dir.path()).unwrap()];
         for _ in 0..MAX_DEPTH + 1 {
             let at = chain.last().unwrap();
-            nix::sys::stat::mkdirat(at, "d", Mode::S_IRWXU).unwrap();
-            let next = open_name(at, OsStr::new("d"), OFlag::O_PATH | OFlag::O_DIRECTORY).unwrap();
+            rustix::fs::mkdirat(at, "d", Mode::RWXU).unwrap();
+            let next = open_name(at, c"d", OFlags::PATH | OFlags::DIRECTORY).unwrap();
             // Two at a time are enough, but for the way back.
             chain.push(next);
             if chain.len() > 900 {

@@ -89,6 +89,19 @@ pub fn prepare_within(reference: &str, cache: &Cache, ceiling: Ceiling) -> Resul
     make(reference, key, &opened, cache, ceiling)
 }
 
+/// Writes the disk of the image at `reference` to a new file, and answers how the image is run. This is the part of [`prepare`]
+/// that other programs that make file systems do, too: nothing is kept in the cache, nothing is digested for it, and nobody waits
+/// for the disk's hardware.
+///
+/// # Errors
+/// As [`prepare`]; also when there is a file `disk` already.
+pub fn pack(reference: &str, disk: &Path, cache: &Cache) -> Result<ImageConfig, ImageError> {
+    let ceiling = Ceiling::default();
+    let opened = source::open(reference, cache, ceiling)?;
+    let work = cache.workspace()?;
+    write(reference, opened.key()?, &opened, disk, work.path(), ceiling)
+}
+
 /// Whether a reference leads to a file or a directory that is there.
 pub fn is_there(reference: &str) -> bool {
     name::locate(reference).is_ok()
@@ -145,30 +158,43 @@ fn make(
         return load(&entry, true);
     }
     let work = cache.workspace()?;
-    let mut spool = Spool::new(work.path(), ceiling)
-        .map_err(|error| ImageError::io("create a file in", work.path(), error))?
-        .referring();
-    let mut tree = Tree::new();
-    let mut config = content.fill(&mut tree, &mut spool)?;
-    config.take_accounts(&tree);
-    // As those who unpack images do: Linux knows no others.
-    tree.retain_xattrs(erofs::is_attribute);
     let entry = work.path().join("entry");
     fs::create_dir(&entry).map_err(|error| ImageError::io("create", &entry, error))?;
     let disk = entry.join(DISK);
-    let file = File::create(&disk).map_err(|error| ImageError::io("create", &disk, error))?;
-    erofs::write(&tree, key.uuid(), file).map_err(|source| ImageError::Disk {
-        path: PathBuf::from(reference),
-        place: entry.clone(),
-        source: Box::new(source),
-    })?;
-    directory::settle(&mut spool)?;
+    let config = write(reference, key, content, &disk, work.path(), ceiling)?;
     let record = Record { source: reference.to_owned(), config };
     let text =
         serde_json::to_vec_pretty(&record).map_err(|error| ImageError::io("write", &disk, error.into()))?;
     fs::write(entry.join(RECORD), text)
         .map_err(|error| ImageError::io("write", entry.join(RECORD), error))?;
     load(&cache.publish(KIND, &key, &entry)?, false)
+}
+
+/// Writes the disk of what was opened, with `work` for files that are needed meanwhile.
+fn write(
+    reference: &str,
+    key: Digest,
+    content: &Opened,
+    disk: &Path,
+    work: &Path,
+    ceiling: Ceiling,
+) -> Result<ImageConfig, ImageError> {
+    let mut spool = Spool::new(work, ceiling)
+        .map_err(|error| ImageError::io("create a file in", work, error))?
+        .referring();
+    let mut tree = Tree::new();
+    let mut config = content.fill(&mut tree, &mut spool)?;
+    config.take_accounts(&tree);
+    // As those who unpack images do: Linux knows no others.
+    tree.retain_xattrs(erofs::is_attribute);
+    let file = File::create_new(disk).map_err(|error| ImageError::io("create", disk, error))?;
+    erofs::write_file(&tree, key.uuid(), &file).map_err(|source| ImageError::Disk {
+        path: PathBuf::from(reference),
+        place: disk.parent().unwrap_or(disk).to_path_buf(),
+        source: Box::new(source),
+    })?;
+    directory::settle(&mut spool)?;
+    Ok(config)
 }
 
 fn load(entry: &Path, cached: bool) -> Result<Image, ImageError> {
@@ -183,6 +209,8 @@ fn load(entry: &Path, cached: bool) -> Result<Image, ImageError> {
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod saved;
 #[cfg(test)]

@@ -107,8 +107,13 @@ fn every_form_is_read_and_every_name_found() {
         ("podman-docker-dir", &[""], &[]),
         ("buildah-oci-archive", &["", ":zz:latest"], &[]),
         ("containerd-archive", &["", ":zz", ":dk:latest", ":docker.io/library/dk:latest"], &[]),
+        ("containerd17-archive", &["", ":zz", ":dk:latest", ":docker.io/library/dk:latest"], &[]),
+        ("containerd2-archive", &["", ":zz", ":dk:latest", ":docker.io/library/dk:latest"], &[]),
+        ("estargz-archive", &["", ":zz:esgz", ":docker.io/library/zz:esgz"], &[]),
+        ("skopeo-zstd-chunked", &["", ":name:1"], &[]),
         ("docker20-archive", &["", ":zz:latest", ":dk:latest", ":latest"], &[]),
         ("docker26-archive", &["", ":zz:latest", ":dk:latest", ":latest"], &[]),
+        ("docker28-archive", &["", ":zz:latest", ":dk:latest", ":latest"], &[]),
         ("docker26-multi-archive", &[":zz:latest", ":latest"], &[":bb:1", ":yy:1", ":1"]),
     ] {
         let saved = Saved::corpus(form);
@@ -118,6 +123,20 @@ fn every_form_is_read_and_every_name_found() {
         let error = saved.refusal(":absent:9");
         assert!(error.contains("absent:9"), "{form}: {error}");
     }
+}
+
+/// What makes these layers more than gzip and zstd is there: the end that leads to a table of contents, and frames that readers
+/// skip.
+#[test]
+fn layers_that_can_be_pulled_in_pieces_are_what_they_say() {
+    let archive = fs::read(&Saved::corpus("estargz-archive").path).unwrap();
+    assert_eq!(archive.windows(6).filter(|bytes| *bytes == b"STARGZ").count(), 3);
+    let layout = Saved::corpus("skopeo-zstd-chunked");
+    let blobs = fs::read_dir(layout.path.join("blobs/sha256")).unwrap();
+    let blobs = blobs.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    let is_skipped = |bytes: &[u8]| bytes[0] & 0xf0 == 0x50 && bytes[1..] == [0x2a, 0x4d, 0x18];
+    let layers = blobs.filter(|blob| blob.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    assert_eq!(layers.filter(|layer| layer.windows(4).any(is_skipped)).count(), 3);
 }
 
 #[test]

@@ -16,6 +16,11 @@ const PIECE: usize = 1 << 17;
 /// The most that the extended attributes of all files may take together, in bytes: they are kept in memory.
 const MAX_ATTRIBUTES: u64 = 256 << 20;
 
+/// The most that is kept in memory of small files of directories, in bytes: there would be two calls more for each of them.
+const MEMORY: u64 = 16 << 20;
+/// The largest small file, in bytes: it lies behind its inode.
+const SMALL: u64 = 4032;
+
 /// The content of all files, one after the other in one unnamed file.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -23,6 +28,10 @@ pub(crate) struct Spool {
     /// The same for those who read.
     shared: Arc<File>,
     len: u64,
+    /// Bytes of content that is not in the file.
+    counted: u64,
+    /// How much content may still be kept in memory, in bytes.
+    memory: u64,
     /// Bytes of extended attributes.
     attributes: u64,
     ceiling: Ceiling,
@@ -37,7 +46,17 @@ impl Spool {
     pub(crate) fn new(dir: &Path, ceiling: Ceiling) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
         let shared = Arc::new(file.try_clone()?);
-        Ok(Self { file, shared, len: 0, attributes: 0, ceiling, elsewhere: None, place: dir.to_path_buf() })
+        Ok(Self {
+            file,
+            shared,
+            len: 0,
+            counted: 0,
+            memory: MEMORY,
+            attributes: 0,
+            ceiling,
+            elsewhere: None,
+            place: dir.to_path_buf(),
+        })
     }
 
     /// Content that lies in files of a directory already may stay there. Whoever reads it in the end has to look whether those
@@ -52,12 +71,20 @@ impl Spool {
         self.elsewhere.as_mut()
     }
 
-    /// Counts content that stays where it is.
+    /// Counts content that does not come into the file.
     pub(crate) fn count(&mut self, len: u64) -> io::Result<()> {
         self.expect(len)?;
-        self.len += len;
-        self.file.seek(SeekFrom::Start(self.len))?;
+        self.counted += len;
         Ok(())
+    }
+
+    /// Room in memory for content of `len` bytes; nothing if it is too large, or too much together with the rest.
+    pub(crate) fn keep(&mut self, len: u64) -> Option<Vec<u8>> {
+        if len > SMALL {
+            return None;
+        }
+        self.memory = self.memory.checked_sub(len)?;
+        Some(vec![0; usize::try_from(len).ok()?])
     }
 
     /// All that it took.
@@ -74,7 +101,7 @@ impl Spool {
     /// Takes all that `content` has.
     pub(crate) fn append(&mut self, content: &mut impl Read) -> io::Result<Extent> {
         let offset = self.len;
-        let room = self.ceiling.bytes.saturating_sub(offset);
+        let room = self.room();
         let len = spill(content, &mut self.file, room, self.ceiling, &self.place)?;
         self.len += len;
         Ok(Extent::new(Arc::clone(&self.shared), offset, len))
@@ -116,7 +143,11 @@ impl Spool {
 
     /// Refuses content of which is said beforehand that it is too much.
     pub(crate) fn expect(&self, len: u64) -> io::Result<()> {
-        if len <= self.ceiling.bytes.saturating_sub(self.len) { Ok(()) } else { Err(self.ceiling.reached()) }
+        if len <= self.room() { Ok(()) } else { Err(self.ceiling.reached()) }
+    }
+
+    fn room(&self) -> u64 {
+        self.ceiling.bytes.saturating_sub(self.len).saturating_sub(self.counted)
     }
 }
 

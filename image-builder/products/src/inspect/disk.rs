@@ -2,12 +2,12 @@
 
 use std::io::Cursor;
 
+use fs_image::{Entry, ReadError, erofs, ext4};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 
-use super::found::{Damage, Entry, Inspection, Partition};
-use super::{erofs, ext4};
+use super::found::{Inspection, Partition};
 use crate::format::dax;
 use crate::format::label::SECTOR;
 
@@ -15,8 +15,8 @@ use crate::format::label::SECTOR;
 const GUARD: u8 = 0xee;
 
 /// Keeps the entries of the first file system on a disk; one that begins at `start`.
-fn take(found: Result<Vec<Entry>, Damage>, start: u64, entries: &mut Vec<Entry>) -> Result<(), Damage> {
-    let found = found.map_err(|Damage { what, offset }| Damage { what, offset: offset + start })?;
+fn take(found: Result<Vec<Entry>, ReadError>, start: u64, entries: &mut Vec<Entry>) -> Result<(), ReadError> {
+    let found = found.map_err(|ReadError { what, offset }| ReadError { what, offset: offset + start })?;
     if entries.is_empty() {
         *entries = found;
     }
@@ -24,7 +24,7 @@ fn take(found: Result<Vec<Entry>, Damage>, start: u64, entries: &mut Vec<Entry>)
 }
 
 /// Reads a disk; nothing when there is no table on it.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
+pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, ReadError> {
     let Some(mbr) =
         bytes.get(..512).and_then(|sector| ProtectiveMBR::from_bytes(sector, LogicalBlockSize::Lb512).ok())
     else {
@@ -39,7 +39,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Inspection>, Damage> {
     }
     let (mut kind, mut partitions) = if records.iter().any(|(_, record)| record.os_type == GUARD) {
         let table = GptConfig::new().open_from_device(Cursor::new(bytes.to_vec()));
-        let table = table.map_err(|_| Damage { what: "the GPT", offset: SECTOR })?;
+        let table = table.map_err(|_| ReadError { what: "the GPT", offset: SECTOR })?;
         let partition = |(number, entry): (&u32, &gpt::partition::Partition)| Partition {
             number: *number,
             start: entry.first_lba * SECTOR,

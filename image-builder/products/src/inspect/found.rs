@@ -1,13 +1,7 @@
 //! What is found in an image, in the words that all readers share.
 
+use fs_image::Entry;
 use serde::Serialize;
-
-/// Something is wrong at an offset; what file it is about is added above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damage {
-    pub(super) what: &'static str,
-    pub(super) offset: u64,
-}
 
 /// What an image is, and what is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -56,42 +50,4 @@ pub struct Section {
     /// What it says, if it is one of words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-}
-
-/// An entry of a file system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// Its absolute path.
-    pub path: String,
-    /// Type and permission bits, as `stat` has them.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Bytes of a file.
-    pub size: u64,
-    /// Where a symbolic link points, or a device's `major:minor`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-}
-
-/// The kinds of entries, by the bits of their mode.
-pub(super) const TYPE: u32 = 0o170_000;
-pub(super) const DIRECTORY: u32 = 0o040_000;
-pub(super) const REGULAR: u32 = 0o100_000;
-pub(super) const SYMLINK: u32 = 0o120_000;
-pub(super) const CHARACTER: u32 = 0o020_000;
-pub(super) const BLOCK: u32 = 0o060_000;
-pub(super) const FIFO: u32 = 0o010_000;
-pub(super) const SOCKET: u32 = 0o140_000;
-
-/// Directories deeper than this are damage.
-pub(super) const DEPTH: usize = 128;
-
-/// A little-endian number, if the bytes reach that far.
-pub(super) fn number<const N: usize>(bytes: &[u8], at: u64) -> Option<u64> {
-    let at = usize::try_from(at).ok()?;
-    let field = bytes.get(at..at.checked_add(N)?)?;
-    Some(field.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }

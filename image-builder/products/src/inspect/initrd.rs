@@ -2,15 +2,13 @@
 //! between them. Boot loaders put one with microcode in front, and others append configuration.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{self, BufRead, Read};
 
-use cpio::newc;
-
-use super::found::{BLOCK, CHARACTER, Damage, Entry, REGULAR, SYMLINK, TYPE};
+use fs_image::cpio::{self, Behind, is};
+use fs_image::{Entry, ReadError};
 
 /// Unpacked, an initrd larger than this is nothing that a guest of ours could hold.
 const MOST: u64 = 1 << 30;
-const MAGIC: [&[u8]; 2] = [b"070701", b"070702"];
 /// The magic number of LZ4's legacy frame.
 const LZ4: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// Unpacked bytes of a block of that frame.
@@ -21,7 +19,7 @@ const LZ4_BLOCK: usize = 8 << 20;
 pub(super) enum InitrdError {
     /// It is none.
     Unknown,
-    Damaged(Damage),
+    Damaged(ReadError),
     /// A part cannot be unpacked.
     Unpack(&'static str, io::Error),
 }
@@ -49,7 +47,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Initrd, InitrdError> {
             continue;
         }
         let (format, passed) = if is(rest) {
-            let passed = archives(rest, at, Behind::Part, &mut entries).map_err(InitrdError::Damaged)?;
+            let passed = cpio::read_on(rest, at, Behind::Part, &mut entries).map_err(InitrdError::Damaged)?;
             found.unpacked += passed as u64;
             ("none", passed)
         } else {
@@ -62,14 +60,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Initrd, InitrdError> {
                 None if found.formats.is_empty() => return Err(InitrdError::Unknown),
                 None => {
                     let what = "what follows an archive";
-                    return Err(InitrdError::Damaged(Damage { what, offset: at as u64 }));
+                    return Err(InitrdError::Damaged(ReadError { what, offset: at as u64 }));
                 }
             };
             if !is(&content) {
                 return Err(InitrdError::Unknown);
             }
             found.unpacked += content.len() as u64;
-            archives(&content, 0, Behind::Nothing, &mut entries).map_err(InitrdError::Damaged)?;
+            cpio::read_on(&content, 0, Behind::Nothing, &mut entries).map_err(InitrdError::Damaged)?;
             (format, passed)
         };
         found.formats.push(format);
@@ -81,11 +79,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Initrd, InitrdError> {
     entries.remove("/.");
     found.entries = entries.into_values().collect();
     Ok(found)
-}
-
-/// Whether an archive begins here.
-fn is(bytes: &[u8]) -> bool {
-    MAGIC.iter().any(|magic| bytes.starts_with(magic))
 }
 
 /// Unpacks one stream, by what its first bytes say: how it is compressed, how long it is, and what is in it.
@@ -157,65 +150,4 @@ fn lz4_legacy(bytes: &[u8], room: u64) -> io::Result<(usize, Vec<u8>)> {
         at += 4 + length;
     }
     Ok((at, out))
-}
-
-/// What may come after an archive and its zeros.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Behind {
-    /// Nothing but archives.
-    Nothing,
-    /// Anything: it is for the caller to say.
-    Part,
-}
-
-/// Reads archives, one after the other; answers how many bytes they are. `offset` is where they begin, for errors.
-fn archives(
-    bytes: &[u8],
-    offset: usize,
-    behind: Behind,
-    entries: &mut BTreeMap<String, Entry>,
-) -> Result<usize, Damage> {
-    let mut at = 0;
-    let mut is_between = false;
-    while at < bytes.len() {
-        // Zeros fill up to the next archive.
-        if bytes[at] == 0 {
-            at += 1;
-            continue;
-        }
-        if is_between && behind == Behind::Part && !is(&bytes[at..]) {
-            break;
-        }
-        let damage = |what| Damage { what, offset: (offset + at) as u64 };
-        let mut cursor = Cursor::new(&bytes[at..]);
-        let mut reader = newc::Reader::new(&mut cursor).map_err(|_| damage("the header of an entry"))?;
-        let entry = reader.entry();
-        is_between = entry.is_trailer();
-        if is_between {
-            reader.finish().map_err(|_| damage("the end of the archive"))?;
-        } else {
-            let (mode, size) = (entry.mode(), u64::from(entry.file_size()));
-            let device = format!("{}:{}", entry.rdev_major(), entry.rdev_minor());
-            let path = format!("/{}", entry.name().trim_start_matches("./").trim_start_matches('/'));
-            let (uid, gid) = (entry.uid(), entry.gid());
-            let target = match mode & TYPE {
-                SYMLINK => {
-                    let mut text = Vec::new();
-                    reader.by_ref().take(4096).read_to_end(&mut text).map_err(|_| damage("a link"))?;
-                    Some(String::from_utf8_lossy(&text).into_owned())
-                }
-                CHARACTER | BLOCK => Some(device),
-                _ => None,
-            };
-            reader.finish().map_err(|_| damage("the content of an entry"))?;
-            let size = if mode & TYPE == REGULAR { size } else { 0 };
-            entries.insert(path.clone(), Entry { path, mode, uid, gid, size, target });
-        }
-        let read = usize::try_from(cursor.position()).unwrap_or(bytes.len());
-        if read == 0 {
-            return Err(damage("an entry"));
-        }
-        at += read;
-    }
-    Ok(at)
 }

@@ -1,12 +1,10 @@
 //! What is in an image, read from the image itself and not from what its manifest says.
 //!
-//! Owns the reading side of the formats: initrds in every compression, disks with an MBR or a GPT, EROFS, ext4, unified
-//! kernel images. Promises that damaged or hostile input gives an error and never more memory than the image could fill.
+//! Owns the reading side of what is around file systems: initrds in every compression, disks with an MBR or a GPT, unified
+//! kernel images. File systems themselves are read by `fs_image`. Promises that damaged or hostile input gives an error and never more memory than the image could fill.
 //! Must never mount or write anything.
 
 mod disk;
-mod erofs;
-mod ext4;
 mod found;
 mod initrd;
 mod show;
@@ -15,8 +13,10 @@ mod uki;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use found::Damage;
-pub use found::{Entry, Inspection, Partition, Section};
+use fs_image::{ReadError, erofs, ext4};
+
+pub use found::{Inspection, Partition, Section};
+pub use fs_image::Entry;
 use initrd::InitrdError;
 pub use show::tree;
 
@@ -68,7 +68,8 @@ const KERNEL_MARK: std::ops::Range<usize> = 0x202..0x206;
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let bytes =
         std::fs::read(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
-    let damaged = |Damage { what, offset }| InspectError::Damaged { path: path.to_path_buf(), what, offset };
+    let damaged =
+        |ReadError { what, offset }| InspectError::Damaged { path: path.to_path_buf(), what, offset };
     let mut found = Inspection { size: bytes.len() as u64, ..Inspection::default() };
     if erofs::is(&bytes) {
         found.kind = "EROFS".to_owned();
@@ -120,11 +121,11 @@ fn kind(formats: &[&'static str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::found::{BLOCK, CHARACTER, TYPE};
     use super::*;
     use crate::format::compress::{Compression, compress};
     use crate::format::{label, pe};
-    use fs_image::{Inode, Kind, Tree, cpio, erofs, ext4};
+    use fs_image::entry::{BLOCK, CHARACTER, TYPE};
+    use fs_image::{Inode, Kind, Tree, cpio};
 
     fn sample() -> fs_image::Tree {
         fs_image::sample::sample().unwrap()

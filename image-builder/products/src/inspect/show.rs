@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::found::{DIRECTORY, Entry, Inspection, TYPE};
+use fs_image::Entry;
+use fs_image::entry::{DIRECTORY, TYPE};
+
+use super::found::Inspection;
 use store::progress::bytes;
 use store::text::printable;
 

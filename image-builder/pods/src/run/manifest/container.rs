@@ -11,7 +11,13 @@ static CONTAINER: Schema = Schema {
     name: "Container",
     keys: &[
         ("name", Honoured("a DNS label")),
-        ("image", Honoured("an OCI layout, an archive or a directory, relative to the manifest")),
+        (
+            "image",
+            Honoured(
+                "an image as a file or directory, relative to the manifest: an OCI layout, an archive or a root file system. \
+                 If there is no such file, it is a name in a registry, and is pulled",
+            ),
+        ),
         ("command", Honoured("replaces the entry point and arguments of the image. `$(NAME)` is replaced")),
         ("args", Honoured("replaces the arguments of the image. `$(NAME)` is replaced")),
         ("env", Honoured("variables on top of the image's")),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::run::Pod;
 use crate::run::pod::PodError;
@@ -17,17 +17,25 @@ fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/pods")
 }
 
-/// The manifests by name.
-pub(super) fn manifests() -> BTreeMap<String, String> {
+/// The manifests of a directory by name.
+fn manifests_in(directory: &Path) -> BTreeMap<String, String> {
     let mut manifests = BTreeMap::new();
-    for entry in std::fs::read_dir(directory()).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|one| extension == *one))
+        {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             manifests.insert(name, std::fs::read_to_string(path).unwrap());
         }
     }
     manifests
+}
+
+/// Ours.
+pub(super) fn manifests() -> BTreeMap<String, String> {
+    manifests_in(&directory())
 }
 
 fn outcome(text: &str) -> String {
@@ -62,4 +70,20 @@ fn real_pods_are_accepted_or_refused_with_every_reason_at_once() {
     }
     assert_eq!(expected.lines().count(), found.lines().count(), "see {}", path.display());
     assert!(found.matches(": accepted\n").count() >= LEAST - 5, "most of them can run");
+}
+
+/// What becomes of manifests that are not ours to keep: `make pods PODS=DIR`.
+#[test]
+#[ignore = "needs PODS=DIR, a directory of manifests"]
+fn what_becomes_of_the_manifests_in_a_directory_is_printed() {
+    let directory = std::env::var_os("PODS").expect("PODS=DIR names a directory of manifests");
+    let manifests = manifests_in(Path::new(&directory));
+    assert!(!manifests.is_empty(), "no .yaml, .yml or .json in PODS");
+    let mut accepted = 0;
+    for (name, text) in &manifests {
+        let outcome = outcome(text);
+        accepted += usize::from(outcome.starts_with("accepted"));
+        print!("{name}: {outcome}");
+    }
+    println!("{} manifests, {accepted} accepted", manifests.len());
 }

@@ -224,15 +224,21 @@ impl<'a> At<'a> {
                 Some(_) if pair.node.is_empty() => {}
                 Some(Ignored(_)) => self.report.ignored(here()),
                 Some(Refused(why)) => self.report.problem(pair.line, here(), *why),
-                None => self.report.problem(
-                    pair.line,
-                    here(),
-                    format!("there is no such key in a {}{}", schema.name, resembling(&pair.key, schema)),
-                ),
+                None => self.report.problem(pair.line, here(), unknown(&pair.key, schema)),
             }
         }
         Some(Fields { schema, node: self.node, line: self.line, place, report: self.report })
     }
+}
+
+/// Why a key that is not in the schema cannot be.
+fn unknown(key: &str, schema: &Schema) -> String {
+    // What a plugin of a node, or a node with huge pages, would give.
+    if schema.name.starts_with("ResourceList") && (key.contains('/') || key.starts_with("hugepages-")) {
+        return "nobody provides it here; there are cpu, memory and ephemeral-storage".to_owned();
+    }
+    let article = if schema.name.starts_with(['A', 'E', 'I', 'O']) { "an" } else { "a" };
+    format!("there is no such key in {article} {}{}", schema.name, resembling(key, schema))
 }
 
 /// The key that was meant, perhaps: one that differs in case only.

@@ -62,6 +62,12 @@ static EMPTY_DIR: Schema = Schema {
             ),
         ),
         ("sizeLimit", Honoured("what fits into it: a file system of that size in the guest's memory")),
+        (
+            "mode",
+            Refused(
+                "it is open to all, as in Kubernetes without this key; an init container can change that",
+            ),
+        ),
     ],
 };
 

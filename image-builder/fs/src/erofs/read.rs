@@ -1,9 +1,8 @@
-//! EROFS, as far as listing it needs: superblock, inodes, directories. The content of files is not read, so compressed ones
-//! are fine. The layout is the kernel's (`fs/erofs/erofs_fs.h`).
+//! Lists what is in an EROFS: see the module above. The layout is the kernel's (`fs/erofs/erofs_fs.h`).
 
 use std::collections::BTreeSet;
 
-use super::found::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, REGULAR, SYMLINK, TYPE, number};
+use crate::entry::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Entry, REGULAR, ReadError, SYMLINK, TYPE, number};
 
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u64 = 0xE0F5_E1E2;
@@ -11,17 +10,21 @@ const MAGIC: u64 = 0xE0F5_E1E2;
 const LINK: u64 = 4096;
 
 /// Whether a file system begins here.
-pub(super) fn is(bytes: &[u8]) -> bool {
+pub fn is(bytes: &[u8]) -> bool {
     number::<4>(bytes, SUPERBLOCK) == Some(MAGIC)
 }
 
 /// All entries below the root, sorted by path.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
-    let field =
-        |at: u64, value: Option<u64>| value.ok_or(Damage { what: "the superblock", offset: SUPERBLOCK + at });
+///
+/// # Errors
+/// When it is damaged. It never takes more memory than the bytes could describe.
+pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, ReadError> {
+    let field = |at: u64, value: Option<u64>| {
+        value.ok_or(ReadError { what: "the superblock", offset: SUPERBLOCK + at })
+    };
     let bits = field(12, number::<1>(bytes, SUPERBLOCK + 12))?;
     if !(9..=16).contains(&bits) {
-        return Err(Damage { what: "the block size", offset: SUPERBLOCK + 12 });
+        return Err(ReadError { what: "the block size", offset: SUPERBLOCK + 12 });
     }
     let block = 1 << bits;
     let root = field(14, number::<2>(bytes, SUPERBLOCK + 14))?;
@@ -51,10 +54,10 @@ struct Inode {
 }
 
 impl Reader<'_> {
-    fn inode(&self, id: u64) -> Result<Inode, Damage> {
+    fn inode(&self, id: u64) -> Result<Inode, ReadError> {
         let at = id.checked_mul(32).and_then(|at| at.checked_add(self.inodes));
-        let at = at.ok_or(Damage { what: "the number of an inode", offset: 0 })?;
-        let damage = Damage { what: "an inode", offset: at };
+        let at = at.ok_or(ReadError { what: "the number of an inode", offset: 0 })?;
+        let damage = ReadError { what: "an inode", offset: at };
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let parse = || {
             let format = number::<2>(self.bytes, at)?;
@@ -78,8 +81,8 @@ impl Reader<'_> {
     }
 
     /// The content of a directory or link, which lies flat: whole blocks, and perhaps its tail behind the inode.
-    fn content(&self, inode: &Inode, most: u64) -> Result<Vec<u8>, Damage> {
-        let damage = Damage { what: "the content of a directory or link", offset: inode.at };
+    fn content(&self, inode: &Inode, most: u64) -> Result<Vec<u8>, ReadError> {
+        let damage = ReadError { what: "the content of a directory or link", offset: inode.at };
         let tail = if inode.layout == 2 { inode.size % self.block } else { 0 };
         if !matches!(inode.layout, 0 | 2) || inode.size > most {
             return Err(damage);
@@ -102,9 +105,9 @@ impl Reader<'_> {
         path: &str,
         above: &mut BTreeSet<u64>,
         found: &mut Vec<Entry>,
-    ) -> Result<(), Damage> {
+    ) -> Result<(), ReadError> {
         let directory = self.inode(id)?;
-        let damage = Damage { what: "a directory", offset: directory.at };
+        let damage = ReadError { what: "a directory", offset: directory.at };
         if directory.mode & TYPE != DIRECTORY || above.len() > DEPTH {
             return Err(damage);
         }
@@ -147,7 +150,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn entry(&self, inode: &Inode, path: String) -> Result<Entry, Damage> {
+    fn entry(&self, inode: &Inode, path: String) -> Result<Entry, ReadError> {
         let &Inode { mode, uid, gid, detail, .. } = inode;
         let target = match mode & TYPE {
             SYMLINK => Some(String::from_utf8_lossy(&self.content(inode, LINK)?).into_owned()),

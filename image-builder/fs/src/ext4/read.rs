@@ -1,8 +1,8 @@
-//! ext4, read by the `ext4-view` crate. It does not tell which device a node is of.
+//! Lists what is in an ext4: see the module above.
 
 use ext4_view::{Ext4, Ext4Error, Metadata, Path};
 
-use super::found::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Damage, Entry, FIFO, REGULAR, SOCKET, SYMLINK};
+use crate::entry::{BLOCK, CHARACTER, DEPTH, DIRECTORY, Entry, FIFO, REGULAR, ReadError, SOCKET, SYMLINK};
 
 const SUPERBLOCK: u64 = 1024;
 /// Where a superblock has its mark.
@@ -11,12 +11,15 @@ const MARK: std::ops::Range<usize> = 1080..1082;
 const MOST: usize = 1 << 20;
 
 /// Whether a file system may begin here.
-pub(super) fn is(bytes: &[u8]) -> bool {
+pub fn is(bytes: &[u8]) -> bool {
     bytes.get(MARK).is_some_and(|mark| mark == [0x53, 0xef])
 }
 
 /// All entries below the root, sorted by path.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
+///
+/// # Errors
+/// When it is damaged, or has more entries or deeper directories than a file system of ours.
+pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, ReadError> {
     let file_system = Ext4::load(Box::new(bytes.to_vec()))?;
     let mut found = Vec::new();
     list(&file_system, "", 0, &mut found)?;
@@ -24,13 +27,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
     Ok(found)
 }
 
-impl From<Ext4Error> for Damage {
+impl From<Ext4Error> for ReadError {
     fn from(_: Ext4Error) -> Self {
         Self { what: "the ext4 file system", offset: SUPERBLOCK }
     }
 }
 
-fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) -> Result<(), Damage> {
+fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) -> Result<(), ReadError> {
     let directory = if path.is_empty() { "/" } else { path };
     for entry in file_system.read_dir(directory)? {
         let entry = entry?;
@@ -39,7 +42,7 @@ fn list(file_system: &Ext4, path: &str, depth: usize, found: &mut Vec<Entry>) ->
             continue;
         }
         if depth > DEPTH || found.len() > MOST {
-            return Err(Damage { what: "the depth or the number of its directories", offset: SUPERBLOCK });
+            return Err(ReadError { what: "the depth or the number of its directories", offset: SUPERBLOCK });
         }
         let meta = entry.metadata()?;
         let kind = kind(&meta);

@@ -1,23 +1,11 @@
-//! Writes a [`Tree`] as an EROFS file system: read-only, uncompressed, mountable without options.
-//!
-//! Promises that the same tree gives the same bytes, and that nothing needs privileges. The format is the one of
-//! Linux 5.4 (no compression, no chunks), so that every kernel with EROFS reads it.
-//!
-//! ```text
-//! block 0      1024 bytes of nothing, the superblock, nothing
-//! block 1 ..   inodes in 32-byte slots: 64 bytes each, then extended attributes, then the tail of the content
-//! then         whole blocks of content of files and directories
-//! ```
-//! An inode's number is the number of its first slot. Content is laid out *flat*: its whole blocks are contiguous,
-//! and its last partial block follows the inode when that fits into the inode's block.
-//!
-//! Cannot hold: names of more than 255 bytes; more than 64 KiB of extended attributes of one file; attributes whose names begin
-//! with none of `user.`, `trusted.`, `security.` and `system.posix_acl_` (see [`is_attribute`]); 16 TiB and more.
+//! Writes a [`Tree`] as EROFS: see the module above.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt as _;
 
-use crate::content::PIECE;
+use crate::content::{Opened, PIECE};
 use crate::counted::Counted;
 use crate::error::{WriteError, beyond_linux};
 use crate::tree::{Inode, InodeId, Kind, Tree};
@@ -61,7 +49,17 @@ impl Place {
         self.offset / SLOT
     }
 
-    /// Bytes of content in whole blocks of their own.
+    /// Where its whole blocks begin.
+    fn start(&self) -> u64 {
+        u64::from(self.block) * BLOCK
+    }
+
+    /// Bytes of its content that are not behind the inode.
+    fn whole(&self) -> u64 {
+        self.outside().min(self.size)
+    }
+
+    /// Bytes of the blocks that are only its content's.
     fn outside(&self) -> u64 {
         if self.inline { self.size / BLOCK * BLOCK } else { self.size.next_multiple_of(BLOCK) }
     }
@@ -73,6 +71,8 @@ struct Layout<'a> {
     places: Vec<Place>,
     /// The place of each inode of the tree, [`NOWHERE`] for one without a name.
     index: Vec<usize>,
+    /// Blocks of the file system.
+    blocks: u32,
 }
 
 const NOWHERE: usize = usize::MAX;
@@ -82,40 +82,118 @@ const NOWHERE: usize = usize::MAX;
 /// # Errors
 /// When something in the tree does not fit the format, content cannot be read, or `out` fails.
 pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteError> {
-    let mut layout = Layout::of(tree)?;
-    let inode_blocks = layout.lay_out_inodes().div_ceil(BLOCK);
-    let mut next = 1 + inode_blocks;
-    for place in &mut layout.places {
-        let blocks = place.outside() / BLOCK;
-        place.block = if blocks == 0 { u32::MAX } else { u32::try_from(next).map_err(|_| TOO_LARGE)? };
-        next += blocks;
-    }
-    let blocks = u32::try_from(next).map_err(|_| TOO_LARGE)?;
-    let places = &layout.places;
-
+    let layout = Layout::of(tree)?;
     let mut writer = Counted::new(BufWriter::with_capacity(PIECE, out));
-    writer.write_all(&superblock(places, blocks, uuid))?;
-    for place in places {
-        writer.pad_to(BLOCK + place.offset)?;
-        writer.write_all(&inode_bytes(tree.inode(place.source), place))?;
-        writer.write_all(&place.attributes)?;
-        if place.inline {
-            let whole = place.size / BLOCK * BLOCK;
-            layout.content(place, whole, place.size, &mut writer)?;
-        }
+    writer.write_all(&layout.superblock(uuid))?;
+    for place in &layout.places {
+        let content = if place.inline { Some(layout.content(place)?) } else { None };
+        layout.write_inode(place, content.as_ref(), &mut writer)?;
     }
-    for place in places.iter().filter(|place| place.outside() > 0) {
-        writer.pad_to(u64::from(place.block) * BLOCK)?;
-        let end = place.outside().min(place.size);
-        layout.content(place, 0, end, &mut writer)?;
+    for place in layout.places.iter().filter(|place| place.outside() > 0) {
+        writer.pad_to(place.start())?;
+        layout.content(place)?.copy(0, place.whole(), &mut writer)?;
     }
-    writer.pad_to(u64::from(blocks) * BLOCK)?;
+    writer.pad_to(u64::from(layout.blocks) * BLOCK)?;
     Ok(writer.flush()?)
 }
 
+/// As [`write()`], to a file with nothing in it. It is the faster of the two: each file of the tree is opened once, and the
+/// kernel copies large ones by itself.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_file(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteError> {
+    let layout = Layout::of(tree)?;
+    // What nobody writes is zeros.
+    out.set_len(u64::from(layout.blocks) * BLOCK)?;
+    // Both areas are filled from their beginnings to their ends, at the same time.
+    let mut inodes = Counted::new(BufWriter::with_capacity(PIECE, At { out, offset: 0 }));
+    let mut blocks = Blocks { out, start: 0, pending: vec![0; PIECE], used: 0 };
+    inodes.write_all(&layout.superblock(uuid))?;
+    for place in &layout.places {
+        let content = if place.size > 0 { Some(layout.content(place)?) } else { None };
+        layout.write_inode(place, content.as_ref(), &mut inodes)?;
+        if let Some(content) = content.filter(|_| place.outside() > 0) {
+            blocks.put(&content, place.whole(), place.start())?;
+        }
+    }
+    blocks.flush()?;
+    Ok(inodes.flush()?)
+}
+
+/// Writes to a file from an offset on.
+struct At<'a> {
+    out: &'a File,
+    offset: u64,
+}
+
+impl Write for At<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write_at(bytes, self.offset)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The blocks of content in a file. Small content is collected, because a call for each takes longer than another copy.
+struct Blocks<'a> {
+    out: &'a File,
+    /// Where what is pending belongs.
+    start: u64,
+    /// A piece, of which some is used.
+    pending: Vec<u8>,
+    used: usize,
+}
+
+/// Content of fewer bytes is small.
+const SMALL: u64 = 32 << 10;
+
+impl Blocks<'_> {
+    /// The first `len` bytes of `content`, to `start`.
+    fn put(&mut self, content: &Opened<'_>, len: u64, start: u64) -> io::Result<()> {
+        if len >= SMALL {
+            return content.send(0, len, self.out, start);
+        }
+        let end = self.start + self.used as u64;
+        let is_next = end.next_multiple_of(BLOCK) == start;
+        if !is_next || start + len > self.start + PIECE as u64 {
+            self.flush()?;
+            self.start = start;
+        }
+        // Both are within a piece.
+        let (from, to) = ((start - self.start) as usize, (start + len - self.start) as usize);
+        self.pending[self.used..from].fill(0);
+        content.read(0, &mut self.pending[from..to])?;
+        self.used = to;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all_at(&self.pending[..self.used], self.start)?;
+        self.used = 0;
+        Ok(())
+    }
+}
+
 impl<'a> Layout<'a> {
-    /// Finds every inode that has a name, the root first, breadth first.
     fn of(tree: &'a Tree) -> Result<Self, WriteError> {
+        let mut layout = Self::find(tree)?;
+        let mut next = 1 + layout.lay_out_inodes().div_ceil(BLOCK);
+        for place in &mut layout.places {
+            let blocks = place.outside() / BLOCK;
+            place.block = if blocks == 0 { u32::MAX } else { u32::try_from(next).map_err(|_| TOO_LARGE)? };
+            next += blocks;
+        }
+        layout.blocks = u32::try_from(next).map_err(|_| TOO_LARGE)?;
+        Ok(layout)
+    }
+
+    /// Finds every inode that has a name, the root first, breadth first.
+    fn find(tree: &'a Tree) -> Result<Self, WriteError> {
         let mut places: Vec<Place> = Vec::new();
         let mut index = vec![NOWHERE; tree.len()];
         let mut queue = VecDeque::from([(InodeId::ROOT, 0)]);
@@ -159,7 +237,7 @@ impl<'a> Layout<'a> {
                 inline: false,
             });
         }
-        Ok(Self { tree, places, index })
+        Ok(Self { tree, places, index, blocks: 0 })
     }
 
     /// Gives every inode its slots; answers how many bytes they take.
@@ -209,18 +287,32 @@ impl<'a> Layout<'a> {
         bytes
     }
 
-    /// Writes bytes `start..end` of an inode's content.
-    fn content(&self, place: &Place, start: u64, end: u64, out: &mut impl Write) -> io::Result<()> {
-        let slice = |bytes: &[u8], out: &mut dyn Write| {
-            let range =
-                usize::try_from(start).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
-            out.write_all(bytes.get(range).ok_or(io::ErrorKind::InvalidData)?)
-        };
+    fn superblock(&self, uuid: [u8; 16]) -> Vec<u8> {
+        superblock(self.places.len() as u64, self.blocks, uuid)
+    }
+
+    /// Writes an inode, and what follows it; `content` is there if some of it does.
+    fn write_inode(
+        &self,
+        place: &Place,
+        content: Option<&Opened<'_>>,
+        out: &mut Counted<impl Write>,
+    ) -> io::Result<()> {
+        out.pad_to(BLOCK + place.offset)?;
+        out.write_all(&inode_bytes(self.tree.inode(place.source), place))?;
+        out.write_all(&place.attributes)?;
+        match content.filter(|_| place.inline) {
+            Some(content) => content.copy(place.whole(), place.size - place.whole(), out),
+            None => Ok(()),
+        }
+    }
+
+    fn content(&self, place: &Place) -> io::Result<Opened<'_>> {
         match &self.tree.inode(place.source).kind {
-            Kind::Directory(_) => slice(&self.directory_bytes(place), out),
-            Kind::Symlink(target) => slice(target, out),
-            Kind::File(content) => content.copy(start, end - start, out),
-            _ => Ok(()),
+            Kind::Directory(_) => Ok(Opened::Bytes(self.directory_bytes(place).into())),
+            Kind::Symlink(target) => Ok(Opened::Bytes(target.into())),
+            Kind::File(content) => content.open(),
+            _ => Ok(Opened::Bytes([].as_slice().into())),
         }
     }
 }
@@ -259,7 +351,7 @@ fn inode_bytes(inode: &Inode, place: &Place) -> [u8; INODE as usize] {
 }
 
 /// The kernel's 32-bit encoding: 12 bits of major amid 20 bits of minor.
-fn device_number(major: u32, minor: u32) -> u32 {
+pub(super) fn device_number(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
@@ -348,7 +440,7 @@ fn file_type(kind: &Kind) -> u8 {
     }
 }
 
-fn superblock(places: &[Place], blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
+fn superblock(inodes: u64, blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
     let mut block = vec![0; BLOCK as usize];
     let mut field = |at: usize, value: &[u8]| {
         block[SUPERBLOCK + at..SUPERBLOCK + at + value.len()].copy_from_slice(value);
@@ -358,7 +450,7 @@ fn superblock(places: &[Place], blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
     field(12, &[12]);
     // The root is the first inode, in slot 0.
     field(14, &0_u16.to_le_bytes());
-    field(16, &(places.len() as u64).to_le_bytes());
+    field(16, &inodes.to_le_bytes());
     field(36, &blocks.to_le_bytes());
     field(40, &1_u32.to_le_bytes());
     field(48, &uuid);
@@ -368,11 +460,8 @@ fn superblock(places: &[Place], blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
 }
 
 /// CRC-32C without the final inversion, as the kernel's `crc32c(~0, …)`.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,17 +1,4 @@
-//! Writes a [`Tree`] as an ext4 file system, by the programs of e2fsprogs.
-//!
-//! ```text
-//! tree ─┬─ size ─────────── mke2fs: an empty file system ─┐
-//!       ├─ contents, staged under numbers ────────────────┼─ file
-//!       └─ script ───────── debugfs: entries, then what every inode says of itself
-//! ```
-//! Promises that owners, modes, devices and times are the tree's, whoever builds, and that the same tree gives the same
-//! bytes with the same e2fsprogs, whatever the host's clock, user, umask and mke2fs.conf. Must never need root, a loop
-//! device or a mount.
-//!
-//! Cannot hold: sockets, which debugfs does not make; names of more than 255 bytes and paths of more than 4095; line breaks and
-//! double quotes in names and in targets of symlinks, which a line of a script cannot say; more than a block of extended
-//! attributes of one file; times after 2446. Fractions of seconds are cut off.
+//! Writes a [`Tree`] as ext4: see the module above.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -28,7 +15,7 @@ use crate::tree::{Inode, InodeId, Kind, Tree};
 const FORMAT: &str = "ext4";
 
 /// Bytes of a block; hashes are of blocks of this size, too.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 /// Bytes of an inode: the smallest that has room for times after 2038.
 const INODE: u64 = 256;
 /// Blocks that one block of a bitmap stands for.
@@ -42,7 +29,7 @@ const PATH: usize = 4095;
 /// Bytes of a block that attributes do not get: its header, and what ends the list.
 const ATTRIBUTES: u64 = 32 + 4;
 /// The first second beyond 34 signed bits: in 2446.
-const END: u64 = (1 << 34) - (1 << 31);
+pub(super) const END: u64 = (1 << 34) - (1 << 31);
 
 /// What a file system that is only read needs. No journal, and nothing to grow by. Checksums, for disks without hashes.
 const FEATURES: &str =
@@ -140,7 +127,12 @@ pub fn version() -> Result<String, WriteError> {
 }
 
 /// Runs a program of e2fsprogs in `directory`, and gives what it said.
-fn run(name: &'static str, arguments: &[&str], directory: &Path, time: u32) -> Result<String, WriteError> {
+pub(super) fn run(
+    name: &'static str,
+    arguments: &[&str],
+    directory: &Path,
+    time: u32,
+) -> Result<String, WriteError> {
     // Debian has them where only root's PATH leads.
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
     path.push(":/usr/sbin:/sbin");
@@ -161,7 +153,7 @@ fn run(name: &'static str, arguments: &[&str], directory: &Path, time: u32) -> R
 
 /// Whether debugfs said this of a command that failed: its exit status does not tell. Everything else is its name and version,
 /// the script's lines after its name, and the numbers of inodes.
-fn is_complaint(line: &str) -> bool {
+pub(super) fn is_complaint(line: &str) -> bool {
     !(line.is_empty() || line.starts_with("debugfs") || line.starts_with("Allocated inode: "))
 }
 
@@ -342,6 +334,3 @@ fn blocks(tree: &Tree, entries: &[(Vec<u8>, InodeId)]) -> u64 {
     let (last, least) = (blocks % GROUP, 64 + tables.div_ceil(groups));
     if (1..least).contains(&last) { blocks - last + least } else { blocks }
 }
-
-#[cfg(test)]
-mod tests;
