@@ -105,7 +105,7 @@ mod tests {
             let others: Vec<_> = (0..BRISK)
                 .map(|_| {
                     let meeting = Arc::clone(&meeting);
-                    tokio::task::spawn_blocking(move || drop(meeting.wait()))
+                    tokio::task::spawn_blocking(move || meeting.wait().is_leader())
                 })
                 .collect();
             for other in others {
@@ -124,7 +124,7 @@ mod tests {
             let (end, wait) = mpsc::channel::<()>();
             let (begin, begun) = tokio::sync::oneshot::channel();
             let work = patience.run(move || {
-                drop(begin.send(()));
+                assert!(begin.send(()).is_ok());
                 wait.recv().is_err()
             });
             tokio::select! {
