@@ -145,7 +145,7 @@ pub(crate) async fn vanishes(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// The most copies that the agent keeps unfinished (ARCHITECTURE.md).
+/// The most copies that the agent keeps unfinished (docs/architecture/bounds.md).
 const COPIES: usize = 64;
 
 /// Begins many copies and ends none, then ends those that are left: each is a descriptor.

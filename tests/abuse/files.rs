@@ -29,7 +29,7 @@ pub(crate) async fn deep(scene: &Scene) -> Result<()> {
     let said = container.exec(nest).run().await?.success()?;
     ensure!(said.contains("\"nest 20000:/srv\":\"ok\""), "{said}");
     container.remove().await.context("remove it")?;
-    // On a busy machine the removal does not wait for all of it (ARCHITECTURE.md); it goes all the same.
+    // On a busy machine the removal does not wait for all of it (docs/architecture/bounds.md); it goes all the same.
     let look = "ls /guest/run/kata-containers";
     until("nothing is left of it", async || Ok(!scene.inspector.sh(look).await?.contains("deep"))).await
 }

@@ -7,7 +7,7 @@ use tests::{Code, Container, expect_code, until};
 
 use crate::scene::Scene;
 
-/// Within this the agent promises that a container's cgroups are gone (ARCHITECTURE.md).
+/// Within this the agent promises that a container's cgroups are gone (docs/architecture/bounds.md).
 const CGROUPS: Duration = Duration::from_secs(15);
 
 /// Removes a container within the promise.

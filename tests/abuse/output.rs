@@ -5,7 +5,7 @@ use tests::until;
 
 use crate::scene::Scene;
 
-/// What unread output may take of the agent: twice 4 MiB and a little (ARCHITECTURE.md).
+/// What unread output may take of the agent: twice 4 MiB and a little (docs/architecture/bounds.md).
 const MOST_KIB: u64 = 9 * 1024;
 /// Bytes that each of many execs prints.
 const TEXT: usize = 120_000;

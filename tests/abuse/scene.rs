@@ -10,7 +10,7 @@ use tests::{Checks, Container, ContainerBuilder, Footprint, Guest, Inspector, Sl
 const HANGS: Duration = Duration::from_secs(400);
 /// What the agent's resident memory, and the forker's, may have more after any abuse than before the first: what it keeps on
 /// purpose, such as the backlog of the log (256 KiB) and ended processes, holes that these have left in the heap, and code that
-/// has run for the first time. ARCHITECTURE.md has the bound; what grows without end is found here or by the soak.
+/// has run for the first time. docs/architecture/bounds.md has the bound; what grows without end is found here or by the soak.
 const KEPT_KIB: u64 = 2048;
 
 /// See the module.

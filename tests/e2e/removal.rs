@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::console::Console;
 
-/// Within this the agent promises to have removed a container (ARCHITECTURE.md).
+/// Within this the agent promises to have removed a container (docs/architecture/bounds.md).
 const CONTAINER: Duration = Duration::from_secs(45);
 /// Within this it promises to have destroyed the pod.
 const POD: Duration = Duration::from_secs(35);
