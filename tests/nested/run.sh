@@ -8,8 +8,11 @@
 # NESTED_MINUTES      when to give up (90)
 # NESTED_MEMORY       MiB of the machine (6144)
 #
+# NESTED_CONTINUE=1   keep the results of the last run, which was of the same commit, and run only the parts that have none
+#
 # A profile is run in parts. Where the machine fails (QEMU's emulation of SVM does, once in an hour or two), another one goes on
-# with the parts that have no result yet.
+# with the parts that have no result yet. The part in which it failed comes last then. It is given up when two machines have
+# failed in it.
 #
 # Everything is in out/nested afterwards: console.log, the results of each part as JUnit, table.md. Exit status 0 when all
 # passed. The machine ends with this script, however that ends.
@@ -35,9 +38,16 @@ case "$tree$cache$out" in
 esac
 
 host=$("$here/build-host.sh")
-rm -rf "$out"
-mkdir -p "$out"
 cd "$tree"
+commit=$(git rev-parse HEAD 2>/dev/null || echo none)
+if [ -z "${NESTED_CONTINUE:-}" ]; then
+  rm -rf "$out"
+elif [ "$(cat "$out/commit" 2>/dev/null)" != "$commit" ]; then
+  say "the results in $out are not of this commit; run all of it, without NESTED_CONTINUE" >&2
+  exit 1
+fi
+mkdir -p "$out"
+echo "$commit" >"$out/commit"
 cargo=${CARGO:-cargo}
 # Machine monitors that tests/nested/monitors.rs tries, by the registry's name, and the version.
 monitor() { # PROGRAM CRATE VERSION
@@ -55,11 +65,12 @@ parts=()
 for profile in $profiles; do
   for ((part = 1; part <= $(parts_of "$profile"); part++)); do parts+=("$profile:$part/$(parts_of "$profile")"); done
 done
-{
-  printf 'cache=%q\nhost=%q\nparts=%q\narguments=(' "$cache" "$host" "${parts[*]}"
-  [ $# = 0 ] || printf '%q ' "$@"
-  echo ')'
-} >"$out/job"
+# What the machine is to do.
+write_job() {
+  printf 'cache=%q\nhost=%q\nparts=%q\narguments=(' "$cache" "$host" "${parts[*]}" >"$out/job"
+  [ $# = 0 ] || printf '%q ' "$@" >>"$out/job"
+  echo ')' >>"$out/job"
+}
 
 qemu=() machine='' shown=''
 qemu_command() {
@@ -134,21 +145,44 @@ machine_runs() {
   end_machine
 }
 
+# The part that the machine was at when it failed comes last, or is given up.
+declare -A failures=()
+given_up=()
+put_back() {
+  local at part rest=()
+  at=$(sed -n 's/^nested: profile \([^,]*\), part \([0-9/]*\).*/\1:\2/p' "$out/console.log" | tail -n 1)
+  [ -n "$at" ] && [ ! -f "$(result_of "$at").xml" ] || return 0
+  for part in "${parts[@]}"; do [ "$part" = "$at" ] || rest+=("$part"); done
+  failures[$at]=$((${failures[$at]:-0} + 1))
+  if [ "${failures[$at]}" -ge 2 ]; then
+    say "two machines failed in ${at/:/, part }: it is given up"
+    given_up+=("$at")
+    parts=("${rest[@]}")
+  else
+    parts=("${rest[@]}" "$at")
+  fi
+}
+
 qemu_command
 started=$SECONDS
 say "booting a Debian 12 with KVM under emulation"
-while :; do
+while [ "$(missing)" -gt 0 ]; do
   before=$(missing)
+  write_job "$@"
   machine_runs || true
   cat "$out/qemu.log" >&2
+  finished=$((before - $(missing)))
+  put_back
   left=$(missing)
   [ "$left" -gt 0 ] || break
   machines=$((machines - 1))
   if [ $machines = 0 ] || [ $((SECONDS - started)) -gt $((minutes * 60)) ]; then break; fi
-  say "$left of ${#parts[@]} parts are left; $((before - left)) were done by this machine: another one goes on"
+  say "$left parts are left; $finished were done by this machine: another one goes on"
 done
+left=$(missing)
 rm -f "$out/cargo-nextest" "$out/job" "$out/qemu.log"
 minutes_taken=$(((SECONDS - started + 30) / 60))
-[ "$left" = 0 ] || say "$left of ${#parts[@]} parts have no result; see $out/console.log" >&2
+[ "$left" = 0 ] || say "$left parts have no result; see $out/console.log" >&2
+[ ${#given_up[@]} = 0 ] || say "the emulator failed in ${given_up[*]}, so these have no result; see $out/earlier.log" >&2
 python3 "$here/table.py" "$out" "$minutes_taken" $profiles
-[ "$left" = 0 ] && ! ls "$out"/*.failed >/dev/null 2>&1
+[ "$left" = 0 ] && [ ${#given_up[@]} = 0 ] && ! ls "$out"/*.failed >/dev/null 2>&1
