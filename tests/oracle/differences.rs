@@ -162,6 +162,22 @@ pub(crate) const OF_ENGINES: &[Known] = &[
     known("*", "crun", "tried/mode /private", "as for `tmpfs-keeps-the-mode`"),
     known("*", "*", "mounts//private", "as for `tmpfs-keeps-the-mode`"),
     known("*", "runc", "tried/mode /data", "as `/said` of `tmpfs-keeps-the-mode`"),
+    known("*", "crun", "root/private", "as for `tmpfs-keeps-the-mode`"),
+    known("*", "runc", "root/data", "as `/said` of `tmpfs-keeps-the-mode`"),
+    known("containerd-*", "*", "cgroup", "as for `cgroup-of-the-guest`"),
+    known("containerd-*", "*", "namespaces/cgroup", "as for `cgroup-of-the-guest`"),
+    known("*", "*", "limits/Max open files", "if the spec has no limit, crun and runc pass on the limit of whoever called them; with us it is always the guest's"),
+    known("*", "crun", "mounts//etc/hostname", "crun drops the flags (nosuid, nodev) of the mount that a file is bound from; we keep them"),
+    known("*", "crun", "mounts//etc/hosts", "as `/etc/hostname`"),
+    known("*", "crun", "mounts//run/.containerenv", "as `/etc/hostname`"),
+    known("*", "crun", "mounts//proc/*", "as for `proc-options`, and as `/proc/keys`"),
+    known("*", "runc", "mounts//proc/interrupts", "as `/proc/keys`"),
+    known("*", "crun", "tried/call number:999", "crun answers with the profile's default, EPERM; ours is ENOSYS, as with runc, because the call is newer than the profile"),
+    known("containerd-1.6.20-userns", "crun", "keyring", "crun makes the session keyring outside of the user namespace, so it belongs to nobody inside; with us it belongs to the container's root"),
+    known("*", "crun", "devices/null", "the null device is bound from the guest and its owner has no number inside, as with runc; crun makes the container's root its owner"),
+    known("*", "crun", "mounts//dev/*", "crun adds noexec to the devices that it binds into a user namespace; the runtime spec asks for no flags"),
+    known("*", "runc", "devices/mqueue", "runc leaves its group without a number in the user namespace; with us it is the container's root"),
+    known("*", "runc", "mounts", "runc binds the devices of a user namespace in any order; we do it in the order of the spec"),
 ];
 
 const fn known(
