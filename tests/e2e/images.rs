@@ -40,7 +40,7 @@ fn a_program_that_cannot_be_executed_gives_126_or_127_and_the_words_on_standard_
     assert_eq!(output.status.code(), Some(127), "{said}");
     for line in [
         "script | exec /script: no such file or directory: the interpreter or dynamic loader that it names",
-        "plain | exec /plain: exec format error",
+        "plain  | exec /plain: exec format error",
     ] {
         assert!(said.lines().any(|found| found == line), "{line:?} is not in {said}");
     }
