@@ -51,8 +51,9 @@ async fn begin(builder: ContainerBuilder) -> Result<JoinHandle<ttrpc::Result<()>
 async fn a_removal_gives_up_what_a_create_waits_for() -> Result<()> {
     let guest = patient().await?;
     let inspector = guest.inspector().await?;
-    let before = inspector.snapshot().await?;
+    // Their connection has descriptors in the agent.
     let checks = guest.checks().await?;
+    let before = inspector.snapshot().await?;
     let give_up = async {
         for builder in [undescribed(guest.container("c1")), unplugged(guest.container("c1"))] {
             let create = begin(builder).await?;
@@ -150,11 +151,12 @@ async fn a_removal_and_the_end_of_the_pod_give_up_hooks_that_hang() -> Result<()
     let guest = Guest::builder().flavour("debug").boot().await?;
     guest.sandbox().await?;
     let inspector = guest.inspector().await?;
+    // Their connection has descriptors in the agent.
+    let checks = guest.checks().await?;
     let before = inspector.snapshot().await?;
     let container = || guest.container("c1");
     let prestart = || hanging(container(), |hooks, hook| hooks.Prestart.push(hook));
     let runtime = || hanging(container(), |hooks, hook| hooks.CreateRuntime.push(hook));
-    let checks = guest.checks().await?;
     let give_up = async {
         for builder in [prestart(), runtime()] {
             let create = begin(builder).await?;
