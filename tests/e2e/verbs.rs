@@ -85,8 +85,7 @@ fn effective(pods: &Pods, options: &[&str], script: &str) -> Result<(u64, String
 #[test]
 fn what_a_container_may_do_is_as_the_options_say() -> Result<()> {
     let pods = Pods::new()?;
-    let write =
-        "touch /x 2>/dev/null && echo written; ls /dev/kmsg 2>/dev/null; cat /proc/sys/kernel/cap_last_cap";
+    let write = "touch /x 2>/dev/null && echo written; cat /proc/sys/kernel/cap_last_cap";
     let (plain, said) = effective(&pods, &[], write)?;
     let (written, last) = said.split_once('\n').context("no second line")?;
     assert_eq!(written, "written");
@@ -97,9 +96,8 @@ fn what_a_container_may_do_is_as_the_options_say() -> Result<()> {
     assert_eq!(changed, plain & !(CHOWN | KILL) | NET_ADMIN, "{plain:x} became {changed:x}");
     assert_eq!(said, last, "the root is read-only");
 
-    let (all, said) = effective(&pods, &["--privileged"], write)?;
+    let (all, _) = effective(&pods, &["--privileged"], write)?;
     assert_eq!(all, (2 << last.parse::<u32>()?) - 1, "{all:x}");
-    ensure!(said.contains("/dev/kmsg"), "the guest's devices are there: {said}");
     pods.nothing_is_left()
 }
 

@@ -263,7 +263,11 @@ impl StorageRegistry {
         let slot = self.slot(mount_point);
         let mut state = slot.state();
         match &mut *state {
-            State::Used(used) if used.users > 1 => used.users -= 1,
+            State::Used(used) if used.users > 1 => {
+                used.users -= 1;
+                // Before the slot is looked at once more, below.
+                drop(state);
+            }
             State::Used(_) => {
                 let mut work = Work::begin(&slot, state);
                 if let State::Used(last) = &mut work.next {
@@ -273,7 +277,7 @@ impl StorageRegistry {
                 }
                 work.next = State::Free;
             }
-            State::Free | State::Busy => {}
+            State::Free | State::Busy => drop(state),
         }
         self.forget_idle(mount_point, &slot);
         Ok(())
