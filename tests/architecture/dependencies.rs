@@ -145,7 +145,7 @@ fn nix_and_rustix_stand_in_one_crate_only_for_a_reason() {
             both.push(member.as_str());
         }
     }
-    assert_eq!(both, ["agent", "images", "jail", "pods"], "use the one that the crate has already");
+    assert_eq!(both, ["agent", "images", "jail", "pods", "tests"], "use the one that the crate has already");
     let manifest = "[dependencies]\na = 1\n# nix besides rustix: x\n# y\nnix = 1\nrustix = 1\n";
     assert_eq!(reason(manifest, "nix"), ["# y", "# nix besides rustix: x"]);
     assert!(reason(manifest, "rustix").is_empty());
