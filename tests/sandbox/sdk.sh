@@ -5,7 +5,8 @@
 #   sdk.sh newest     the newest Python SDK there is, kept by its version
 #   sdk.sh wheels     the wheels of the pinned Python SDK and of what it needs, from which pip installs it without a registry
 #
-# In the first two cases the directory has `python` (for PYTHONPATH), `node` (a program), and `js` (with node_modules) if npm's registry can be reached.
+# In the first two cases the directory has `python` (for PYTHONPATH), `node` (a program), and `js` (with node_modules) if npm's
+# registry can be reached.
 set -eu -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,8 +1,8 @@
 //! What is in an image, read from the image itself and not from what its manifest says.
 //!
 //! Owns the reading side of what is around file systems: initrds in every compression, disks with an MBR or a GPT, unified
-//! kernel images. File systems themselves are read by `fs_image`. Promises that damaged or hostile input gives an error and never more memory than the image could fill.
-//! Must never mount or write anything.
+//! kernel images. File systems themselves are read by `fs_image`. Promises that damaged or hostile input gives an error and
+//! never more memory than the image could fill. Must never mount or write anything.
 
 mod disk;
 mod found;
