@@ -196,13 +196,24 @@ impl Opened<'_> {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            file.read_exact_at(&mut buffer[..piece], from)?;
-            out.write_all_at(&buffer[..piece], offset)?;
-            (from, offset, left) = (from + piece as u64, offset + piece as u64, left - piece as u64);
-        }
+        copy(file, from, left, &mut At { out, offset })
+    }
+}
+
+/// Writes to a file from an offset on.
+pub(crate) struct At<'a> {
+    pub(crate) out: &'a File,
+    pub(crate) offset: u64,
+}
+
+impl Write for At<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write_at(bytes, self.offset)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 
-use crate::content::{Opened, PIECE};
+use crate::content::{At, Opened, PIECE};
 use crate::counted::Counted;
 use crate::error::{WriteError, beyond_linux};
 use crate::tree::{Inode, InodeId, Kind, Tree};
@@ -119,24 +119,6 @@ pub fn write_file(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteEr
     }
     blocks.flush()?;
     Ok(inodes.flush()?)
-}
-
-/// Writes to a file from an offset on.
-struct At<'a> {
-    out: &'a File,
-    offset: u64,
-}
-
-impl Write for At<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write_at(bytes, self.offset)?;
-        self.offset += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The blocks of content in a file. Small content is collected, because a call for each takes longer than another copy.
