@@ -181,8 +181,9 @@ impl Release<'_> {
             }
             let pages = work.join(format!("{name}.man"));
             output(program, &["man", &pages.display().to_string()])?;
-            for (page, text) in files(&pages)? {
-                tree.insert(&format!("/share/man/man1/{page}.gz"), file(gzip(&text)?))?;
+            for page in files(&pages)? {
+                let text = std::fs::read(&page).map_err(DistError::io("read", &page))?;
+                tree.insert(&format!("/share/man/man1/{}.gz", name_of(&page)), file(gzip(&text)?))?;
             }
         }
         self.products(&mut tree)?;
@@ -256,7 +257,7 @@ impl Release<'_> {
         for name in TEXTS {
             let path = root.join(name);
             if path.is_dir() {
-                wanted.extend(files(&path)?.into_iter().map(|(below, _)| format!("{name}/{below}")));
+                wanted.extend(files(&path)?.iter().map(|file| format!("{name}/{}", name_of(file))));
             } else {
                 wanted.push(name.to_owned());
             }
@@ -318,13 +319,13 @@ fn on_disk(path: &Path) -> Result<Content, DistError> {
 }
 
 /// The regular files in a directory, in order of name.
-fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, DistError> {
+fn files(directory: &Path) -> Result<Vec<PathBuf>, DistError> {
     let failed = || DistError::io("list", directory);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed())? {
         let path = entry.map_err(failed())?.path();
         if path.is_file() {
-            found.push((name_of(&path), std::fs::read(&path).map_err(DistError::io("read", &path))?));
+            found.push(path);
         }
     }
     found.sort();
