@@ -130,6 +130,7 @@ pub fn frames(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::fuzz::kept;
     use std::path::PathBuf;
 
     /// What fuzzing begins with, below the directory that `FUZZ_SEEDS` names: the golden messages of the API.
@@ -186,15 +187,7 @@ mod tests {
     /// What a fuzzer found once, and what it begins with.
     #[test]
     fn regressions_stay_mended() {
-        let found = |target: &str| {
-            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
-            let kept = ["regressions", "corpus"].map(|kept| root.join(kept).join(target));
-            let list = kept.into_iter().filter_map(|kept| std::fs::read_dir(kept).ok()).flatten();
-            let found: Vec<_> = list.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
-            assert!(!found.is_empty(), "{target} has a corpus");
-            found
-        };
-        found("request").iter().for_each(|bytes| drop(request(bytes)));
-        found("frames").iter().for_each(|bytes| frames(bytes));
+        kept("request").iter().for_each(|bytes| drop(request(bytes)));
+        kept("frames").iter().for_each(|bytes| frames(bytes));
     }
 }
