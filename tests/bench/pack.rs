@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     let mut figures = Vec::new();
     for tree in &trees {
         let taken = measure(tree, &contenders, rounds)?;
-        let entries = entries(tree)?;
+        let entries = below(tree)?.len();
         for (contender, Taken { wall, processor, bytes }) in contenders.iter().zip(&taken) {
             let ms = |times: &Durations| times.percentile(50).as_secs_f64() * 1e3;
             let ratio = |other: &Durations, own: &Durations| ms(own) / ms(other);
@@ -208,35 +208,27 @@ fn processor() -> Result<Duration> {
     Ok(Duration::new(u64::try_from(time.tv_sec())?, u32::try_from(time.tv_usec())? * 1000))
 }
 
-/// Bytes of the largest file below a directory: the file system.
-fn largest(directory: &Path) -> Result<u64> {
-    let mut largest = 0;
+/// Everything below a directory.
+fn below(directory: &Path) -> Result<Vec<std::fs::Metadata>> {
+    let mut found = Vec::new();
     let mut pending = vec![directory.to_path_buf()];
     while let Some(at) = pending.pop() {
         for entry in std::fs::read_dir(at)? {
             let entry = entry?;
-            match entry.metadata()? {
-                found if found.is_dir() => pending.push(entry.path()),
-                found => largest = largest.max(found.len()),
-            }
-        }
-    }
-    Ok(largest)
-}
-
-fn entries(tree: &Path) -> Result<usize> {
-    let mut count = 0;
-    let mut pending = vec![tree.to_path_buf()];
-    while let Some(at) = pending.pop() {
-        for entry in std::fs::read_dir(at)? {
-            let entry = entry?;
-            count += 1;
-            if entry.file_type()?.is_dir() {
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
                 pending.push(entry.path());
             }
+            found.push(metadata);
         }
     }
-    Ok(count)
+    Ok(found)
+}
+
+/// Bytes of the largest file below a directory: the file system.
+fn largest(directory: &Path) -> Result<u64> {
+    let found = below(directory)?;
+    Ok(found.iter().filter(|found| found.is_file()).map(std::fs::Metadata::len).max().unwrap_or_default())
 }
 
 fn pack(tree: &Path, work: &Path) -> Result<()> {
@@ -260,12 +252,11 @@ fn large() -> Result<()> {
     std::fs::create_dir_all(&blobs)?;
     let layer = work.path().join("layer.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&layer)?);
-    let pattern: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
     for number in 0..FILES {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(EACH);
-        let content = std::io::Read::take(Pattern { pattern: &pattern, at: 0 }, EACH);
+        let content = std::io::Read::take(std::io::repeat(7), EACH);
         archive.append_data(&mut header, format!("large/{number}"), content)?;
     }
     archive.into_inner()?.flush()?;
@@ -293,7 +284,7 @@ fn large() -> Result<()> {
     }]});
     std::fs::write(image.join("index.json"), index.to_string())?;
     std::fs::write(image.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    // Another process: this one had the pattern in memory.
+    // Another process: this one has made the image.
     let packed = work.path().join("packed");
     std::fs::create_dir(&packed)?;
     let mut child = Command::new(std::env::current_exe()?).arg("--pack").arg(&image).arg(&packed).spawn()?;
@@ -301,20 +292,4 @@ fn large() -> Result<()> {
     let most = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
     println!("an OCI image of {FILES} files, {} bytes: at the most {most} KiB of memory", EACH * FILES);
     Ok(())
-}
-
-/// The same bytes again and again.
-struct Pattern<'a> {
-    pattern: &'a [u8],
-    at: usize,
-}
-
-impl std::io::Read for Pattern<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let rest = &self.pattern[self.at..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.at = (self.at + count) % self.pattern.len();
-        Ok(count)
-    }
 }
