@@ -134,7 +134,7 @@ fn a_container_that_never_stops_writing_fills_no_more_than_the_bound_of_its_log(
     // 8 segments of 1 MiB, their times, and the records.
     const BOUND: u64 = 10 << 20;
     let pods = Pods::new()?;
-    let image = crate::pods::root().join("out/images/busybox").display().to_string();
+    let image = crate::pods::busybox_image();
     let mut run = pods.command(&["run", "--rm", "--name", "flood", &image, "yes"])?;
     let mut run = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut output = run.stdout.take().context("no output")?;

@@ -9,11 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::pods::{Pods, root};
-
-fn busybox() -> String {
-    root().join("out/images/busybox").display().to_string()
-}
+use crate::pods::{Pods, busybox_image};
 
 fn refused(pods: &Pods, arguments: &[&str], named: &str) -> Result<()> {
     let output = pods.run(arguments)?;
@@ -31,7 +27,7 @@ fn files_and_trees_are_copied_both_ways_and_nothing_leaves_the_destination() -> 
     let at = |name: &str| pods.path().join(name).display().to_string();
     // The container's user owns what comes in. Its disk for what is written is small.
     let run = ["run", "-d", "--name", "web", "--scratch", "32Mi", "-v", "data:/data", "-u", "1000:1000"];
-    pods.success(&[&run[..], &[&busybox(), "sleep", "1000"]].concat())?;
+    pods.success(&[&run[..], &[&busybox_image(), "sleep", "1000"]].concat())?;
     let sh = |script: &str| pods.success(&["exec", "-u", "0:0", "web", "web", "--", "sh", "-c", script]);
 
     // A tree in, and out again.
@@ -157,7 +153,7 @@ fn a_published_port_opens_when_the_pod_answers() -> Result<()> {
     let script = "while ! [ -e /go ]; do sleep 0.1; done; \
                   while :; do echo hello | nc -l -p 80; done";
     let rule = format!("{port}:80");
-    let run = ["run", "-d", "--name", "web", "-p", &rule, &busybox(), "sh", "-c", script];
+    let run = ["run", "-d", "--name", "web", "-p", &rule, &busybox_image(), "sh", "-c", script];
     pods.success(&run)?;
     let connect = || TcpStream::connect(("127.0.0.1", port));
     ensure!(connect().is_err(), "the port is open, and nobody in the pod answers");

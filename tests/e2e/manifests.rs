@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::pods::{Pods, root};
+use crate::pods::{Pods, busybox_image};
 
 /// How long something may take to happen in a guest.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// Writes a manifest in which `IMAGE` stands for busybox.
 fn manifest(pods: &Pods, name: &str, text: &str) -> Result<String> {
     let path = pods.path().join(format!("{name}.yaml"));
-    let image = root().join("out/images/busybox").display().to_string();
+    let image = busybox_image();
     std::fs::write(&path, text.replace("IMAGE", &image))?;
     Ok(path.display().to_string())
 }

@@ -1,3 +1,3 @@
 //! `pith` as a user types it: see the harness.
 
-pub(crate) use tests::{Pods, root};
+pub(crate) use tests::{Pods, busybox_image, root};

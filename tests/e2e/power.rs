@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use machine::vm::AgentClient;
 use protocols::agent::DestroySandboxRequest;
-use tests::{Guest, GuestBuilder, Machine, Pods, Tables, root};
+use tests::{Guest, GuestBuilder, Machine, Pods, Tables, busybox_image};
 
 /// From the answer to DestroySandbox to the end of QEMU.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ async fn a_crash_of_the_agent_does_not_boot_again() -> Result<()> {
 fn what_a_container_writes_on_the_console_does_not_end_its_pod() -> Result<()> {
     const WORDS: [&str; 3] = ["reboot: Power down", "reboot: System halted", "reboot: machine restart"];
     let pods = Pods::new()?;
-    let image = root().join("out/images/busybox").display().to_string();
+    let image = busybox_image();
     let run = ["run", "--detach", "--name", "liar", "--privileged", &image, "sleep", "1000"];
     pods.success(&run)?;
     let mut script = String::from(

@@ -10,15 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use machine::vm::find_tool;
 use serde_json::Value;
 
-use crate::pods::{Pods, root};
+use crate::pods::{Pods, busybox_image, root};
 
 /// Names the program that stands in for the host's vsock.
 const VSOCK_DEVICE: &str = "PITH_VHOST_DEVICE_VSOCK";
-
-/// The sample image.
-fn busybox() -> String {
-    root().join("out/images/busybox").display().to_string()
-}
 
 fn json(pods: &Pods, arguments: &[&str]) -> Result<Value> {
     let text = pods.success(&[&["--json"], arguments].concat())?;
@@ -44,7 +39,7 @@ fn a_container_of_an_image_runs_as_if_it_ran_here() -> Result<()> {
     std::fs::write(pods.path().join("in"), b"from the host\n")?;
     let share = format!("{}:/host", pods.path().display());
     let script = "cat; cat /host/in; echo $A; echo $0 $1; pwd; id -u; printf '\\377' >&2; exit 7";
-    let image = busybox();
+    let image = busybox_image();
     let arguments = ["run", "--rm", "-i", "-e", "A=a $(b)", "-v", &share, "-w", "/tmp", "-u", "1000:1000"];
     let arguments =
         [&arguments[..], &["--entrypoint", "sh", &image, "-c", script, "zero", "$(HOME)"]].concat();
@@ -68,7 +63,7 @@ fn a_container_of_an_image_runs_as_if_it_ran_here() -> Result<()> {
 #[test]
 fn a_pod_in_the_background_answers_every_verb() -> Result<()> {
     let pods = Pods::new()?;
-    let image = busybox();
+    let image = busybox_image();
     let script = "echo one; sleep 2; echo two; echo three >&2; trap 'exit 3' TERM; while :; do sleep 1; done";
     let run =
         ["run", "-d", "--name", "web", "-v", "data:/data", "--memory", "320m", &image, "sh", "-c", script];
@@ -223,7 +218,7 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
     ensure!(code == Some(1) && said.contains("404"), "{said}");
 
     // A disk is made ahead, and goes when nobody uses it.
-    let (out, said, code) = alone(&pods, &["image", &busybox()])?;
+    let (out, said, code) = alone(&pods, &["image", &busybox_image()])?;
     // Behind the path stands the size.
     let disk = out.split(" (").next().unwrap_or_default().to_owned();
     ensure!(code == Some(0) && Path::new(&disk).is_file(), "{out}{said}");
@@ -255,7 +250,7 @@ fn an_image_in_a_registry_is_pulled_run_listed_and_removed() -> Result<()> {
 fn the_console_of_a_guest_is_reached() -> Result<()> {
     let pods = Pods::new()?;
     let initrd = root().join("out/initrd-debug.img").display().to_string();
-    let image = busybox();
+    let image = busybox_image();
     pods.success(&[
         "run",
         "-d",

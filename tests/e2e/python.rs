@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use machine::vm::Endpoint;
 use tempfile::TempDir;
-use tests::{Guest, Pods, root};
+use tests::{Guest, Pods, busybox_image, root};
 
 /// A fresh environment with the wheel, and nothing else.
 pub(crate) struct Python {
@@ -172,7 +172,7 @@ fn with_pods(command: &mut Command, pods: &Pods) {
 fn it_drives_pods_of_an_image() -> Result<()> {
     let (python, pods) = (Python::new()?, Pods::new()?);
     let script = root().join("tests/python/pod_test.py").display().to_string();
-    let image = root().join("out/images/busybox").display().to_string();
+    let image = busybox_image();
     let files = pods.path().join("files");
     std::fs::create_dir(&files)?;
     let mut command = python.command(&[&script, &image, &files.display().to_string()]);

@@ -118,48 +118,9 @@ const ROWS: [(&str, &str, How); 35] = [
 
 /// What stands in for the programs of a host with containerd and Kubernetes. `$HOST` stands for `/`.
 const STAND_INS: [(&str, &str); 3] = [
-    (
-        "sudo",
-        "#!/bin/sh\ncase $1 in\n*/image-builder) exec \"$@\" --host \"$HOST\" --staging \"$HOST\" ;;\n*) exec \"$@\" ;;\nesac\n",
-    ),
-    (
-        "systemctl",
-        r#"#!/usr/bin/env python3
-"""containerd, started again: reads its configuration, and the shim's configuration that the handler names."""
-import os, sys, tomllib
-assert sys.argv[1:] == ["restart", "containerd"], sys.argv
-read = lambda path: tomllib.load(open(os.environ["HOST"] + path, "rb"))
-config = read("/etc/containerd/config.toml")
-assert config["version"] == 2
-handlers = config["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
-shim = handlers["kata-pith"]["runtime_path"]
-assert os.access(os.environ["HOST"] + shim, os.X_OK), shim
-read(handlers["kata-pith"]["options"]["ConfigPath"])
-print("containerd has the handler", *handlers)
-"#,
-    ),
-    (
-        "kubectl",
-        r#"#!/usr/bin/env python3
-"""Kubernetes, as far as it is asked here: knows classes that were applied, and takes no pod of another one."""
-import json, os, re, sys
-classes = os.environ["HOST"] + "/classes"
-if sys.argv[1:3] == ["apply", "-f"]:
-    text = open(sys.argv[3]).read()
-    assert re.search(r"^apiVersion: node.k8s.io/v1\nkind: RuntimeClass$", text, re.M), text
-    name = re.search(r"^metadata:\n  name: (\S+)$", text, re.M)[1]
-    assert re.search(r"^handler: kata-pith$", text, re.M), text
-    open(classes, "a").write(name + "\n")
-    print("runtimeclass", name, "created")
-elif sys.argv[1] == "run":
-    overrides = [word.split("=", 1)[1] for word in sys.argv if word.startswith("--overrides=")]
-    name = json.loads(overrides[0])["spec"]["runtimeClassName"]
-    assert name in open(classes).read().splitlines(), name
-    print(f"pod/{sys.argv[2]} created")
-else:
-    sys.exit(f"this stand-in cannot {sys.argv[1:]}")
-"#,
-    ),
+    ("sudo", include_str!("stand-ins/sudo")),
+    ("systemctl", include_str!("stand-ins/systemctl")),
+    ("kubectl", include_str!("stand-ins/kubectl")),
 ];
 
 /// Blocks that are no shell, by section and language, and what they are for.
@@ -363,6 +324,9 @@ fn section_with(name: &str, home: &Home, directory: &Path, variables: &[(&str, &
         .flat_map(|b| commands(&b.text))
         .collect();
     ensure!(!found.is_empty(), "README.md has no section {name:?} with commands");
+    if ROWS.iter().any(|(section, _, how)| *section == name && matches!(how, Staged(_))) {
+        home.stage()?;
+    }
     // What is expected of the output is in it between two marks.
     let mut script = String::from("set -eu -o pipefail\nexport SHELL=/bin/bash\n");
     let mut expected = Vec::new();
@@ -396,7 +360,6 @@ fn section_with(name: &str, home: &Home, directory: &Path, variables: &[(&str, &
             }
             // A path of the host is one below the directory that stands for it.
             Staged(_) => {
-                home.stage()?;
                 let line = command.replace(" /etc/", " $HOST/etc/");
                 writeln!(script, "(export HOST=$HOME/host PATH=$HOME/bin:$PATH; {line})")?;
             }

@@ -43,7 +43,7 @@ pub use machine::vm::Machine;
 pub use network::{address, link};
 pub use passfd::Passed;
 pub use plug::{Port, host_tool, seen};
-pub use pods::{Pods, root};
+pub use pods::{Pods, busybox_image, root};
 pub use process::{Exec, Finished, Running};
 pub use raw::{Frame, RawClient, answered_after_half_close};
 pub use sandbox::{Http, SANDBOX_PORT, ended, frames};

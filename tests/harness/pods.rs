@@ -31,15 +31,12 @@ impl Pods {
     /// # Errors
     /// When it cannot be written.
     pub fn manifest(&self, pod: &str, containers: &[(&str, &str)]) -> Result<PathBuf> {
-        let image = root().join("out/images/busybox");
+        let image = busybox_image();
         let mut text =
             format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}}}\nspec:\n  containers:\n");
         for (name, script) in containers {
             let script = serde_json::to_string(script)?;
-            text += &format!(
-                "    - name: {name}\n      image: {}\n      command: [sh, -c, {script}]\n",
-                image.display()
-            );
+            text += &format!("    - name: {name}\n      image: {image}\n      command: [sh, -c, {script}]\n");
         }
         let path = self.state.path().join(format!("{pod}.yaml"));
         std::fs::write(&path, text)?;
@@ -124,6 +121,11 @@ impl Pods {
         ensure!(left.is_empty(), "left in {}: {left:?}", pods.display());
         Ok(())
     }
+}
+
+/// The sample image with busybox, which `make samples` makes, as an argument of `pith`.
+pub fn busybox_image() -> String {
+    root().join("out/images/busybox").display().to_string()
 }
 
 /// The project's directory.
