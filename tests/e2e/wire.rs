@@ -49,7 +49,8 @@ async fn fifty_waits_and_reads_hold_up_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The agent itself, outside of a guest: the emulated vsock of most hosts for tests cannot be closed on one side.
+/// The agent itself, outside of a guest: the emulated vsock of most hosts for tests cannot be closed on one side. The kernel's own
+/// can, and `make nested` does.
 #[tokio::test]
 async fn a_client_that_has_said_all_gets_its_answers() -> Result<()> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/agent");

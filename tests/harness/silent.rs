@@ -3,6 +3,7 @@
 //! Nothing tells when it is ready. So QEMU is asked whether the guest's driver has taken the vsock device
 //! (`vhost-device-vsock` must not be asked for a connection before), and from then on the agent is dialled until it answers.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,7 +52,10 @@ impl Silent {
         let device = start_device(&at("vhost.sock"), &at("vsock.sock"))?;
         let mut qemu = tied("qemu-system-x86_64", "PITH_QEMU")?;
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "256M"]);
-        qemu.args(["-machine", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max,-erms,-fsrm"]);
+        // Emulated on an emulated host, it would not be up in time.
+        let has_kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+        let (accel, cpu) = if has_kvm { ("kvm", "host") } else { ("tcg", "max,-erms,-fsrm") };
+        qemu.args(["-machine", "q35,memory-backend=mem", "-accel", accel, "-cpu", cpu]);
         qemu.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
         qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", at("qmp.sock").display()));
         qemu.arg("-chardev").arg(format!("socket,id=vsock,path={}", at("vhost.sock").display()));
