@@ -13,9 +13,10 @@ pub(crate) const INSTALL: &str =
     "install gcc, make, binutils, flex, bison, bc, libelf-dev, xz-utils and zstd";
 
 /// What to install when a tool of an architecture is missing.
-pub(super) fn install(arch: Arch) -> &'static str {
+pub(crate) fn install(arch: Arch) -> &'static str {
     match arch {
-        Arch::X86_64 => INSTALL,
+        own if own == Arch::host() => INSTALL,
+        Arch::X86_64 => "install the cross-compiler: apt-get install gcc-x86-64-linux-gnu, or run make setup",
         Arch::Aarch64 => {
             "install the cross-compiler: apt-get install gcc-aarch64-linux-gnu, or run make setup"
         }
@@ -35,11 +36,11 @@ impl Toolchain {
             version(name, INSTALL).await?;
         }
         // The build has programs of its own that run here; where the kernel does too, its compiler is the same.
-        if !arch.prefix().is_empty() {
+        if arch != Arch::host() {
             version("gcc", INSTALL).await?;
         }
         let hint = install(arch);
-        let of_arch = |name: &str| format!("{}{name}", arch.prefix());
+        let of_arch = |name: &str| format!("{}{name}", arch.tools());
         version(&of_arch("strip"), hint).await?;
         Ok(Self {
             compiler: version(&of_arch("gcc"), hint).await?,
@@ -61,10 +62,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_cross_compiler_is_named_with_its_package() {
-        let name = format!("{}no-such-tool", Arch::Aarch64.prefix());
-        let error = version(&name, install(Arch::Aarch64)).await.unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&name) && text.contains("apt-get install gcc-aarch64-linux-gnu"), "{text}");
-        assert!(error.source().is_some());
+        for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::host()) {
+            let name = format!("{}no-such-tool", arch.tools());
+            let error = version(&name, install(arch)).await.unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&name), "{text}");
+            assert!(text.contains(&format!("apt-get install {}", arch.compiler_package())), "{text}");
+            assert!(error.source().is_some());
+        }
     }
 }
