@@ -401,10 +401,12 @@ impl Recipe {
             // An absolute path stays as it is.
             let reference = self.home(layout).join(path.get_ref());
             let mut below =
-                image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
-                    recipe: self.path.clone(),
-                    line: self.line(path),
-                    source: Box::new(source),
+                image::contents(&reference.to_string_lossy(), layout.arch()).map_err(|source| {
+                    RecipeError::Image {
+                        recipe: self.path.clone(),
+                        line: self.line(path),
+                        source: Box::new(source),
+                    }
                 })?;
             if !attributes {
                 below.retain_xattrs(|_| false);
