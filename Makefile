@@ -19,7 +19,7 @@ OF_ARCH := $(if $(ARCH),--arch $(ARCH))
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests test-aarch64 nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,10 +66,10 @@ ifeq ($(GUEST),x86_64)
 endif
 	@$(BUILDER) sbom
 
-samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images
-	@tests/samples/build-images.sh
+samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images; ARCH=aarch64 into out/images-aarch64
+	@tests/samples/build-images.sh $(OF_ARCH)
 
-run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM
+run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM; ARCH=aarch64 emulates 64-bit Arm
 	@tests/samples/demo.sh
 
 test: lint unit fuzz guest-tests ## Run the tests, the last ones in guests; leaves out nested, audit, and most of oracle and soak
@@ -99,10 +99,16 @@ fuzz: setup-test ## Feed arbitrary input to the code that judges input; TARGET=p
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: images programs samples wheel ## Run the tests that boot guests under QEMU
+	@tests/samples/build-images.sh --arch aarch64
 	@rm -rf out/devices
 	@rm -f target/nextest/guest/junit.xml
 	$(CARGO) nextest run $(WORKSPACE) -P guest; status=$$?; tests/minutes.py target/nextest/guest/junit.xml; exit $$status
 	@tests/devices/table.sh
+
+test-aarch64: ## Run the tests in emulated guests for 64-bit Arm: conformance, jail, sandbox API, parts of e2e and devices
+	@$(MAKE) images programs samples wheel
+	@$(MAKE) flavours programs samples ARCH=aarch64
+	PITH_TEST_ARCH=aarch64 $(CARGO) nextest run $(WORKSPACE) -P aarch64
 
 nested: images programs samples wheel ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some
 	@CARGO='$(CARGO)' tests/nested/run.sh $(ARGS)
