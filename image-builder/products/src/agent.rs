@@ -17,7 +17,6 @@ use serde::Deserialize;
 
 use crate::elf::{self, ElfError};
 use crate::install::{self, InstallError, Source};
-use crate::kernel::toolchain;
 use crate::manifest::{AgentPart, Part};
 use crate::program::{Program, ProgramError};
 use store::arch::Arch;
@@ -336,7 +335,7 @@ impl Tools {
         let name = format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase());
         if std::env::var_os(&name).is_none_or(|linker| linker.is_empty()) {
             let linker = format!("{}gcc", arch.tools());
-            let asked = Program::new(&linker, toolchain::install(arch)).arg("--version").lines().await;
+            let asked = Program::new(&linker, &arch.compiler_hint()).arg("--version").lines().await;
             asked.map_err(program("link for another processor"))?;
             tools.env.push((name, linker.into()));
         }

@@ -60,7 +60,11 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
         };
         let failed = |source| PackError::Tree { product: name.clone(), advice, source };
         let (root, formatted_by) = file_system(tree, root_fs, identity.uuid(), epoch).map_err(failed)?;
-        let size = recipe.disk_budget().map(|budget| Size { bytes: root.len() as u64, budget, key: "disk" });
+        let size = recipe.disk_budget(layout.arch()).map(|budget| Size {
+            bytes: root.len() as u64,
+            budget,
+            key: "disk",
+        });
         let hashed = form.is_verified().then(|| verity::hash(&root, identity));
         let Assembled { image, partitions, cmdline } =
             assemble(form, root_fs, identity, root, hashed.as_ref())?;

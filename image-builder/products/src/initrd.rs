@@ -64,7 +64,7 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
             entries,
         };
         // The budget is about what ships, which is the default compression; the others trade size for something else.
-        let budget = recipe.budget().filter(|_| *compression == Compression::default());
+        let budget = recipe.budget(layout.arch()).filter(|_| *compression == Compression::default());
         let size = budget.map(|budget| Size { bytes: image.len() as u64, budget, key: "compressed" });
         Ok((Packed { name: name.clone(), image, beside: None, part }, size))
     })

@@ -49,7 +49,7 @@ impl Global {
             Err(no_tree) => self.installed(&here).ok_or(no_tree)?,
         };
         // `.ci/packages` puts them there.
-        Ok(match self.cache() {
+        Ok(match Cache::locate(|name| std::env::var_os(name)) {
             Ok(cache) => layout.with_foreign_packages(cache.root().join("debian")),
             Err(_) => layout,
         })

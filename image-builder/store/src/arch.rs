@@ -97,6 +97,14 @@ impl Arch {
         }
     }
 
+    /// What to do where that compiler is missing on a machine of another processor.
+    pub fn compiler_hint(self) -> String {
+        format!(
+            "install the cross-compiler: apt-get install {}, or run make setup ARCH={self}",
+            self.compiler_package()
+        )
+    }
+
     /// Rust's name of it with Linux and the GNU C library.
     pub fn rust(self) -> &'static str {
         match self {

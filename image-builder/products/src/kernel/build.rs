@@ -67,7 +67,7 @@ impl Job<'_> {
         let pieces = step.count();
 
         let vmlinux = product.join("vmlinux");
-        let strip = Program::new(&format!("{}strip", arch.tools()), toolchain::install(arch))
+        let strip = Program::new(&format!("{}strip", arch.tools()), &toolchain::install(arch))
             .arg("--strip-all")
             .arg("-o")
             .arg(&vmlinux)

@@ -13,14 +13,8 @@ pub(crate) const INSTALL: &str =
     "install gcc, make, binutils, flex, bison, bc, libelf-dev, xz-utils and zstd";
 
 /// What to install when a tool of an architecture is missing.
-pub(crate) fn install(arch: Arch) -> &'static str {
-    match arch {
-        own if own == Arch::host() => INSTALL,
-        Arch::X86_64 => "install the cross-compiler: apt-get install gcc-x86-64-linux-gnu, or run make setup",
-        Arch::Aarch64 => {
-            "install the cross-compiler: apt-get install gcc-aarch64-linux-gnu, or run make setup"
-        }
-    }
+pub(super) fn install(arch: Arch) -> String {
+    if arch == Arch::host() { INSTALL.to_owned() } else { arch.compiler_hint() }
 }
 
 /// What else the build runs; some of it only after minutes, so their absence is better found out before.
@@ -41,10 +35,10 @@ impl Toolchain {
         }
         let hint = install(arch);
         let of_arch = |name: &str| format!("{}{name}", arch.tools());
-        version(&of_arch("strip"), hint).await?;
+        version(&of_arch("strip"), &hint).await?;
         Ok(Self {
-            compiler: version(&of_arch("gcc"), hint).await?,
-            linker: version(&of_arch("ld"), hint).await?,
+            compiler: version(&of_arch("gcc"), &hint).await?,
+            linker: version(&of_arch("ld"), &hint).await?,
         })
     }
 }
@@ -64,7 +58,7 @@ mod tests {
     async fn a_missing_cross_compiler_is_named_with_its_package() {
         for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::host()) {
             let name = format!("{}no-such-tool", arch.tools());
-            let error = version(&name, install(arch)).await.unwrap_err();
+            let error = version(&name, &install(arch)).await.unwrap_err();
             let text = error.to_string();
             assert!(text.contains(&name), "{text}");
             assert!(text.contains(&format!("apt-get install {}", arch.compiler_package())), "{text}");

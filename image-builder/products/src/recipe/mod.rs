@@ -16,6 +16,7 @@ use fs_image::{Inode, Kind, Tree, TreeError};
 use toml::Spanned;
 
 use crate::debian::{Database, DebianError};
+use crate::elf;
 use crate::host::{Files, HostError};
 use crate::place::Place;
 use file::{
@@ -56,6 +57,16 @@ pub enum RecipeError {
         hint: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// The agent is for another processor.
+    #[error("{path} is for {found}, not for {arch}; build it again: image-builder agent --arch {arch}")]
+    OtherArch {
+        /// The agent.
+        path: PathBuf,
+        /// What it is for.
+        found: Arch,
+        /// What the product is for.
+        arch: Arch,
     },
     /// The recipe is not TOML of the expected shape.
     #[error("{path} is not understood")]
@@ -290,14 +301,14 @@ impl Recipe {
         self.digest
     }
 
-    /// How many bytes the packed image may have, if there is a bound.
-    pub fn budget(&self) -> Option<u64> {
-        self.file.budget.compressed
+    /// How many bytes the packed image may have for a processor, if there is a bound.
+    pub fn budget(&self, arch: Arch) -> Option<u64> {
+        self.file.budget.of(arch).compressed
     }
 
-    /// How many bytes the file system of a disk may have, if there is a bound.
-    pub fn disk_budget(&self) -> Option<u64> {
-        self.file.budget.disk
+    /// How many bytes the file system of a disk may have for a processor, if there is a bound.
+    pub fn disk_budget(&self, arch: Arch) -> Option<u64> {
+        self.file.budget.of(arch).disk
     }
 
     /// The cargo features that the agent is built with: the recipe's own, and of what it extends.
@@ -357,7 +368,17 @@ impl Recipe {
         }
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
-                (Some(ProductName::Agent), _) => read(agent, "build it first: image-builder agent")?,
+                (Some(ProductName::Agent), _) => {
+                    let program = read(agent, "build it first: image-builder agent")?;
+                    let found = elf::machine(&program).ok().and_then(Arch::of_elf_machine);
+                    match found.filter(|found| *found != layout.arch()) {
+                        Some(found) => {
+                            let (path, arch) = (agent.to_path_buf(), layout.arch());
+                            return Err(RecipeError::OtherArch { path, found, arch });
+                        }
+                        None => program,
+                    }
+                }
                 (None, Some(source)) => read(&self.home(layout).join(source), self.source_hint())?,
                 (None, None) => text.clone().unwrap_or_default().into_bytes(),
             };
