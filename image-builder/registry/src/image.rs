@@ -18,6 +18,7 @@ use store::text;
 
 use crate::error::RegistryError;
 use crate::library::Library;
+use crate::platform::{Platform, order};
 use crate::reference::Reference;
 use crate::repository::Repository;
 use crate::watch::{Watch, on_thread};
@@ -82,33 +83,6 @@ struct Descriptor {
     digest: String,
     size: u64,
     platform: Platform,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Platform {
-    os: String,
-    architecture: String,
-    variant: String,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", text::printable(&format!("{}/{}", self.os, self.architecture)))
-    }
-}
-
-impl Platform {
-    /// The architecture of the guests that run it, if there are any. OCI has Debian's names.
-    pub(crate) fn arch(&self) -> Option<Arch> {
-        Arch::ALL.into_iter().find(|arch| self.os == "linux" && self.architecture == arch.debian())
-    }
-}
-
-/// The architectures that an image may be for, in the order of preference.
-fn order(wanted: Option<Arch>) -> Vec<Arch> {
-    let others = Arch::ALL.into_iter().filter(|arch| *arch != Arch::host());
-    wanted.map_or_else(|| std::iter::once(Arch::host()).chain(others).collect(), |arch| vec![arch])
 }
 
 /// A blob to have.

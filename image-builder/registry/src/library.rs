@@ -23,7 +23,7 @@ use store::cache::{self, Cache};
 use store::digest::Digest;
 
 use crate::error::RegistryError;
-use crate::image::Platform;
+use crate::platform::Platform;
 use crate::reference::Reference;
 
 /// The directory in the cache.
