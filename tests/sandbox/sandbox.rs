@@ -61,7 +61,7 @@ impl Sandbox {
         let mut arguments =
             vec!["run", "-d", "-f", &manifest, "--memory", "512", "--sandbox-api", "127.0.0.1:0"];
         // A directory does not say what its programs are for.
-        let platform = format!("linux/{}", arch().debian());
+        let platform = arch().platform();
         arguments.extend(["--platform", &platform]);
         let file = pods.path().join("token");
         let name = file.display().to_string();

@@ -385,8 +385,7 @@ impl ImagesArgs {
                 return kept.iter().map(|one| one.reference.clone()).collect::<Vec<_>>().join("\n");
             }
             let mut rows = vec![["IMAGE", "DIGEST", "PLATFORM", "SIZE", "PULLED"].map(str::to_owned)];
-            let platform =
-                |arch: Option<Arch>| arch.map_or_else(String::new, |arch| format!("linux/{}", arch.debian()));
+            let platform = |arch: Option<Arch>| arch.map_or_else(String::new, |arch| arch.platform());
             let digest = |text: &str| text.trim_start_matches("sha256:").chars().take(12).collect::<String>();
             rows.extend(kept.iter().map(|one| {
                 let Kept { reference, bytes: size, pulled, arch, .. } = one;

@@ -182,7 +182,7 @@ fn what_is_missing_for_another_architecture_is_named_with_the_command() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     for line in ["run ./other x", "run -f other.yaml", "run -d --platform OTHER ./root x"] {
-        let line = line.replace("OTHER", &format!("linux/{}", other.debian()));
+        let line = line.replace("OTHER", &other.platform());
         let text = run(&line, "/no/such/path", "");
         let named =
             [format!("the guest is for {other}"), format!("{} is not installed", qemu.name), qemu.fix.into()];

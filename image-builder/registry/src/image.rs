@@ -18,7 +18,7 @@ use store::text;
 
 use crate::error::RegistryError;
 use crate::library::Library;
-use crate::platform::{Platform, order};
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::repository::Repository;
 use crate::watch::{Watch, on_thread};
@@ -246,7 +246,7 @@ fn odd_digest(text: &str) -> String {
 /// The manifest for the guest; of several, the one that asks the least of the processor.
 fn choose(manifests: &[Descriptor], wanted: Option<Arch>) -> Option<&Descriptor> {
     let of = |arch| manifests.iter().filter(move |one| one.platform.arch() == Some(arch));
-    let arch = order(wanted).into_iter().find(|arch| of(*arch).next().is_some())?;
+    let arch = Arch::preferred(wanted).into_iter().find(|arch| of(*arch).next().is_some())?;
     of(arch).min_by_key(|one| match one.platform.variant.as_str() {
         "v1" | "v8" => String::new(),
         variant => variant.to_owned(),
@@ -257,8 +257,7 @@ fn foreign(manifests: &[Descriptor], wanted: Option<Arch>) -> String {
     let known = manifests.iter().map(|one| &one.platform).filter(|platform| platform.os != "unknown");
     let mut others: Vec<String> = known.take(20).map(Platform::to_string).collect();
     others.dedup();
-    let wanted: Vec<String> =
-        order(wanted).into_iter().map(|arch| format!("linux/{}", arch.debian())).collect();
+    let wanted: Vec<String> = Arch::preferred(wanted).into_iter().map(|arch| arch.platform()).collect();
     format!("has no image for {}; it has {}", wanted.join(" or "), others.join(", "))
 }
 
@@ -273,7 +272,8 @@ mod tests {
 
     #[test]
     fn the_manifest_for_the_guest_is_chosen() {
-        let [here, other] = order(None).try_into().map(|both: [Arch; 2]| both.map(Arch::debian)).unwrap();
+        let [here, other] =
+            Arch::preferred(None).try_into().map(|both: [Arch; 2]| both.map(Arch::debian)).unwrap();
         let index = [
             descriptor("unknown", "unknown", ""),
             descriptor("windows", here, ""),

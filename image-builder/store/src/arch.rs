@@ -70,6 +70,19 @@ impl Arch {
         }
     }
 
+    /// The name of what runs in its guests, as registries and docker have it, such as `linux/amd64`.
+    pub fn platform(self) -> String {
+        // For the processor they have Debian's names.
+        format!("linux/{}", self.debian())
+    }
+
+    /// Those that an image may be for, in the order of preference: the one that is wanted, or else this machine's own before those
+    /// that have to be emulated.
+    pub fn preferred(wanted: Option<Self>) -> Vec<Self> {
+        let others = Self::ALL.into_iter().filter(|arch| *arch != Self::host());
+        wanted.map_or_else(|| std::iter::once(Self::host()).chain(others).collect(), |arch| vec![arch])
+    }
+
     /// The name of Debian's library directories, and of the GNU tools: `/usr/lib/NAME`, `NAME-gcc`.
     pub fn gnu(self) -> &'static str {
         match self {
@@ -170,6 +183,16 @@ mod tests {
         assert_eq!(Arch::from_str("arm64", false), Ok(Arch::Aarch64));
         assert_eq!(Arch::host().to_string(), std::env::consts::ARCH);
         assert_eq!(Arch::of_elf_machine(8), None);
+    }
+
+    #[test]
+    fn the_hosts_own_comes_first_unless_another_one_is_wanted() {
+        let all = Arch::preferred(None);
+        assert_eq!((all[0], all.len()), (Arch::host(), Arch::ALL.len()));
+        for arch in Arch::ALL {
+            assert_eq!(Arch::preferred(Some(arch)), [arch]);
+        }
+        assert_eq!(Arch::ALL.map(Arch::platform), ["linux/amd64", "linux/arm64"]);
     }
 
     #[test]

@@ -21,29 +21,16 @@ pub fn parse_platform(text: &str) -> Result<Arch, String> {
         _ => ("", "", ""),
     };
     let platform = Platform { os: os.into(), architecture: architecture.into(), variant: variant.into() };
-    let known = Arch::ALL.map(of_arch).join(", ");
+    let known = Arch::ALL.map(Arch::platform).join(", ");
     match platform.arch() {
         Some(arch) if platform.variant().is_empty() => Ok(arch),
         _ => Err(format!("{:?} is no platform of a guest; there are {known}", text::printable(text))),
     }
 }
 
-/// The usual name of what runs in guests of an architecture.
-pub(super) fn of_arch(arch: Arch) -> String {
-    // OCI has Debian's names.
-    format!("linux/{}", arch.debian())
-}
-
-/// The architectures that an image may be for, in the order of preference: the one that is wanted, or else the host's own before
-/// those that have to be emulated.
-pub(super) fn order(wanted: Option<Arch>) -> Vec<Arch> {
-    let others = Arch::ALL.into_iter().filter(|arch| *arch != Arch::host());
-    wanted.map_or_else(|| std::iter::once(Arch::host()).chain(others).collect(), |arch| vec![arch])
-}
-
 /// The architectures that an image may be for, in words.
 pub(super) fn listed(wanted: Option<Arch>) -> String {
-    order(wanted).into_iter().map(of_arch).collect::<Vec<_>>().join(" or ")
+    Arch::preferred(wanted).into_iter().map(Arch::platform).collect::<Vec<_>>().join(" or ")
 }
 
 fn normal_architecture(name: &str) -> &str {

@@ -6,7 +6,7 @@ use super::ImageError;
 use super::blobs::Blobs;
 use super::document::{Descriptor, Index, Manifest, Platform};
 use super::name::{Choice, fit};
-use super::platform::{listed as platforms_of, order};
+use super::platform::listed as platforms_of;
 use store::arch::Arch;
 use store::text;
 
@@ -101,7 +101,8 @@ fn candidates(index: &Index, choice: Option<&Choice>, wanted: Option<Arch>) -> V
     if found.len() > 1 {
         let is_for =
             |one: &Descriptor, arch| one.platform.as_ref().is_none_or(|platform| platform.is_for(arch));
-        let arch = order(wanted).into_iter().find(|arch| found.iter().any(|one| is_for(one, *arch)));
+        let arch =
+            Arch::preferred(wanted).into_iter().find(|arch| found.iter().any(|one| is_for(one, *arch)));
         found.retain(|one| arch.is_some_and(|arch| is_for(one, arch)));
         let rank = |one: &Descriptor| one.platform.as_ref().map(Platform::rank).unwrap_or_default();
         if let Some(least) = found.iter().map(rank).min() {

@@ -14,7 +14,7 @@ use super::archive::{Archive, decompress};
 use super::blobs::{Blobs, Hashing, mismatch};
 use super::document::{Configuration, Descriptor, Index, Manifest, SavedImage, parse};
 use super::name::{Choice, fit, locate};
-use super::platform::{listed as platforms_of, of_arch, order};
+use super::platform::listed as platforms_of;
 use super::select::{check, select};
 use super::spool::Spool;
 use super::{Ceiling, ImageConfig, ImageError, bundle, directory, layer};
@@ -330,14 +330,14 @@ fn runs_in_a_guest(
     wanted: Option<Arch>,
 ) -> Result<(), ImageError> {
     let platform = &configuration.platform;
-    if platform.is_blank() || order(wanted).into_iter().any(|arch| platform.is_for(arch)) {
+    if platform.is_blank() || Arch::preferred(wanted).into_iter().any(|arch| platform.is_for(arch)) {
         return Ok(());
     }
     let found = platform.to_string();
     let found = text::printable(&found);
     let problem = match (platform.arch(), wanted) {
         (Some(_), Some(wanted)) => {
-            format!("is an image for {found}, and not for {}, which was asked for", of_arch(wanted))
+            format!("is an image for {found}, and not for {}, which was asked for", wanted.platform())
         }
         _ => {
             format!(
