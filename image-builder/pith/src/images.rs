@@ -49,6 +49,7 @@ pub struct Fetching {
     /// The largest total size of the blobs of one image, for example 100Gi [default: 64Gi].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     pub max_size: Option<u64>,
+    /// For which processors.
     #[command(flatten)]
     pub platform: PlatformArgs,
 }

@@ -135,7 +135,7 @@ fn a_recipe_gets_the_files_of_an_image() {
     assert_eq!(names, ["/etc", "/etc/passwd", "/new"]);
     assert_eq!(tree.get("/new").unwrap().mode(), 0o100_644);
     assert_eq!(&*tree.file(b"new").unwrap().bytes().unwrap(), b"content");
-    let error = contents("/nonexistent/image").unwrap_err().to_string();
+    let error = contents("/nonexistent/image", Arch::host()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/image"), "{error}");
 }
 
