@@ -5,9 +5,15 @@ export PITH_CACHE
 export PATH := $(PITH_CACHE)/bin:$(PATH)
 
 CARGO ?= cargo
+# The processor of the guest: aarch64 or x86_64. Without one, that of this machine.
+ARCH ?=
+export ARCH
+GUEST := $(or $(ARCH),$(shell uname -m))
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
+
+OF_ARCH := $(if $(ARCH),--arch $(ARCH))
 
 # Every build is of the whole workspace, though of one binary or with one feature more: then all of them want the same
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
@@ -36,11 +42,11 @@ setup-test: # What tests need, and sample images
 $(BUILDER): FORCE
 	@$(CARGO) build $(WORKSPACE) --bin image-builder --bin pith
 
-build: setup-build $(BUILDER) ## Build kernel, agent and initrd into out/
-	@$(BUILDER) build
+build: setup-build $(BUILDER) ## Build kernel, agent and initrd into out/; ARCH=aarch64 for a guest of 64-bit Arm
+	@$(BUILDER) build $(OF_ARCH)
 
 programs: setup-build $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
-	@$(BUILDER) program jail probe
+	@$(BUILDER) program $(OF_ARCH) jail probe
 
 wheel: setup-test ## Build the Python package into out/
 	@.ci/wheel
@@ -49,13 +55,15 @@ site: ## Make the documents a website in out/site, by mdBook
 	@.ci/site
 
 flavours: setup-images build ## Pack the initrd of every flavour
-	@$(BUILDER) initrd --all
+	@$(BUILDER) initrd $(OF_ARCH) --all
 
-images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks
+images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks; a guest for Arm
+	@$(BUILDER) disk $(OF_ARCH) --all
+ifeq ($(GUEST),x86_64)
 	@$(BUILDER) kernel build --profile sandbox
-	@$(BUILDER) kernel build --profile aarch64
-	@$(BUILDER) disk --all
 	@$(BUILDER) uki --all
+	@$(BUILDER) build --arch aarch64
+endif
 	@$(BUILDER) sbom
 
 samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images

@@ -89,7 +89,7 @@ fn admit(
 fn config(products: &Products<'_>, options: &Options) -> Result<Config, DeployError> {
     machine::vm::check_memory(options.memory_mib)?;
     options.root.admits(options.root_fs)?;
-    let of_arm = Product::kernel(Arch::Aarch64.image(), &options.profile).file_name();
+    let of_arm = Product::kernel(Arch::Aarch64.image(), &options.profile).file_name(Arch::Aarch64);
     if products.manifest.products.contains_key(&of_arm) {
         return Err(DeployError::Impossible(
             "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",
