@@ -5,18 +5,24 @@ export PITH_CACHE
 export PATH := $(PITH_CACHE)/bin:$(PATH)
 
 CARGO ?= cargo
+# The processor of the guest: aarch64 or x86_64. Without one, that of this machine.
+ARCH ?=
+export ARCH
+GUEST := $(or $(ARCH),$(shell uname -m))
 BUILDER := target/debug/image-builder
 SAMPLES := tests/samples/pod.yaml
 SECONDS := 60
+
+OF_ARCH := $(if $(ARCH),--arch $(ARCH))
 
 # Every build is of the whole workspace, though of one binary or with one feature more: then all of them want the same
 # features of every crate, and a crate is compiled once. With `-p` in its place, each of them would compile its own.
 WORKSPACE := --locked --workspace
 
-.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit fuzz programs wheel site guest-tests nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
+.PHONY: help setup setup-build setup-images setup-run setup-test build flavours images samples run test lint audit unit unit-aarch64 fuzz programs wheel site guest-tests test-aarch64 nested devices conformance oracle abuse soak sandbox bench bench-pack pods check-kernel dist dist-check release clean FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install everything that is missing: Debian packages, vhost-device-vsock, cargo-nextest, cargo-deny
 	@.ci/setup
@@ -36,11 +42,11 @@ setup-test: # What tests need, and sample images
 $(BUILDER): FORCE
 	@$(CARGO) build $(WORKSPACE) --bin image-builder --bin pith
 
-build: setup-build $(BUILDER) ## Build kernel, agent and initrd into out/
-	@$(BUILDER) build
+build: setup-build $(BUILDER) ## Build kernel, agent and initrd into out/; ARCH=aarch64 for a guest of 64-bit Arm
+	@$(BUILDER) build $(OF_ARCH)
 
 programs: setup-build $(BUILDER) ## Build the OCI runner and the tests' probe, static, into out/
-	@$(BUILDER) program jail probe
+	@$(BUILDER) program $(OF_ARCH) jail probe
 
 wheel: setup-test ## Build the Python package into out/
 	@.ci/wheel
@@ -49,19 +55,21 @@ site: ## Make the documents a website in out/site, by mdBook
 	@.ci/site
 
 flavours: setup-images build ## Pack the initrd of every flavour
-	@$(BUILDER) initrd --all
+	@$(BUILDER) initrd $(OF_ARCH) --all
 
-images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks
+images: flavours ## Build everything that a VM can boot: the default kernels, every flavour as initrd and as disks; a guest for Arm
+	@$(BUILDER) disk $(OF_ARCH) --all
+ifeq ($(GUEST),x86_64)
 	@$(BUILDER) kernel build --profile sandbox
-	@$(BUILDER) kernel build --profile aarch64
-	@$(BUILDER) disk --all
 	@$(BUILDER) uki --all
+	@$(BUILDER) build --arch aarch64
+endif
 	@$(BUILDER) sbom
 
-samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images
-	@tests/samples/build-images.sh
+samples: setup-test $(BUILDER) ## Build the sample container images (nginx, curl, busybox) into out/images; ARCH=aarch64 into out/images-aarch64
+	@tests/samples/build-images.sh $(OF_ARCH)
 
-run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM
+run: setup-run build samples ## Build everything and run the sample pod: nginx and curl in one VM; ARCH=aarch64 emulates 64-bit Arm
 	@tests/samples/demo.sh
 
 test: lint unit fuzz guest-tests ## Run the tests, the last ones in guests; leaves out nested, audit, and most of oracle and soak
@@ -87,14 +95,28 @@ unit: setup-test ## Run the tests that need only cargo
 	$(CARGO) nextest run $(WORKSPACE) --features agent/policy -E 'package(agent) and test(policy)'
 	$(CARGO) nextest run $(WORKSPACE) --features agent/sandbox-api -E 'package(agent) and test(sandbox_api)'
 
+# The crates of the guest, and those that write its file systems and images. For this target nothing is compiled but these
+# tests, so naming the crates compiles nothing twice.
+ARM_CRATES := agent init mountinfo parcel pith-protocols rustjail sandbox-api fs-image
+unit-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER = aarch64-linux-gnu-gcc
+unit-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = qemu-aarch64-static -L /usr/aarch64-linux-gnu
+unit-aarch64: setup-test ## Run the unit tests of what is in a guest for 64-bit Arm, under user emulation
+	$(CARGO) nextest run --locked --target aarch64-unknown-linux-gnu $(ARM_CRATES:%=--package %)
+
 fuzz: setup-test ## Feed arbitrary input to the code that judges input; TARGET=plan selects one of tests/fuzz/targets, SECONDS=60 each
 	@tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 guest-tests: images programs samples wheel ## Run the tests that boot guests under QEMU
+	@tests/samples/build-images.sh --arch aarch64
 	@rm -rf out/devices
 	@rm -f target/nextest/guest/junit.xml
 	$(CARGO) nextest run $(WORKSPACE) -P guest; status=$$?; tests/minutes.py target/nextest/guest/junit.xml; exit $$status
 	@tests/devices/table.sh
+
+test-aarch64: ## Run the tests in emulated guests for 64-bit Arm: conformance, jail, sandbox API, parts of e2e and devices
+	@$(MAKE) images programs samples wheel
+	@$(MAKE) flavours programs samples ARCH=aarch64
+	PITH_TEST_ARCH=aarch64 $(CARGO) nextest run $(WORKSPACE) -P aarch64
 
 nested: images programs samples wheel ## Make a host with KVM under emulation, and run our tests in it; ARGS='part of a name' selects some
 	@CARGO='$(CARGO)' tests/nested/run.sh $(ARGS)

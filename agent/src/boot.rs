@@ -265,7 +265,8 @@ async fn serve(
         tracing::warn!(
             %address,
             "no vsock device: the host cannot call this agent; give the VM a vsock that this kernel can see (virtio over PCI \
-             needs PCI on the command line and in the kernel, over MMIO a place that ACPI or the command line tells)"
+             needs PCI on the command line and in the kernel, over MMIO a place that ACPI, a device tree or the command line \
+             tells)"
         );
     }
     announce();

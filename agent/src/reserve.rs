@@ -30,11 +30,13 @@ const MARGIN_PART: u64 = 16;
 const MARGIN_LEAST: u64 = 2 << 20;
 /// Most margin in bytes: nothing that is charged to nobody grows with memory beyond this.
 const MARGIN_MOST: u64 = 64 << 20;
-/// The kernel describes each page of memory that is added later by 64 bytes of the memory that it has.
-const DESCRIPTION_PART: u64 = 4096 / 64;
+/// The kernel describes each page of memory that is added later by so many bytes of the memory that it has (`struct page`).
+const DESCRIPTION: u64 = 64;
 
-/// One process for so many bytes of memory: by the kernel's own rule stacks (16 KiB each) are to take an eighth of it.
-const BYTES_PER_PROCESS: u64 = 8 * (16 << 10);
+/// By the kernel's own rule stacks are to take this part of all memory.
+const STACKS_PART: u64 = 8;
+/// Bytes of a stack in the kernel; where a page is larger, a stack is one page.
+const STACK: u64 = 16 << 10;
 /// Least number of processes of a pod.
 const PROCESSES_LEAST: u64 = 1024;
 /// Processes that are left for the kernel and the agent.
@@ -65,6 +67,15 @@ struct Memory {
     available: u64,
 }
 
+/// What the kernel was made with.
+#[derive(Debug, Clone, Copy)]
+struct Kernel {
+    /// Bytes of a page: 4, 16 or 64 KiB.
+    page: u64,
+    /// Its ceiling of process ids.
+    process_ids: u64,
+}
+
 /// What the pod may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allocatable {
@@ -76,14 +87,15 @@ pub(crate) struct Allocatable {
 
 impl Allocatable {
     /// Of a guest that was like `start` when the pod began, and has `total` bytes now.
-    fn of(start: Memory, total: u64, process_ids: u64) -> Allocatable {
+    fn of(start: Memory, total: u64, kernel: Kernel) -> Allocatable {
         let taken = start.total.saturating_sub(start.available);
         let margin = (total / MARGIN_PART).clamp(MARGIN_LEAST, MARGIN_MOST);
-        let descriptions = total.saturating_sub(start.total) / DESCRIPTION_PART;
+        let descriptions = total.saturating_sub(start.total) / (kernel.page / DESCRIPTION).max(1);
         // Where the guest is full already, a pod that can do nothing would explain nothing.
         let memory = total.saturating_sub(taken + margin + descriptions).max(MARGIN_LEAST);
-        let most = process_ids.saturating_sub(PROCESSES_RESERVED).max(PROCESSES_LEAST);
-        Allocatable { memory, processes: (total / BYTES_PER_PROCESS).clamp(PROCESSES_LEAST, most) }
+        let most = kernel.process_ids.saturating_sub(PROCESSES_RESERVED).max(PROCESSES_LEAST);
+        let by_memory = total / (STACKS_PART * STACK.max(kernel.page));
+        Allocatable { memory, processes: by_memory.clamp(PROCESSES_LEAST, most) }
     }
 
     /// Bytes that one file system in memory may take where nobody says how many: half, as the kernel has it, but of what
@@ -135,13 +147,13 @@ pub(crate) struct Reserve {
 #[derive(Debug)]
 struct Kept {
     start: Memory,
-    process_ids: u64,
+    kernel: Kernel,
     now: Allocatable,
 }
 
 impl Kept {
     fn follow(&mut self, cgroup: &Cgroup) -> Result<Option<Allocatable>, ReserveError> {
-        let now = Allocatable::of(self.start, guests_memory()?.total, self.process_ids);
+        let now = Allocatable::of(self.start, guests_memory()?.total, self.kernel);
         if now == self.now {
             return Ok(None);
         }
@@ -209,9 +221,10 @@ fn limited(cgroups: &Path) -> Result<(Cgroup, Kept), ReserveError> {
     let start = guests_memory()?;
     let process_ids = std::fs::read_to_string(IDS).ok().and_then(|text| text.trim().parse().ok());
     let process_ids = process_ids.unwrap_or(PROCESS_IDS);
-    let now = Allocatable::of(start, start.total, process_ids);
+    let kernel = Kernel { page: rustix::param::page_size() as u64, process_ids };
+    let now = Allocatable::of(start, start.total, kernel);
     cgroup.apply(&now.resources())?;
-    Ok((cgroup, Kept { start, process_ids, now }))
+    Ok((cgroup, Kept { start, kernel, now }))
 }
 
 /// What the guest has now. Huge pages that are put aside are charged to no cgroup's memory, so they are no memory here.
@@ -239,13 +252,14 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const KERNEL: Kernel = Kernel { page: 4096, process_ids: PROCESS_IDS };
 
     fn start(total: u64, available: u64) -> Memory {
         Memory { total: total * MIB, available: available * MIB }
     }
 
     fn of(total: u64, available: u64) -> Allocatable {
-        Allocatable::of(start(total, available), total * MIB, PROCESS_IDS)
+        Allocatable::of(start(total, available), total * MIB, KERNEL)
     }
 
     #[test]
@@ -267,10 +281,10 @@ mod tests {
     #[test]
     fn limits_follow_the_memory_that_is_added_and_taken_away() {
         let begun = start(512, 480);
-        let grown = Allocatable::of(begun, 8192 * MIB, PROCESS_IDS);
+        let grown = Allocatable::of(begun, 8192 * MIB, KERNEL);
         assert_eq!(grown.memory, (8192 - 32 - 64 - (8192 - 512) / 64) * MIB);
-        assert_eq!(Allocatable::of(begun, 256 * MIB, PROCESS_IDS).memory, (256 - 32 - 16) * MIB);
-        assert_eq!(Allocatable::of(begun, 0, PROCESS_IDS).memory, 2 * MIB);
+        assert_eq!(Allocatable::of(begun, 256 * MIB, KERNEL).memory, (256 - 32 - 16) * MIB);
+        assert_eq!(Allocatable::of(begun, 0, KERNEL).memory, 2 * MIB);
     }
 
     #[test]
@@ -278,7 +292,23 @@ mod tests {
         assert_eq!(of(32, 20).processes, 1024);
         assert_eq!(of(2048, 2000).processes, 16_384);
         assert_eq!(of(65_536, 65_000).processes, 31_744);
-        assert_eq!(Allocatable::of(start(64, 64), 64 * MIB, 300).processes, 1024);
+        assert_eq!(
+            Allocatable::of(start(64, 64), 64 * MIB, Kernel { process_ids: 300, ..KERNEL }).processes,
+            1024
+        );
+    }
+
+    /// Larger pages are fewer, so there is less to describe; and each stack takes a whole one.
+    #[test]
+    fn larger_pages_take_fewer_descriptions_and_larger_stacks() {
+        let begun = start(512, 480);
+        for (page, descriptions, processes) in
+            [(16 << 10, 7680 / 256, 31_744), (64 << 10, 7680 / 1024, 16_384)]
+        {
+            let grown = Allocatable::of(begun, 8192 * MIB, Kernel { page, ..KERNEL });
+            assert_eq!(grown.memory.div_ceil(MIB), 8192 - 32 - 64 - descriptions, "{page}");
+            assert_eq!(grown.processes, processes, "{page}");
+        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ const SLEEP_CONTROL: usize = 244;
 const SLEEP_STATUS: usize = 256;
 /// Where a generic address (12 bytes) has its 64-bit address.
 const ADDRESS: usize = 4;
+/// Flags of Arm's boot, two bytes.
+const ARM_BOOT_FLAGS: usize = 129;
+/// Flag: the machine has PSCI, of version 0.2 at least.
+const PSCI_COMPLIANT: u8 = 1;
 /// Where every table has its own length.
 const LENGTH: usize = 4;
 
@@ -60,6 +64,12 @@ pub(crate) fn can_power_off<'a>(
     };
     // The kernel asks the firmware only where ACPI has no answer.
     (has_s5 && has_register) || (has_efi_services && (is_reduced || !has_s5))
+}
+
+/// Whether the FADT of an Arm machine tells of PSCI, by which the kernel powers it off (`acpi_psci_present`). The kernel uses
+/// none of the registers above on Arm.
+pub(crate) fn has_psci(fadt: &[u8]) -> bool {
+    Table::new(fadt).0.get(ARM_BOOT_FLAGS).is_some_and(|flags| flags & PSCI_COMPLIANT != 0)
 }
 
 /// Whether AML code defines `\_S5_`, the values that switch the machine off: as a package with a name, or as a method that
@@ -210,6 +220,20 @@ mod tests {
         ] {
             assert!(!defines_s5(aml), "{aml:02x?}");
         }
+    }
+
+    #[test]
+    fn psci_is_a_flag_of_the_fadt() {
+        let mut table = fadt(276, HW_REDUCED);
+        assert!(!has_psci(&table));
+        // Bit 1 says only how it would be called.
+        table[ARM_BOOT_FLAGS] = 2;
+        assert!(!has_psci(&table));
+        table[ARM_BOOT_FLAGS] = 3;
+        assert!(has_psci(&table));
+        put(&mut table, LENGTH, 129);
+        assert!(!has_psci(&table), "behind the table's end");
+        assert!(!has_psci(&[]));
     }
 
     #[test]

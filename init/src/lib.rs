@@ -16,6 +16,7 @@ mod acpi;
 mod execute;
 mod hostname;
 mod power;
+mod psci;
 mod step;
 
 pub use execute::{BootReport, Outcome, Ran, StepError, boot, since_boot};

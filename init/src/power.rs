@@ -10,12 +10,15 @@ use std::time::Duration;
 use nix::sys::reboot::{RebootMode, reboot as enter};
 use thiserror::Error;
 
-use crate::acpi;
+use crate::{acpi, psci};
 
-/// Most bytes of one table that are read: those of a machine with 1,024 processors have some 200 KiB.
+/// Most bytes of one table or property that are read: those of a machine with 1,024 processors have some 200 KiB.
 const LARGEST_TABLE: u64 = 4 << 20;
 /// How long file systems may take to be written back at the end.
 const SYNC: Duration = Duration::from_secs(10);
+/// ACPI tables, and the one with the fixed facts, below sysfs.
+const TABLES: &str = "firmware/acpi/tables";
+const FADT: &str = "FACP";
 /// Most definition blocks that are read.
 const MOST_BLOCKS: usize = 64;
 
@@ -43,24 +46,17 @@ pub enum End {
 impl End {
     /// What the tables of this machine say.
     pub fn of_this_machine() -> End {
-        End::by(Path::new("/sys"))
+        const OURS: Architecture =
+            if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86 };
+        End::by(OURS, Path::new("/sys"))
     }
 
-    /// On x86 powering off takes ACPI or EFI; other architectures have firmware calls for it.
-    fn by(sys: &Path) -> End {
-        if !cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
-            return End::PowerOff;
-        }
-        let tables = sys.join("firmware/acpi/tables");
-        let fadt = read_table(&tables.join("FACP"));
-        let blocks: Vec<Vec<u8>> =
-            definition_blocks(&tables).iter().filter_map(|path| read_table(path)).collect();
-        let has_efi_services = sys.join("firmware/efi").exists();
-        if acpi::can_power_off(fadt.as_deref(), blocks.iter().map(Vec::as_slice), has_efi_services) {
-            End::PowerOff
-        } else {
-            End::Restart
-        }
+    fn by(architecture: Architecture, sys: &Path) -> End {
+        let can_power_off = match architecture {
+            Architecture::X86 => x86_can_power_off(sys),
+            Architecture::Aarch64 => aarch64_can_power_off(sys),
+        };
+        if can_power_off { End::PowerOff } else { End::Restart }
     }
 
     /// Ends it, without writing anything back. Comes back only with an error. One system call, so that a signal handler may
@@ -74,6 +70,36 @@ impl End {
             Err(errno) => errno,
         }
     }
+}
+
+/// Whose kernel it is that ends the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Architecture {
+    X86,
+    Aarch64,
+}
+
+/// On x86 powering off takes ACPI or EFI.
+fn x86_can_power_off(sys: &Path) -> bool {
+    let tables = sys.join(TABLES);
+    let fadt = read_table(&tables.join(FADT));
+    let blocks: Vec<Vec<u8>> =
+        definition_blocks(&tables).iter().filter_map(|path| read_table(path)).collect();
+    acpi::can_power_off(fadt.as_deref(), blocks.iter().map(Vec::as_slice), has_efi_services(sys))
+}
+
+/// On 64-bit Arm it takes PSCI, which the device tree or ACPI tells of, or EFI.
+fn aarch64_can_power_off(sys: &Path) -> bool {
+    let node = sys.join("firmware/devicetree/base/psci");
+    let property = |name: &str| read_table(&node.join(name));
+    let by_tree = property("compatible")
+        .is_some_and(|compatible| psci::can_power_off(&compatible, property("status").as_deref()));
+    let by_acpi = || read_table(&sys.join(TABLES).join(FADT)).is_some_and(|fadt| acpi::has_psci(&fadt));
+    by_tree || by_acpi() || has_efi_services(sys)
+}
+
+fn has_efi_services(sys: &Path) -> bool {
+    sys.join("firmware/efi").exists()
 }
 
 /// Writes all file systems back and ends the machine, without asking any process: by powering off where that works, else by
@@ -107,7 +133,7 @@ fn write_back() {
     }
 }
 
-/// The beginning of a table; none where there is no such table or it cannot be read.
+/// The beginning of a table or a property; none where there is none or it cannot be read.
 fn read_table(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(LARGEST_TABLE).read_to_end(&mut bytes).ok()?;
@@ -128,8 +154,8 @@ fn definition_blocks(tables: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod tests {
+    use super::Architecture::{Aarch64, X86};
     use super::*;
 
     /// A FADT with a PM1a control block, not reduced.
@@ -151,19 +177,19 @@ mod tests {
     #[test]
     fn tables_alone_are_no_power_off() {
         let sys = tempfile::tempdir().unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart);
+        assert_eq!(End::by(X86, sys.path()), End::Restart);
         let tables = sys.path().join("firmware/acpi/tables");
         std::fs::create_dir_all(&tables).unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart);
+        assert_eq!(End::by(X86, sys.path()), End::Restart);
         std::fs::write(tables.join("FACP"), fadt()).unwrap();
         std::fs::write(tables.join("DSDT"), block(b"")).unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart);
+        assert_eq!(End::by(X86, sys.path()), End::Restart);
         std::fs::write(tables.join("APIC"), block(b"\x08_S5_\x12\x06\x04")).unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart, "only definition blocks define");
+        assert_eq!(End::by(X86, sys.path()), End::Restart, "only definition blocks define");
         std::fs::write(tables.join("SSDT2"), block(b"\x08_S5_\x12\x06\x04")).unwrap();
-        assert_eq!(End::by(sys.path()), End::PowerOff);
+        assert_eq!(End::by(X86, sys.path()), End::PowerOff);
         std::fs::remove_file(tables.join("FACP")).unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart);
+        assert_eq!(End::by(X86, sys.path()), End::Restart);
     }
 
     #[test]
@@ -171,6 +197,44 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(sys.path().join("firmware/acpi/tables/FACP")).unwrap();
         std::fs::create_dir_all(sys.path().join("firmware/acpi/tables/DSDT")).unwrap();
-        assert_eq!(End::by(sys.path()), End::Restart);
+        assert_eq!(End::by(X86, sys.path()), End::Restart);
+        assert_eq!(End::by(Aarch64, sys.path()), End::Restart);
+    }
+
+    /// A node of a device tree, as sysfs shows it.
+    fn node(sys: &Path, compatible: &[u8]) -> PathBuf {
+        let node = sys.join("firmware/devicetree/base/psci");
+        std::fs::create_dir_all(&node).unwrap();
+        std::fs::write(node.join("compatible"), compatible).unwrap();
+        node
+    }
+
+    #[test]
+    fn psci_of_the_device_tree_powers_arm_off() {
+        let sys = tempfile::tempdir().unwrap();
+        // Neither way is known: a halt would keep the VMM running, a restart may end it.
+        assert_eq!(End::by(Aarch64, sys.path()), End::Restart);
+        let node = node(sys.path(), b"arm,psci-1.0\0arm,psci-0.2\0arm,psci\0");
+        assert_eq!(End::by(Aarch64, sys.path()), End::PowerOff);
+        assert_eq!(End::by(X86, sys.path()), End::Restart, "x86 has no PSCI");
+        std::fs::write(node.join("status"), "disabled\0").unwrap();
+        assert_eq!(End::by(Aarch64, sys.path()), End::Restart);
+    }
+
+    #[test]
+    fn acpi_and_efi_power_arm_off_too() {
+        let sys = tempfile::tempdir().unwrap();
+        let tables = sys.path().join("firmware/acpi/tables");
+        std::fs::create_dir_all(&tables).unwrap();
+        std::fs::write(tables.join("FACP"), fadt()).unwrap();
+        std::fs::write(tables.join("DSDT"), block(b"\x08_S5_\x12\x06\x04")).unwrap();
+        assert_eq!(End::by(Aarch64, sys.path()), End::Restart, "arm has no such registers");
+        let mut with_psci = fadt();
+        with_psci[129] = 1;
+        std::fs::write(tables.join("FACP"), with_psci).unwrap();
+        assert_eq!(End::by(Aarch64, sys.path()), End::PowerOff);
+        std::fs::remove_file(tables.join("FACP")).unwrap();
+        std::fs::create_dir_all(sys.path().join("firmware/efi")).unwrap();
+        assert_eq!(End::by(Aarch64, sys.path()), End::PowerOff);
     }
 }

@@ -38,8 +38,9 @@ const AGENT: Crate = Crate {
 const STORE: Crate = Crate {
     root: "image-builder/store/src",
     layers: &[
-        &["digest", "plain", "private", "product", "progress", "text"],
-        &["cache", "layout", "segments"],
+        &["arch", "digest", "plain", "private", "progress", "text"],
+        &["cache", "product", "segments"],
+        &["layout"],
         &["lib"],
     ],
 };
@@ -53,8 +54,8 @@ const PODS: Crate = Crate { root: "image-builder/pods/src", layers: &[&["run"], 
 const PRODUCTS: Crate = Crate {
     root: "image-builder/products/src",
     layers: &[
-        &["debian", "elf", "program", "svg"],
-        &["format", "host"],
+        &["elf", "place", "program", "svg"],
+        &["debian", "format", "host"],
         &["inspect", "manifest", "source"],
         &["bootchart", "install", "recipe"],
         &["agent", "kernel", "pack", "uki"],

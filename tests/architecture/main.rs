@@ -14,6 +14,7 @@ mod layers;
 mod links;
 mod oci;
 mod order;
+mod portable;
 mod protocol;
 mod security;
 mod source;

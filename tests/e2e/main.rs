@@ -1,5 +1,6 @@
 //! A pod's life in a booted guest, over the same socket that shims use.
 
+mod aarch64;
 mod boot;
 mod cli;
 mod client;

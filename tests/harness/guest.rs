@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fs_image::{Inode, Kind, Tree, cpio};
+use images::image::Ceiling;
 use machine::vm::{AgentClient, Disk, Growth, Machine, Nic, Root, Share, Snapshot, Vm, VmConfig};
 use protocols::agent::{CreateSandboxRequest, DestroySandboxRequest, Storage};
 use protocols::agent_ttrpc::AgentServiceClient;
+use store::arch::Arch;
 use store::cache::Cache;
+use store::layout::Layout;
 use tempfile::TempDir;
 
 use crate::container::ContainerBuilder;
@@ -35,9 +38,27 @@ pub struct Saved {
     directories: Vec<Arc<TempDir>>,
 }
 
+/// The variable that names the architecture of all guests whose test names none.
+const ARCH: &str = "PITH_TEST_ARCH";
+
+/// The architecture of guests: the one that `PITH_TEST_ARCH` names, or the host's.
+///
+/// # Panics
+/// When it names none.
+pub fn arch() -> Arch {
+    match std::env::var(ARCH) {
+        Ok(name) if !name.is_empty() => Arch::ALL
+            .into_iter()
+            .find(|arch| arch.to_string() == name)
+            .unwrap_or_else(|| panic!("{ARCH} is {name:?}; there are {:?}", Arch::ALL)),
+        _ => Arch::host(),
+    }
+}
+
 /// How a guest is to be booted.
 #[derive(Debug, Clone, Default)]
 pub struct GuestBuilder {
+    arch: Option<Arch>,
     machine: Machine,
     words: Vec<String>,
     network: bool,
@@ -57,7 +78,14 @@ pub struct GuestBuilder {
 }
 
 impl GuestBuilder {
-    /// On another machine model than a microvm.
+    /// For another architecture than [`arch`] says.
+    #[must_use]
+    pub fn arch(mut self, arch: Arch) -> GuestBuilder {
+        self.arch = Some(arch);
+        self
+    }
+
+    /// On another machine model than a microvm. On another architecture there is only one, with what a q35 has.
     #[must_use]
     pub fn machine(mut self, machine: Machine) -> GuestBuilder {
         self.machine = machine;
@@ -149,7 +177,7 @@ impl GuestBuilder {
         self
     }
 
-    /// With the kernel of another profile than `kata`: `out/vmlinux-NAME`.
+    /// With the kernel of another profile than the one that ships: `out/vmlinux-NAME`.
     #[must_use]
     pub fn kernel(mut self, profile: &str) -> GuestBuilder {
         self.kernel = Some(profile.to_owned());
@@ -188,7 +216,9 @@ impl GuestBuilder {
     /// # Errors
     /// When it was not built.
     pub fn program(self, path: &str, name: &str) -> Result<GuestBuilder> {
-        let file = product(name).with_context(|| format!("run `image-builder program {name}`"))?;
+        let arch = self.arch.unwrap_or_else(arch);
+        let file = existing(layout(None).for_arch(arch).program(name))
+            .with_context(|| format!("run `image-builder program {name}`"))?;
         let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         Ok(self.node(path, Inode::new(0o755, Kind::File(content.into()))))
     }
@@ -199,23 +229,21 @@ impl GuestBuilder {
     /// When a product is missing, or the guest does not get ready; the console's end is in the text.
     pub async fn boot(self) -> Result<Guest> {
         let directory = tempfile::tempdir().context("make a directory for the guest")?;
-        let product = |name: &str| match &self.products {
-            Some(directory) => existing(directory.join(name)),
-            None => product(name),
-        };
+        let arch = self.arch.unwrap_or_else(arch);
+        let layout = layout(self.products.clone()).for_arch(arch);
         let initrd = match &self.flavour {
-            Some(name) => product(&format!("initrd-{name}.img"))?,
-            None => product("initrd.img")?,
+            Some(name) => existing(layout.flavour_initrd(name))?,
+            None => existing(layout.initrd())?,
         };
         let initrd = self.with_files(initrd, directory.path())?;
         let kernel = match (self.image, &self.kernel) {
             (Some(path), _) => path,
-            (None, Some(profile)) => product(&format!("vmlinux-{profile}"))?,
-            (None, None) => product("vmlinux")?,
+            (None, Some(profile)) => existing(layout.kernel_file("vmlinux", profile))?,
+            (None, None) => existing(layout.kernel())?,
         };
         let mut config = VmConfig::new(kernel, initrd, directory.path());
         config.root = self.root.unwrap_or(config.root);
-        config.machine = self.machine;
+        config.machine = if arch == Arch::X86_64 { self.machine } else { Machine::fastest(arch) };
         config.network = if self.network { Nic::User { forwards: Vec::new() } } else { Nic::Absent };
         config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
         config.cpus = self.cpus.unwrap_or(1);
@@ -225,7 +253,7 @@ impl GuestBuilder {
         config.growth = self.growth;
         config.savable = self.savable;
         config.extra = self.qemu;
-        config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
+        config.disks.push(Disk { path: busybox_for(arch)?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
             path,
             readonly: false,
@@ -260,6 +288,11 @@ pub fn product(name: &str) -> Result<PathBuf> {
     existing(Path::new(env!("CARGO_MANIFEST_DIR")).join("../out").join(name))
 }
 
+/// The products: in the tree's `out/`, or in another directory.
+fn layout(out: Option<PathBuf>) -> Layout {
+    Layout::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), out)
+}
+
 fn existing(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is missing: run `make build`", path.display());
     Ok(path)
@@ -270,14 +303,29 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// # Errors
 /// When it is missing.
 pub fn busybox() -> Result<PathBuf> {
-    let layout = product("images/busybox").context("the sample images are missing: run `make samples`")?;
+    busybox_for(arch())
+}
+
+/// The same for an architecture.
+fn busybox_for(arch: Arch) -> Result<PathBuf> {
     let cache = Cache::locate(|name| std::env::var_os(name)).context("find the cache")?;
-    let image = images::image::prepare(&layout.display().to_string(), &cache)?;
+    let image =
+        images::image::prepare_for(&sample(arch, "busybox")?, Some(arch), &cache, Ceiling::default())?;
     Ok(image.disk)
 }
 
+/// A sample image that `make samples` makes for an architecture, as an argument of `pith`.
+///
+/// # Errors
+/// When it is missing.
+pub fn sample(arch: Arch, name: &str) -> Result<String> {
+    let path = product(&format!("images{}/{name}", arch.suffix()))
+        .with_context(|| format!("the sample images are missing: run `make samples ARCH={arch}`"))?;
+    Ok(path.canonicalize().context("find the sample images")?.display().to_string())
+}
+
 impl Guest {
-    /// Boots a microvm.
+    /// Boots the machine that does so fastest.
     ///
     /// # Errors
     /// As [`GuestBuilder::boot`].

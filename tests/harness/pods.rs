@@ -125,7 +125,12 @@ impl Pods {
 
 /// The sample image with busybox, which `make samples` makes, as an argument of `pith`.
 pub fn busybox_image() -> String {
-    root().join("out/images/busybox").display().to_string()
+    sample_path("busybox").display().to_string()
+}
+
+/// Where a sample image is, for the architecture that guests have.
+pub fn sample_path(name: &str) -> PathBuf {
+    root().join(format!("out/images{}", crate::arch().suffix())).join(name)
 }
 
 /// The project's directory.

@@ -1,5 +1,5 @@
-//! The kernel for 64-bit Arm, booted under emulation. There is no agent for that processor to boot with, since the
-//! toolchain has Rust's library for x86_64 alone; so a program of a few lines stands in for it.
+//! The guest for 64-bit Arm: what it is made of, and its boot under emulation. Where the kernel alone is tested, a program of a few
+//! lines stands in for the agent.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_image::{Inode, Kind, Tree, cpio};
-use products::manifest::{KernelPart, Manifest};
+use products::format::compress::Compression;
+use products::manifest::{InitrdPart, KernelPart, Manifest};
+use products::{elf, initrd};
+use store::arch::Arch;
+use store::layout::Layout;
 
-use crate::layout;
+use crate::{layout, options};
 
 const PROFILE: &str = "aarch64";
 const COMPILER: &str = "aarch64-linux-gnu-gcc";
@@ -66,6 +70,17 @@ impl Drop for Machine {
 /// Boots the kernel with these arguments of QEMU's beside, until the machine is off. Answers how QEMU ended, and the serial
 /// console.
 fn boot(directory: &Path, machine: &str, more: &[&str]) -> Result<(ExitStatus, String)> {
+    let (status, console) = boot_until(directory, machine, more, None)?;
+    Ok((status.context("the machine is still on")?, console))
+}
+
+/// As [`boot`], or until there is a text on the serial console.
+fn boot_until(
+    directory: &Path,
+    machine: &str,
+    more: &[&str],
+    text: Option<&str>,
+) -> Result<(Option<ExitStatus>, String)> {
     let (console, errors) = (directory.join("console"), directory.join("errors"));
     let image = image()?;
     let mut command = Command::new(QEMU);
@@ -81,20 +96,36 @@ fn boot(directory: &Path, machine: &str, more: &[&str]) -> Result<(ExitStatus, S
         .stderr(File::create(&errors)?);
     let mut vmm = Machine(tool(&mut command)?);
     let begin = Instant::now();
+    let said = || anyhow::Ok(String::from_utf8_lossy(&std::fs::read(&console)?).into_owned());
     let status = loop {
         if let Some(status) = vmm.0.try_wait()? {
-            break status;
+            break Some(status);
+        }
+        if let Some(text) = text
+            && said()?.contains(text)
+        {
+            break None;
         }
         if begin.elapsed() > PATIENCE {
-            let said = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
-            bail!("the machine is still on after {PATIENCE:?}; its console:\n{said}");
+            bail!("the machine is still on after {PATIENCE:?}; its console:\n{}", said()?);
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    println!("{machine}: off after {:?}", begin.elapsed());
+    println!("{machine}: {} after {:?}", text.unwrap_or("off"), begin.elapsed());
     let errors = std::fs::read_to_string(&errors)?;
     ensure!(errors.is_empty(), "{QEMU}: {errors}");
-    Ok((status, String::from_utf8_lossy(&std::fs::read(&console)?).into_owned()))
+    Ok((status, said()?))
+}
+
+/// The products for it.
+fn arm() -> Layout {
+    layout().for_arch(Arch::Aarch64)
+}
+
+/// The ingredients of its initrd.
+fn initrd_part() -> Result<InitrdPart> {
+    let part = Manifest::read(&arm()).flavours.remove("minimal-aarch64");
+    part.context("the manifest has no initrd for aarch64: run `make images`")
 }
 
 #[test]
@@ -149,5 +180,41 @@ fn the_aarch64_kernel_without_a_root_panics_and_ends_the_machine() -> Result<()>
     let directory = tempfile::tempdir()?;
     let (_, console) = boot(directory.path(), "virt", &[])?;
     ensure!(console.contains("VFS: Unable to mount root fs"), "{console}");
+    Ok(())
+}
+
+#[test]
+fn the_aarch64_guest_is_in_the_manifest_by_its_processor() -> Result<()> {
+    let (layout, manifest) = (arm(), Manifest::read(&arm()));
+    let agent = manifest.agents.get("agent-aarch64").context("no agent for aarch64: run `make images`")?;
+    assert_eq!(agent.arch(), Some(Arch::Aarch64));
+    assert_eq!(initrd_part()?.arch, Arch::Aarch64);
+    let program = std::fs::read(layout.agent())?;
+    assert_eq!((elf::machine(&program)?, elf::interpreter(&program)?), (Arch::Aarch64.elf_machine(), None));
+    for path in [layout.agent(), layout.initrd()] {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let size = path.metadata()?.len();
+        assert_eq!(manifest.products[&name].size, size);
+        println!("{name}: {size} bytes");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_aarch64_initrd_packed_again_is_the_one_in_out() -> Result<()> {
+    let layout = arm();
+    let again = initrd::pack(&layout, &options("minimal", Compression::Zstd))?;
+    assert!(again.image() == std::fs::read(layout.initrd())?, "it has other bytes than its recipe");
+    Ok(())
+}
+
+#[test]
+fn the_aarch64_guest_boots_to_the_ready_line() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let initrd = arm().initrd();
+    ensure!(initrd.is_file(), "{} is missing: run `make images`", initrd.display());
+    let initrd = initrd.display().to_string();
+    let (_, console) = boot_until(directory.path(), "virt", &["-initrd", &initrd], Some("agent ready: "))?;
+    ensure!(console.contains("agent ready: "), "{console}");
     Ok(())
 }

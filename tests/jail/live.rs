@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fs_image::{Tree, cpio};
 use machine::vm::{Vm, VmConfig};
-use products::host;
+use products::place::Place;
 
 /// Boots as far as the tests need, says the line the harness waits for, and ends the machine.
 const INIT: &str = "#!/bin/sh
@@ -61,7 +61,7 @@ async fn the_control_group_tests_pass_on_a_real_hierarchy() -> Result<()> {
     let mut tree = Tree::default();
     tree.overlay(&files)?;
     let binary = binary.display().to_string();
-    for (path, node) in host::closure("libc6", slice::from_ref(&binary))? {
+    for (path, node) in Place::machine().closure("libc6", slice::from_ref(&binary))? {
         tree.insert(if path == binary { "/tests" } else { &path }, node)?;
     }
     let initrd = directory.path().join("initrd");

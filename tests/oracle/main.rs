@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use products::host;
+use products::place::Place;
 use tests::{Guest, GuestBuilder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -31,8 +31,8 @@ fn guest(bundles: &[Bundle]) -> Result<GuestBuilder> {
     let words = ["agent.debug_console", "agent.debug_console_vport=1026"];
     let mut builder = Guest::builder().flavour("debug").cpus(2).memory(1024).cmdline(&words);
     // The two share libraries.
-    let mut files = host::closure("crun", &["/usr/bin/crun".into()])?;
-    files.extend(host::closure("runc", &["/usr/sbin/runc".into()])?);
+    let mut files = Place::machine().closure("crun", &["/usr/bin/crun".into()])?;
+    files.extend(Place::machine().closure("runc", &["/usr/sbin/runc".into()])?);
     for (path, node) in files {
         builder = builder.node(&path, node);
     }

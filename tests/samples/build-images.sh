@@ -1,7 +1,10 @@
 #!/bin/sh
 # Builds the sample images (busybox, curl, debian, nginx) as OCI layouts out of Debian packages.
 #
-#   build-images.sh [DIRECTORY]     DIRECTORY defaults to out/images of the source tree and becomes a link
+#   build-images.sh [--arch x86_64|aarch64] [DIRECTORY]
+#
+# DIRECTORY becomes a link. It defaults to out/images of the source tree, or out/images-aarch64 for that architecture; without
+# --arch the images are for this host.
 #
 # The images live in the cache, under the digest of this script and of the packages' versions; nothing is built
 # when they are there. Packages are unpacked, not installed: no maintainer script runs and no privilege is needed.
@@ -15,7 +18,9 @@ setup_busybox() {
     for dir in bin etc root tmp var/tmp var/log run proc sys dev; do mkdir -p "$1/$dir"; done
     chmod 1777 "$1/tmp" "$1/var/tmp"
     chmod 700 "$1/root"
-    "$1/bin/busybox" --list | while read -r applet; do
+    # Of another architecture it does not run here; the host's is of the same version.
+    if [ "$architecture" = "$(dpkg --print-architecture)" ]; then lister="$1/bin/busybox"; else lister=busybox; fi
+    "$lister" --list | while read -r applet; do
         test -e "$1/bin/$applet" || ln -s busybox "$1/bin/$applet"
     done
     printf '%s\n' root:x:0:0:root:/root:/bin/sh www-data:x:33:33:www-data:/var/www:/bin/false \
@@ -71,7 +76,7 @@ image() {
     name=$1 packages=$2
     shift 2
     echo "sample image $name: unpacking $packages" >&2
-    mmdebstrap --quiet --variant=extract --include="$packages" \
+    mmdebstrap --quiet --variant=extract --architectures="$architecture" --include="$packages" \
         --extract-hook="'$script' --setup $name \"\$1\"" --format=tar "$suite" "$work/$name.tar" >&2
     umoci init --layout "$work/images/$name"
     umoci new --image "$work/images/$name:latest"
@@ -112,19 +117,33 @@ case ${1:-} in
 esac
 
 here=$(cd "$(dirname "$0")" && pwd)
-target=${1:-$here/../../out/images}
+architecture=$(dpkg --print-architecture)
+if [ "${1:-}" = --arch ]; then
+    case ${2:-} in
+    x86_64) architecture=amd64 ;;
+    aarch64) architecture=arm64 ;;
+    *)
+        echo "build-images.sh: --arch is x86_64 or aarch64, not '${2:-}'" >&2
+        exit 2
+        ;;
+    esac
+    shift 2
+fi
+suffix=
+[ "$architecture" != arm64 ] || suffix=-aarch64
+target=${1:-$here/../../out/images$suffix}
 cache=${PITH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pith}
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" LC_ALL=C.UTF-8
 
-for tool in mmdebstrap umoci sha256sum; do
+for tool in mmdebstrap umoci sha256sum busybox; do
     command -v "$tool" >/dev/null || {
-        echo "build-images.sh: $tool is not installed; try: apt-get install mmdebstrap umoci coreutils" >&2
+        echo "build-images.sh: $tool is not installed; try: apt-get install mmdebstrap umoci coreutils busybox-static" >&2
         exit 1
     }
 done
 
 versions=$(apt-cache policy busybox-static curl nginx-light libc6 libssl3 2>/dev/null | grep Candidate || true)
-key=$({ cat "$0"; echo "$suite $SOURCE_DATE_EPOCH $versions"; } | sha256sum | cut -c1-32)
+key=$({ cat "$0"; echo "$suite $architecture $SOURCE_DATE_EPOCH $versions"; } | sha256sum | cut -c1-32)
 store=$cache/samples/$key
 
 if [ ! -d "$store" ]; then
@@ -133,7 +152,6 @@ if [ ! -d "$store" ]; then
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
     mkdir "$work/images"
-    architecture=$(dpkg --print-architecture)
     export work architecture
     # Side by side: each is fetched and unpacked by one thread.
     printf '%s\n' busybox curl debian nginx | xargs -P 4 -n 1 "$script" --image

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Pods, root};
+use tests::{Pods, arch, root, sample_path};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,13 +26,13 @@ pub(crate) enum Image {
 impl Image {
     fn manifest(self, dir: &Path) -> Result<String> {
         let (image, command): (PathBuf, &str) = match self {
-            Self::Debian => (root().join("out/images/debian"), "[sleep, infinity]"),
-            Self::Busybox => (root().join("out/images/busybox"), "[sleep, '1000000']"),
+            Self::Debian => (sample_path("debian"), "[sleep, infinity]"),
+            Self::Busybox => (sample_path("busybox"), "[sleep, '1000000']"),
             Self::Bare => {
                 let rootfs = dir.join("rootfs");
                 std::fs::create_dir_all(&rootfs)?;
-                std::fs::copy(root().join("out/probe"), rootfs.join("wait"))
-                    .context("out/probe is missing: run `make programs`")?;
+                std::fs::copy(root().join(format!("out/probe{}", arch().suffix())), rootfs.join("wait"))
+                    .context("the probe is missing: run `make programs`")?;
                 (rootfs, "[/wait, --wait, '1000000']")
             }
         };
@@ -60,6 +60,9 @@ impl Sandbox {
         let manifest = manifest.display().to_string();
         let mut arguments =
             vec!["run", "-d", "-f", &manifest, "--memory", "512", "--sandbox-api", "127.0.0.1:0"];
+        // A directory does not say what its programs are for.
+        let platform = arch().platform();
+        arguments.extend(["--platform", &platform]);
         let file = pods.path().join("token");
         let name = file.display().to_string();
         if let Some(token) = token {

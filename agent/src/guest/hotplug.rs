@@ -25,16 +25,28 @@ pub(crate) enum HotplugError {
         source: io::Error,
     },
     /// Fewer processors than asked for.
-    #[error("{online} of {wanted} processors are online after {} s", DEADLINE.as_secs())]
+    #[error("{online} of {wanted} processors are online after {} s{}", DEADLINE.as_secs(), most(*possible, *wanted))]
     TooFew {
         /// How many are.
         online: u32,
         /// How many should be.
         wanted: u32,
+        /// How many the kernel has made room for; none where it does not say so.
+        possible: Option<u32>,
     },
     /// The kernel cannot be told of memory.
     #[error("this kernel has no memory probe interface")]
     NoProbe,
+}
+
+/// Why there will never be as many as wanted, if that is so.
+fn most(possible: Option<u32>, wanted: u32) -> String {
+    let possible = possible.filter(|possible| *possible < wanted);
+    possible.map_or_else(String::new, |possible| {
+        format!(
+            "; this machine has {possible} at most, as it told the kernel at its start: let it have more places for processors"
+        )
+    })
 }
 
 impl Kind for HotplugError {
@@ -65,7 +77,17 @@ pub(crate) fn online(devices: &DeviceWatch, wanted: u32, cpu_only: bool) -> Resu
         Err(error) => Some(Err(error)),
     };
     let found = devices.wait_until(DEADLINE, look);
-    found.unwrap_or(Err(HotplugError::TooFew { online, wanted }))
+    found.unwrap_or_else(|_| Err(HotplugError::TooFew { online, wanted, possible: possible_processors(sys) }))
+}
+
+/// How many processors the kernel has made room for, those that are absent among them.
+fn possible_processors(sys: &Path) -> Option<u32> {
+    let ranges = std::fs::read_to_string(sys.join("devices/system/cpu/possible")).ok()?;
+    ranges.trim().split(',').try_fold(0_u32, |count, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
 }
 
 /// Brings processors online until `wanted` are, or there are no more; gives how many are.
@@ -152,6 +174,29 @@ mod tests {
         assert_eq!(states(&sys, &["cpu/cpu1", "cpu/cpu2", "memory/memory7"]), [false, true, true]);
         online(&devices, 0, false).unwrap();
         assert_eq!(states(&sys, &["cpu/cpu2", "memory/memory7"]), [true, false]);
+    }
+
+    /// On Arm, machines without hot-plug have no places for more.
+    #[test]
+    fn an_error_says_if_a_machine_has_no_places_for_more() {
+        let sys = sysfs(&[("cpu/cpu0", "")]);
+        let possible = sys.path().join("devices/system/cpu/possible");
+        let told = |wanted| {
+            let possible = possible_processors(sys.path());
+            HotplugError::TooFew { online: 1, wanted, possible }.to_string()
+        };
+        assert_eq!(told(3), "1 of 3 processors are online after 5 s");
+        for (text, count) in [("0-1\n", 2), ("0", 1), ("0-1,4", 3), ("0,2-3,8-11", 7)] {
+            std::fs::write(&possible, text).unwrap();
+            assert_eq!(possible_processors(sys.path()), Some(count), "{text}");
+        }
+        for text in ["", "x", "3-1", "0-4294967295", "0-1,"] {
+            std::fs::write(&possible, text).unwrap();
+            assert_eq!(possible_processors(sys.path()), None, "{text}");
+        }
+        std::fs::write(&possible, "0-1").unwrap();
+        assert!(told(3).contains("5 s; this machine has 2 at most"), "{}", told(3));
+        assert_eq!(told(2), "1 of 2 processors are online after 5 s");
     }
 
     #[test]

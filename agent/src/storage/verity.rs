@@ -126,10 +126,14 @@ impl Verity {
         if let Some(salt) = self.salt.as_ref().filter(|salt| !is_hex(salt) || salt.len() > 512) {
             return invalid(format!("salt {salt:?} is not hexadecimal, or longer than 256 bytes"));
         }
-        let is_block = |size: u64| size.is_power_of_two() && (512..=4096).contains(&size);
+        // The device mapper takes no block that is larger than a page, which may be of 16 or 64 KiB.
+        let most = rustix::param::page_size() as u64;
+        let is_block = |size: u64| size.is_power_of_two() && (512..=most).contains(&size);
         if !is_block(self.data_block) || !is_block(self.hash_block) {
             let (data, hash) = (self.data_block, self.hash_block);
-            return invalid(format!("block sizes {data} and {hash} are not powers of two from 512 to 4096"));
+            return invalid(format!(
+                "block sizes {data} and {hash} are not powers of two from 512 to {most}, which is a page of this kernel"
+            ));
         }
         let data = self.data_blocks.checked_mul(self.data_block).filter(|bytes| *bytes > 0);
         if data.is_none_or(|data| data > self.offset) {

@@ -20,6 +20,7 @@
 //! | a name | a path of 4095 bytes | 255 bytes | 255 bytes, a path of 4095; no line break and no double quote in either, nor in a link's target |
 //! | times | whole seconds until 2106 | nanoseconds | whole seconds until 2446 |
 //! | all together | 4294967295 inodes | 16 TiB | as mke2fs has it |
+//! | blocks | none | 4 KiB, or [16 or 64](erofs::BlockSize) | 4 KiB, which kernels of every page size mount |
 //!
 //! What is read may come from anybody: damage is a [`ReadError`] that says where, and takes no more memory than the bytes could
 //! describe. The content of files is not read.

@@ -277,8 +277,9 @@ fn values(arg: &clap::Arg, known: &dyn Fn(Kind<'_>) -> Vec<String>) -> Vec<Strin
         }
         "network" => ["user", "none", "netns="].map(str::to_owned).to_vec(),
         "flavour" => known(Kind::Flavours),
+        "arch" => ["linux/amd64", "linux/arm64"].map(str::to_owned).to_vec(),
         "accel" => ["auto", "kvm", "tcg"].map(str::to_owned).to_vec(),
-        "machine" => ["microvm", "microvm-acpi", "q35"].map(str::to_owned).to_vec(),
+        "machine" => ["microvm", "microvm-acpi", "q35", "virt"].map(str::to_owned).to_vec(),
         "file" | "out" | "kernel" | "initrd" | "disk" | "uki" | "firmware" | "env_file" => {
             vec![FILES.to_owned()]
         }

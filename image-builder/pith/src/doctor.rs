@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use machine::vm::{VIRTIOFSD_FIX, VSOCK_FIX, find_tool, find_virtiofsd};
+use machine::vm::{Qemu, VIRTIOFSD_FIX, VSOCK_FIX, find_tool, find_virtiofsd};
 use serde::Serialize;
+use store::arch::Arch;
 use store::cache::Cache;
 
 use crate::global::{Global, columns, state};
@@ -89,14 +90,8 @@ fn words(findings: &[Finding], is_able: bool) -> String {
 
 fn look(global: &Global) -> Vec<Finding> {
     let mut findings = vec![products(global)];
-    findings.push(tool(
-        "QEMU",
-        find_tool("qemu-system-x86_64", "PITH_QEMU"),
-        "qemu-system-x86_64",
-        "PITH_QEMU",
-        Verdict::Missing,
-        "apt-get install qemu-system-x86",
-    ));
+    let qemu = Qemu::of(Arch::host());
+    findings.push(tool("QEMU", qemu.find(), qemu.name, qemu.variable, Verdict::Missing, qemu.fix));
     findings.push(device(
         "KVM",
         Path::new("/dev/kvm"),
@@ -113,6 +108,8 @@ fn look(global: &Global) -> Vec<Finding> {
         &format!("{VIRTIOFSD_FIX} (without it, `-v` and hostPath volumes do not work)"),
     ));
     findings.push(disks());
+    findings
+        .extend(Arch::ALL.into_iter().filter(|arch| *arch != Arch::host()).map(|arch| foreign(arch, global)));
     findings.push(cache());
     findings.push(pods());
     findings
@@ -139,6 +136,41 @@ fn products(global: &Global) -> Finding {
                 format!("fetch{fix}").replace('\n', " "),
             )
         }
+    }
+}
+
+/// Whether images of an architecture that is not the host's can run, by emulation.
+fn foreign(arch: Arch, global: &Global) -> Finding {
+    let what = match arch {
+        Arch::X86_64 => "images for x86_64",
+        Arch::Aarch64 => "images for aarch64",
+    };
+    let qemu = Qemu::of(arch);
+    let products = global.products().map(|layout| layout.for_arch(arch));
+    let lacking = products.map_or_else(
+        |_| Some("a kernel and an initrd".to_owned()),
+        |layout| {
+            let needed = [layout.kernel(), layout.initrd()];
+            needed.into_iter().find(|path| !path.is_file()).map(|path| path.display().to_string())
+        },
+    );
+    let lacks = |found: String, fix: String| {
+        let fix = format!("{fix} (without it, pods of such images do not run)");
+        Finding::lacks(what, Verdict::Optional, found, fix)
+    };
+    match (qemu.find(), lacking) {
+        (Some(program), None) if program.is_file() => {
+            Finding::fine(what, format!("emulated by {}, which is slow", program.display()))
+        }
+        (_, Some(product)) => lacks(
+            format!("there is no {product}"),
+            format!("build it with `make build ARCH={arch}` in the source tree"),
+        ),
+        (None, None) => lacks(format!("no {} on PATH", qemu.name), qemu.fix.to_owned()),
+        (Some(path), None) => lacks(
+            format!("{} names {}, which is no file", qemu.variable, path.display()),
+            qemu.fix.to_owned(),
+        ),
     }
 }
 
@@ -294,6 +326,25 @@ mod tests {
         assert!(products(&global).found.contains("initrd.img"));
         std::fs::write(dir.path().join("initrd.img"), "").unwrap();
         assert_eq!(products(&global).verdict, Verdict::Fine);
+    }
+
+    #[test]
+    fn images_for_another_architecture_need_products_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let arch = Arch::ALL.into_iter().find(|arch| *arch != Arch::host()).unwrap();
+        let global = Global { json: false, out: Some(dir.path().into()) };
+        std::fs::write(dir.path().join("vmlinux"), "").unwrap();
+        let finding = foreign(arch, &global);
+        assert_eq!(finding.verdict, Verdict::Optional);
+        let layout = global.products().unwrap().for_arch(arch);
+        assert!(finding.found.contains(&layout.kernel().display().to_string()), "{}", finding.found);
+        assert!(finding.fix.unwrap().contains(&format!("make build ARCH={arch}")));
+        std::fs::write(layout.kernel(), "").unwrap();
+        assert!(foreign(arch, &global).found.contains(&layout.initrd().display().to_string()));
+        std::fs::write(layout.initrd(), "").unwrap();
+        let finding = foreign(arch, &global);
+        let is_there = Qemu::of(arch).find().is_some();
+        assert_eq!(finding.verdict == Verdict::Fine, is_there, "{}", finding.found);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use pods::run::state::StateDir;
 use serde::Serialize;
+use store::arch::Arch;
 use store::cache::Cache;
 use store::layout::Layout;
 use store::progress::Progress;
@@ -26,8 +27,15 @@ pub struct Global {
     pub out: Option<PathBuf>,
 }
 
-/// The file by which a directory of products is known: no guest starts without it.
-const MARK: &str = "vmlinux";
+/// The file by which a directory of products for an architecture is known: no guest starts without it.
+fn mark(place: &Path, arch: Arch) -> PathBuf {
+    Layout::new(place.to_path_buf(), Some(place.to_path_buf())).for_arch(arch).kernel()
+}
+
+/// Whether a directory has products, for whichever architecture.
+fn has_products(place: &Path) -> bool {
+    Arch::ALL.into_iter().any(|arch| mark(place, arch).is_file())
+}
 
 /// Where packages put products, relative to the directory above the program's.
 const INSTALLED: [&str; 2] = ["lib/pith", "share/pith"];
@@ -79,11 +87,11 @@ impl Global {
     /// Names every place that was looked at.
     pub fn products(&self) -> anyhow::Result<Layout> {
         let places = self.places();
-        match places.iter().find(|place| place.join(MARK).is_file()) {
+        match places.iter().find(|place| has_products(place)) {
             Some(place) => Ok(Layout::new(place.clone(), Some(place.clone()))),
             None => {
                 let looked = places.iter().fold(String::new(), |text, place| {
-                    text + "\n  " + &place.join(MARK).display().to_string()
+                    text + "\n  " + &mark(place, Arch::host()).display().to_string()
                 });
                 anyhow::bail!(
                     "there is no kernel for the guest; looked for{looked}\n\
@@ -194,7 +202,7 @@ mod tests {
         let global = Global { json: false, out: Some(dir.path().into()) };
         let error = global.products().unwrap_err().to_string();
         assert!(error.contains(&dir.path().display().to_string()) && error.contains("--out"), "{error}");
-        std::fs::write(dir.path().join(MARK), "").unwrap();
+        std::fs::write(mark(dir.path(), Arch::host()), "").unwrap();
         assert_eq!(global.products().unwrap().out(), dir.path());
     }
 }

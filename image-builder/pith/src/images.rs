@@ -8,13 +8,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::images::image::{self, Ceiling, Made};
+use ::images::image::{self, Ceiling, Made, parse_platform};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use pods::run::pod::Pull;
 use pods::run::{Pod, quantity};
 use registry::{Kept, Library, Limits, Reference};
 use serde_json::json;
+use store::arch::Arch;
 use store::cache::Cache;
 use store::progress::bytes;
 
@@ -48,6 +49,18 @@ pub struct Fetching {
     /// The largest total size of the blobs of one image, for example 100Gi [default: 64Gi].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     pub max_size: Option<u64>,
+    /// For which processors.
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+}
+
+/// For which processors an image is wanted.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct PlatformArgs {
+    /// Take the image for this platform: linux/amd64 or linux/arm64 [default: this host's; where there is none, another
+    /// one, whose guest is emulated].
+    #[arg(long = "platform", value_name = "OS/ARCH", value_parser = parse_platform)]
+    pub arch: Option<Arch>,
 }
 
 /// How much an image may become.
@@ -73,7 +86,9 @@ async fn fetch(name: &str, fetching: &Fetching, global: &Global) -> anyhow::Resu
     let limits = Limits { bytes: fetching.max_size.unwrap_or(usual.bytes), ..usual };
     let mut step = global.progress().step(&format!("pull {reference}"), None);
     let tell = |moved: registry::Moved| step.say(&bytes(moved.bytes));
-    let pulled = registry::pull(&reference, &library, fetching.plain_http, limits, tell).await?;
+    let pulled =
+        registry::pull(&reference, &library, fetching.platform.arch, fetching.plain_http, limits, tell)
+            .await?;
     step.done(&format!("{}, {} fetched", short(&pulled.digest), bytes(pulled.fetched)));
     Ok(pulled)
 }
@@ -121,17 +136,21 @@ async fn source(
     global: &Global,
 ) -> anyhow::Result<String> {
     let library = Library::new(&global.cache()?);
-    let known = library.find(image)?;
+    let arch = fetching.platform.arch;
+    let known = library.find_for(image, arch)?;
     let kept = match (known, policy) {
         (Some(kept), PullPolicy::Missing | PullPolicy::Never) => kept,
         (None, PullPolicy::Never) => {
             Reference::of_image(image)?;
-            anyhow::bail!("there is no such file, and it was not pulled; `pith pull {image}` fetches it")
+            let option = arch.map_or_else(String::new, |arch| format!("--platform linux/{} ", arch.debian()));
+            anyhow::bail!(
+                "there is no such file, and it was not pulled; `pith pull {option}{image}` fetches it"
+            )
         }
         (_, PullPolicy::Always | PullPolicy::Missing) => {
             fetch(image, fetching, global).await?;
             library
-                .find(image)?
+                .find_for(image, arch)?
                 .with_context(|| format!("{image} was removed while it was pulled; try again"))?
         }
     };
@@ -139,21 +158,60 @@ async fn source(
     Ok(library.source(&kept))
 }
 
-/// Makes the disks of a pod's images, shows that when it takes long, and makes room for them in the cache.
+/// What a container's image is called to whoever opens it.
+fn reference_of(image: &str, base: &Path, sources: &BTreeMap<String, String>) -> String {
+    sources.get(image).cloned().unwrap_or_else(|| base.join(image).display().to_string())
+}
+
+/// The architecture of the guest that runs a pod's images: what they are for, or what is `wanted`.
+///
+/// # Errors
+/// When an image cannot be read, and when two are for different architectures: one guest runs them all.
+pub(crate) async fn architecture(
+    pod: &Pod,
+    base: &Path,
+    sources: &BTreeMap<String, String>,
+    wanted: Option<Arch>,
+    ceiling: Ceiling,
+    global: &Global,
+) -> anyhow::Result<Arch> {
+    if let Some(wanted) = wanted {
+        // Whoever makes the disks refuses what is for another.
+        return Ok(wanted);
+    }
+    let mut found: Option<(&str, Arch)> = None;
+    let mut done = std::collections::BTreeSet::new();
+    for container in pod.all().filter(|container| done.insert(&container.image)) {
+        let (reference, cache) = (reference_of(&container.image, base, sources), global.cache()?);
+        let work = move || image::arch_of(&reference, None, &cache, ceiling);
+        let arch = tokio::task::spawn_blocking(work).await.context("the look at an image stopped")?;
+        let arch = arch.with_context(|| format!("the image of container {}", container.name))?;
+        match (found, arch) {
+            (Some((other, its)), Some(arch)) if its != arch => anyhow::bail!(
+                "{other} is an image for {its}, and {} is one for {arch}: all containers of a pod run in one guest. Take \
+                 images of one architecture, or choose it with --platform",
+                container.image
+            ),
+            (None, Some(arch)) => found = Some((&container.image, arch)),
+            _ => {}
+        }
+    }
+    Ok(found.map_or(Arch::host(), |(_, arch)| arch))
+}
+
+/// Makes the disks of a pod's images for an architecture, shows that when it takes long, and makes room for them in the cache.
 pub(crate) async fn pack(
     pod: &Pod,
     base: &Path,
     sources: &BTreeMap<String, String>,
+    arch: Arch,
     ceiling: Ceiling,
     global: &Global,
 ) -> anyhow::Result<()> {
     let mut done = std::collections::BTreeSet::new();
     for container in pod.all().filter(|container| done.insert(&container.image)) {
-        let reference = match sources.get(&container.image) {
-            Some(source) => source.clone(),
-            None => base.join(&container.image).display().to_string(),
-        };
-        let made = make(reference, &container.image, ceiling, global).await;
+        let reference = reference_of(&container.image, base, sources);
+        let made = make(reference, &container.image, arch, ceiling, global).await;
         made.with_context(|| format!("the image of container {}", container.name))?;
     }
     let cache = global.cache()?;
@@ -167,11 +225,13 @@ pub(crate) async fn pack(
 async fn make(
     reference: String,
     name: &str,
+    arch: Arch,
     ceiling: Ceiling,
     global: &Global,
 ) -> anyhow::Result<image::Image> {
     let cache = global.cache()?;
-    let mut work = tokio::task::spawn_blocking(move || image::prepare_within(&reference, &cache, ceiling));
+    let mut work =
+        tokio::task::spawn_blocking(move || image::prepare_for(&reference, Some(arch), &cache, ceiling));
     let in_time = tokio::time::timeout(SHOWN_AFTER, &mut work).await;
     let (result, step) = match in_time {
         Ok(result) => (result, None),
@@ -247,7 +307,8 @@ fn make_room(cache: &Cache, limit: u64, before: SystemTime) -> anyhow::Result<Re
 fn in_use(library: &Library) -> std::collections::BTreeSet<String> {
     let pods = state().pods().unwrap_or_default();
     let images = pods.iter().flat_map(|pod| &pod.containers).map(|container| &container.image);
-    images.filter_map(|image| Some(library.find(image).ok()??.digest)).collect()
+    let all = images.flat_map(|image| library.find_all(image).unwrap_or_default());
+    all.map(|kept| kept.digest).collect()
 }
 
 /// What was removed from the cache.
@@ -324,13 +385,13 @@ impl ImagesArgs {
             if self.quiet {
                 return kept.iter().map(|one| one.reference.clone()).collect::<Vec<_>>().join("\n");
             }
-            let mut rows = vec![["IMAGE", "DIGEST", "SIZE", "PULLED"].map(str::to_owned)];
+            let mut rows = vec![["IMAGE", "DIGEST", "PLATFORM", "SIZE", "PULLED"].map(str::to_owned)];
+            let platform = |arch: Option<Arch>| arch.map_or_else(String::new, |arch| arch.platform());
             let digest = |text: &str| text.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-            rows.extend(
-                kept.iter().map(|one| {
-                    [one.reference.clone(), digest(&one.digest), bytes(one.bytes), ago(one.pulled)]
-                }),
-            );
+            rows.extend(kept.iter().map(|one| {
+                let Kept { reference, bytes: size, pulled, arch, .. } = one;
+                [reference.clone(), digest(&one.digest), platform(*arch), bytes(*size), ago(*pulled)]
+            }));
             let mut text = columns(&rows);
             if self.all {
                 let mut rows = vec![["DISK OF", "SIZE"].map(str::to_owned)];
@@ -380,25 +441,29 @@ impl RmiArgs {
         let in_use = in_use(&library);
         let mut removed = Removed::default();
         for name in &self.images {
-            let kept = library.find(name)?.with_context(|| {
+            let all = library.find_all(name)?;
+            anyhow::ensure!(!all.is_empty(), "{}", {
                 let known = library.list().unwrap_or_default();
                 let known: Vec<&str> = known.iter().map(|one| one.reference.as_str()).collect();
                 let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
                 format!("no image {name:?} was pulled; known: {known}")
-            })?;
-            anyhow::ensure!(
-                self.force || !in_use.contains(&kept.digest),
-                "a pod that runs was started from {}; stop it first, or use --force",
-                kept.reference
-            );
-            let source = library.source(&kept);
-            let others = library.list()?.iter().filter(|one| one.digest == kept.digest).count();
-            for disk in image::made(&cache).iter().filter(|disk| others == 1 && disk.source == source) {
-                image::discard(disk, &cache)?;
-                (removed.disks, removed.bytes) = (removed.disks + 1, removed.bytes + disk.bytes);
+            });
+            // One name has an image for each architecture it was pulled for.
+            for kept in all {
+                anyhow::ensure!(
+                    self.force || !in_use.contains(&kept.digest),
+                    "a pod that runs was started from {}; stop it first, or use --force",
+                    kept.reference
+                );
+                let source = library.source(&kept);
+                let others = library.list()?.iter().filter(|one| one.digest == kept.digest).count();
+                for disk in image::made(&cache).iter().filter(|disk| others == 1 && disk.source == source) {
+                    image::discard(disk, &cache)?;
+                    (removed.disks, removed.bytes) = (removed.disks + 1, removed.bytes + disk.bytes);
+                }
+                removed.bytes += library.remove(&kept)?;
+                removed.images.push(kept.reference);
             }
-            removed.bytes += library.remove(&kept)?;
-            removed.images.push(kept.reference);
         }
         global.print(&removed, || format!("{}\n{} freed", removed.images.join("\n"), bytes(removed.bytes)))
     }
@@ -450,6 +515,8 @@ pub struct ImageArgs {
     /// or `@sha256:DIGEST`.
     reference: String,
     #[command(flatten)]
+    platform: PlatformArgs,
+    #[command(flatten)]
     unpacking: Unpacking,
 }
 
@@ -461,11 +528,13 @@ impl ImageArgs {
     pub fn execute(self, global: &Global) -> anyhow::Result<ExitCode> {
         let cache = global.cache()?;
         let library = Library::new(&cache);
-        let pulled = if image::is_there(&self.reference) { None } else { library.find(&self.reference)? };
+        let arch = self.platform.arch;
+        let pulled =
+            if image::is_there(&self.reference) { None } else { library.find_for(&self.reference, arch)? };
         let reference = pulled.map_or(self.reference, |kept| library.source(&kept));
-        let image = image::prepare_within(&reference, &cache, self.unpacking.ceiling())?;
+        let image = image::prepare_for(&reference, arch, &cache, self.unpacking.ceiling())?;
         let value = json!({
-            "disk": image.disk, "bytes": image.size, "cached": image.cached, "config": image.config,
+            "disk": image.disk, "bytes": image.size, "cached": image.cached, "arch": image.arch, "config": image.config,
         });
         global.print(&value, || format!("{} ({} bytes)", image.disk.display(), image.size))?;
         Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Root};
+use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Qemu, Root, VmError};
 use pods::run::exec::WRITE;
 use pods::run::network::{Network, NetworkMode, Publish};
 use pods::run::output::{JsonSink, Sink, TextSink};
@@ -19,13 +19,15 @@ use pods::run::terminal::{RawMode, read_stdin};
 use pods::run::timing::Timings;
 use pods::run::{Input, Pod, RunOptions, StopRequest};
 use pods::run::{quantity, scratch};
+use store::arch::Arch;
 use store::layout::Layout;
+use store::text;
 use tokio::sync::watch;
 
 use crate::detach;
 use crate::exec::resizes;
 use crate::global::{Global, exit_code, state};
-use crate::images::{Fetching, PullPolicy, Unpacking, pack, resolve};
+use crate::images::{Fetching, PullPolicy, Unpacking, architecture, pack, resolve};
 use crate::request::{ContainerArgs, name_of};
 use crate::signals::{End, interruptible_for};
 
@@ -170,21 +172,30 @@ impl RunArgs {
             // The child finds what its parent has fetched and packed.
             let policy = if child.is_some() { Some(PullPolicy::Missing) } else { self.pull };
             let sources = resolve(&pod, &base, policy, &self.fetching, global).await?;
+            let (wanted, ceiling) = (self.fetching.platform.arch, self.unpacking.ceiling());
+            let arch = architecture(&pod, &base, &sources, wanted, ceiling, global).await?;
             if child.is_none() {
                 // What is missing is said before images are packed.
-                self.products(global)?;
-                pack(&pod, &base, &sources, self.unpacking.ceiling(), global).await?;
+                self.products(arch, global)?;
+                if arch != Arch::host() && !global.json {
+                    let image = self.image.as_deref().unwrap_or_else(|| pod.name());
+                    eprintln!(
+                        "pith: {} is for {arch}: the guest is emulated, which is slow",
+                        text::printable(image)
+                    );
+                }
+                pack(&pod, &base, &sources, arch, ceiling, global).await?;
             }
-            Ok(sources)
+            Ok((sources, arch))
         });
-        let sources = match prepared.await? {
-            Ok(sources) => sources,
+        let (sources, arch) = match prepared.await? {
+            Ok(prepared) => prepared,
             Err(code) => return Ok(code),
         };
         if self.detach && child.is_none() {
             return detach::run(pod.name(), &state(), global).await;
         }
-        let options = self.options(global, base, sources)?;
+        let options = self.options(global, base, sources, arch)?;
         let names = pod.all().map(|container| container.name.clone()).collect();
         let sink = self.sink(global, names);
         let (input, _raw) = self.input(&pod, global)?;
@@ -237,14 +248,40 @@ impl RunArgs {
         Pod::parse_named(&read(file)?, self.pod.as_deref()).with_context(|| file.display().to_string())
     }
 
+    /// Refuses what guests of an architecture cannot have on this host.
+    fn check(&self, arch: Arch) -> anyhow::Result<()> {
+        if let Some(machine) = self.machine.filter(|machine| machine.arch() != arch) {
+            anyhow::bail!(
+                "the machine of --machine is for {}, and the guest is for {arch}; leave --machine out, or take images for \
+                 the other architecture",
+                machine.arch()
+            );
+        }
+        ensure!(
+            self.uki.is_none() || arch == Arch::X86_64,
+            "the guest is for {arch}, and firmware starts unified kernel images for {} only; leave --uki out",
+            Arch::X86_64
+        );
+        let qemu = Qemu::of(arch);
+        if arch != Arch::host() {
+            ensure!(
+                self.accel != Accel::Kvm,
+                "the guest is for {arch}, which KVM cannot run here; leave --accel out"
+            );
+            ensure!(qemu.find().is_some(), "the guest is for {arch}: {}", VmError::MissingQemu(qemu));
+        }
+        Ok(())
+    }
+
     /// The kernel, and what the guest runs.
-    fn products(&self, global: &Global) -> anyhow::Result<(PathBuf, Root)> {
+    fn products(&self, arch: Arch, global: &Global) -> anyhow::Result<(PathBuf, Root)> {
+        self.check(arch)?;
         let product = |given: &Option<PathBuf>, pick: fn(&Layout) -> PathBuf| match given {
             Some(path) => Ok(path.clone()),
-            None => global.products().map(|layout| pick(&layout)),
+            None => global.products().map(|layout| pick(&layout.for_arch(arch))),
         };
         let kernel =
-            product(self.uki.as_ref().map_or(&self.kernel, |_| &self.uki), |layout| layout.vmlinux())?;
+            product(self.uki.as_ref().map_or(&self.kernel, |_| &self.uki), |layout| layout.kernel())?;
         let root = match (&self.disk, &self.uki) {
             (_, Some(_)) => {
                 ensure!(
@@ -261,7 +298,7 @@ impl RunArgs {
             (None, None) => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
         };
         for path in [kernel.as_path(), root.path()] {
-            ensure!(path.is_file(), "there is no {}; `image-builder build` makes it", path.display());
+            ensure!(path.is_file(), "{}", missing(path, arch));
         }
         Ok((kernel, root))
     }
@@ -271,9 +308,10 @@ impl RunArgs {
         global: &Global,
         base: PathBuf,
         sources: BTreeMap<String, String>,
+        arch: Arch,
     ) -> anyhow::Result<RunOptions> {
-        let (kernel, root) = self.products(global)?;
-        let layout = global.products();
+        let (kernel, root) = self.products(arch, global)?;
+        let layout = global.products().map(|layout| layout.for_arch(arch));
         let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
         let in_out = |pick: fn(&Layout) -> PathBuf| size(&pick(layout.as_ref().ok()?));
         let sizes = Timings {
@@ -289,6 +327,7 @@ impl RunArgs {
         Ok(RunOptions {
             kernel,
             root,
+            arch,
             machine: if self.uki.is_some() { self.machine.or(Some(Machine::Q35)) } else { self.machine },
             accel: self.accel,
             memory_mib: self.memory,
@@ -341,6 +380,13 @@ impl RunArgs {
     fn is_alone(&self) -> bool {
         self.image.is_some() && detach::child().is_none()
     }
+}
+
+/// What to do about a product that is not there.
+pub(crate) fn missing(path: &Path, arch: Arch) -> String {
+    let option = if arch == Arch::host() { String::new() } else { format!(" --arch {arch}") };
+    let guest = if option.is_empty() { String::new() } else { format!("the guest is for {arch}, and ") };
+    format!("{guest}there is no {}; `image-builder build{option}` makes it", path.display())
 }
 
 /// The text of a file; `-` is standard input.

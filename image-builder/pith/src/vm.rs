@@ -31,7 +31,7 @@ const TAIL: usize = 30;
 /// Which monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Monitor {
-    /// `qemu-system-x86_64`, as `pith run` starts it.
+    /// QEMU, as `pith run` starts it.
     #[default]
     Qemu,
     /// `firecracker`. PITH_FIRECRACKER names another program.
@@ -113,7 +113,7 @@ impl VmArgs {
             Some(name) => layout.flavour_initrd(name),
         };
         ensure!(initrd.is_file(), "there is no {}; `image-builder build` makes it", initrd.display());
-        let mut config = VmConfig::new(layout.vmlinux(), initrd, directory.join("vm"));
+        let mut config = VmConfig::new(layout.kernel(), initrd, directory.join("vm"));
         config.memory_mib = self.memory;
         config.cpus = self.cpus;
         config.cmdline.clone_from(&self.append);

@@ -6,6 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use machine::vm::Qemu;
+use store::arch::Arch;
+use store::digest::Digest;
+
 /// A user's machine: a state directory, a cache, products that are only looked at, and some files.
 struct Host(tempfile::TempDir);
 
@@ -57,7 +61,7 @@ impl Host {
 }
 
 /// What is typed, what the error must have in it, and the exit status.
-const WRONG: [(&str, &[&str], i32); 52] = [
+const WRONG: [(&str, &[&str], i32); 56] = [
     ("run", &["<IMAGE>"], 2),
     ("run --rm -f pod.yaml ./root", &["cannot be used with", "--file"], 2),
     ("run -f missing.yaml", &["missing.yaml", "No such file"], 1),
@@ -77,6 +81,10 @@ const WRONG: [(&str, &[&str], i32); 52] = [
     ("run Nginx", &["Nginx", "lower-case"], 1),
     ("run https://ghcr.io/a/b", &["scheme"], 1),
     ("run --pull never nginx", &["nginx", "pith pull nginx"], 1),
+    ("run --platform linux/386 nginx", &["linux/386", "there are linux/amd64, linux/arm64"], 2),
+    ("run --platform windows/amd64 nginx", &["windows/amd64", "linux/amd64"], 2),
+    ("pull --platform linux/arm64/v9 nginx", &["linux/arm64/v9", "linux/arm64"], 2),
+    ("run --pull never --platform linux/arm64 nginx", &["pith pull --platform linux/arm64 nginx"], 1),
     ("run --pull sometimes nginx", &["sometimes", "always", "missing", "never"], 2),
     ("run --name Web_1 ./root", &["--name", "lower-case"], 1),
     ("run -v /etc ./root x", &["--volume", "HOSTPATH:PATH"], 1),
@@ -128,6 +136,78 @@ fn wrong_inputs_are_answered_with_what_would_be_right() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let left = fs::read_dir(host.path("state")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "nothing was begun");
+}
+
+/// An image without layers for an architecture.
+fn image(host: &Host, name: &str, architecture: &str) {
+    let blobs = host.path(name).join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |document: &serde_json::Value| {
+        let bytes = document.to_string();
+        let digest = Digest::of(bytes.as_bytes());
+        fs::write(blobs.join(digest.to_string()), bytes).unwrap();
+        serde_json::json!({"digest": format!("sha256:{digest}")})
+    };
+    let config = put(&serde_json::json!({"os": "linux", "architecture": architecture}));
+    let manifest = put(&serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}));
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(host.path(name).join("index.json"), index.to_string()).unwrap();
+    fs::write(host.path(name).join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+#[test]
+fn what_is_missing_for_another_architecture_is_named_with_the_command() {
+    let host = Host::new();
+    let own = Arch::host();
+    let other = Arch::ALL.into_iter().find(|arch| *arch != own).unwrap();
+    image(&host, "own", own.debian());
+    image(&host, "other", other.debian());
+    image(&host, "none", "s390x");
+    let pod = |name: &str| POD.replace("image: ./root", &format!("image: ./{name}"));
+    let mixed = POD.replace("image: ./root", "image: ./own}, {name: b, image: ./other");
+    fs::write(host.path("other.yaml"), pod("other")).unwrap();
+    fs::write(host.path("mixed.yaml"), mixed).unwrap();
+    // A QEMU that is there: none is started here.
+    let qemu = Qemu::of(other);
+    let run = |line: &str, path: &str, variable: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pith"));
+        command.args(line.split_whitespace()).current_dir(host.0.path()).stdin(Stdio::null());
+        command.env_clear().env("PATH", path).env(qemu.variable, variable);
+        command.env("HOME", host.path("home")).env("PITH_CACHE", host.path("cache"));
+        let output =
+            command.env("PITH_STATE", host.path("state")).env("PITH_OUT", host.path("out")).output().unwrap();
+        assert!(!output.status.success(), "{line}: it succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for line in ["run ./other x", "run -f other.yaml", "run -d --platform OTHER ./root x"] {
+        let line = line.replace("OTHER", &other.platform());
+        let text = run(&line, "/no/such/path", "");
+        let named =
+            [format!("the guest is for {other}"), format!("{} is not installed", qemu.name), qemu.fix.into()];
+        for part in named {
+            assert!(text.contains(&part), "{line}: {part} is not in {text}");
+        }
+        let text = run(&line, "/no/such/path", "/bin/sh");
+        let named = [format!("the guest is for {other}"), format!("`image-builder build --arch {other}`")];
+        for part in named {
+            assert!(text.contains(&part), "{line}: {part} is not in {text}");
+        }
+    }
+    let refused = |line: &str| run(line, "/no/such/path", "/bin/sh");
+    let text = refused("run --accel kvm ./other x");
+    assert!(text.contains("KVM cannot run here"), "{text}");
+    let machine = if other == Arch::Aarch64 { "q35" } else { "virt" };
+    let text = refused(&format!("run --machine {machine} ./other x"));
+    assert!(text.contains(&format!("--machine is for {own}")), "{text}");
+    let text = refused("run -f mixed.yaml");
+    assert!(text.contains(&format!("./own is an image for {own}, and ./other is one for {other}")), "{text}");
+    let text = refused(&format!("run -f mixed.yaml --platform linux/{}", own.debian()));
+    let named = format!("an image for linux/{}, and not for linux/{}", other.debian(), own.debian());
+    assert!(text.contains(&named), "{text}");
+    let text = refused("run ./none x");
+    assert!(text.contains("linux/s390x, which no guest can run"), "{text}");
     let left = fs::read_dir(host.path("state")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "nothing was begun");
 }

@@ -1,7 +1,8 @@
 //! Builds the static agent binary with cargo and puts it where the recipe looks for it.
 //!
 //! Promises that the binary needs no loader and no library: it is the guest's first process. Paths of this host do not
-//! get into it. Must never build with other flags than the ones here: they are what makes it static and small.
+//! get into it, and it is for the processor that it was built for. Must never build with other flags than the ones here: they
+//! are what makes it static and small.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,14 +19,13 @@ use crate::elf::{self, ElfError};
 use crate::install::{self, InstallError, Source};
 use crate::manifest::{AgentPart, Part};
 use crate::program::{Program, ProgramError};
+use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 pub use store::product::PROGRAMS;
 use store::product::Product;
 use store::progress::{Progress, Step, bytes};
 
-/// The target triple, named even where it is the host's: without it, build scripts would be linked statically too.
-pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The cargo profile.
 pub const PROFILE: &str = "guest";
 
@@ -82,6 +82,27 @@ pub enum AgentError {
         /// What it wants.
         loader: String,
     },
+    /// The binary would not run on the processor that it was built for.
+    #[error("{path} is for {}, not for {arch}; remove it, and build it again", .found.map_or("another processor".to_owned(), |found| found.to_string()))]
+    OtherArch {
+        /// The binary.
+        path: PathBuf,
+        /// What it should be for.
+        arch: Arch,
+        /// What it is for, if that is known.
+        found: Option<Arch>,
+    },
+    /// The compiler cannot build for the processor.
+    #[error(
+        "there is no Rust library for {target} here; add it with `rustup target add {target}`, or with `.ci/rust-debian {}` of the \
+         source tree, which takes Debian's compiler (`make setup ARCH={arch}` tries both)", .arch.debian()
+    )]
+    NoTarget {
+        /// The processor.
+        arch: Arch,
+        /// The compiler's name for it.
+        target: &'static str,
+    },
     /// The binary is no ELF file.
     #[error("{path} is not a program")]
     Elf {
@@ -107,7 +128,7 @@ struct Package {
     version: String,
 }
 
-/// Builds the agent with some of its cargo features, checks that it is static, installs it and notes it in the manifest.
+/// Builds the agent for the processor of `layout`, with some of its cargo features, checks that it is static, installs it and notes it in the manifest.
 ///
 /// # Errors
 /// When cargo fails, with its last lines, or when the outcome is not a static program.
@@ -118,16 +139,11 @@ pub async fn build(
 ) -> Result<AgentPart, AgentError> {
     let mut step = progress.step("compile the agent", None);
     let compiled = compile(layout, AGENT, features, |line| step.advance_if(line)).await?;
-    let compiler = Program::new("rustc", INSTALL).arg("--version").current_dir(layout.root()).lines().await;
-    let compiler = compiler
-        .map_err(|source| AgentError::Program { operation: "ask rustc for its version", source })?
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let compiler = Tools::find(layout, layout.root()).await?.version(layout.root()).await?;
     let lock = layout.root().join("Cargo.lock");
     let (lock_sha256, _) =
         Digest::of_file(&lock).map_err(|source| AgentError::Read { path: lock, source })?;
-    let (target, profile) = (TARGET.into(), PROFILE.into());
+    let (target, profile) = (layout.arch().rust().into(), PROFILE.into());
     let version = compiled.version.clone();
     let part = AgentPart { version, compiler, target, profile, features: features.clone(), lock_sha256 };
     compiled.install(layout, &Product::Agent(features.clone()), Some(&part), step)?;
@@ -156,11 +172,12 @@ pub async fn build_tools(
 ) -> Result<Vec<PathBuf>, AgentError> {
     let mut step = progress.step("compile the programs", None);
     let none = BTreeSet::new();
-    let job = Job { names: &TOOLS, packages: TOOLS.into(), profile: TOOLS_PROFILE, features: &none };
+    let (packages, arch) = (TOOLS.into(), Arch::host());
+    let job = Job { names: &TOOLS, packages, profile: TOOLS_PROFILE, features: &none, arch };
     let (built, _, _lock) = job.run(layout, |line| step.advance_if(line)).await?;
     let mut programs = Vec::new();
     for (path, name) in built.iter().zip(TOOLS) {
-        static_size(path)?;
+        static_size(path, arch)?;
         let program = directory.join(name);
         install::Source::File(path).put(&program).map_err(InstallError::from)?;
         programs.push(program);
@@ -189,7 +206,7 @@ impl Compiled {
         part: Option<&dyn Part>,
         step: Step,
     ) -> Result<(), AgentError> {
-        install::install(layout, &[(product.file_name(), Source::File(&self.path))], part)?;
+        install::install(layout, &[(product.file_name(layout.arch()), Source::File(&self.path))], part)?;
         let crates = step.count();
         step.done(&format!("{crates} crates, {}", bytes(self.size)));
         Ok(())
@@ -217,7 +234,8 @@ async fn compile(
     features: &BTreeSet<String>,
     advance: impl FnMut(Option<&str>),
 ) -> Result<Compiled, AgentError> {
-    let job = Job { names: &[name], packages: selection(name), profile: PROFILE, features };
+    let (packages, arch) = (selection(name), layout.arch());
+    let job = Job { names: &[name], packages, profile: PROFILE, features, arch };
     let (mut paths, packages, lock) = job.run(layout, advance).await?;
     let version = packages
         .into_iter()
@@ -225,7 +243,7 @@ async fn compile(
         .ok_or_else(|| AgentError::NoPackage(name.to_owned()))?
         .version;
     let path = paths.remove(0);
-    let size = static_size(&path)?;
+    let size = static_size(&path, arch)?;
     Ok(Compiled { path, size, version, _lock: lock })
 }
 
@@ -236,6 +254,8 @@ struct Job<'a> {
     packages: BTreeSet<&'a str>,
     profile: &'a str,
     features: &'a BTreeSet<String>,
+    /// For which processor.
+    arch: Arch,
 }
 
 impl Job<'_> {
@@ -258,43 +278,106 @@ impl Job<'_> {
         let metadata = metadata.map_err(program("ask cargo about the workspace"))?;
         let json = metadata.iter().find(|line| line.starts_with('{')).map_or("", String::as_str);
         let Metadata { target_directory, packages } = serde_json::from_str(json)?;
+        // The triple is named even where it is the host's: without it, build scripts would be linked statically too.
+        let target = self.arch.rust();
+        let tools = Tools::find(&layout.for_arch(self.arch), &root).await?;
         let lock = lock(&target_directory).await?;
         let listed = self.features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let places = places(&root, cargo_home().as_deref(), &target_directory);
         let mut build = cargo()
-            .args(["build", "--locked", "--profile", self.profile, "--target", TARGET, "--features", &listed])
+            .args(["build", "--locked", "--profile", self.profile, "--target", target, "--features", &listed])
             .args(self.names.iter().flat_map(|name| ["--bin", name]))
             .args(self.packages.iter().flat_map(|package| ["--package", package]))
             .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(self.profile, &places))
             .env_remove("RUSTFLAGS");
+        for (name, program) in &tools.env {
+            build = build.env(name, program);
+        }
         if self.profile == TOOLS_PROFILE {
-            build = build.env(&format!("CFLAGS_{}", TARGET.replace('-', "_")), c_flags(&places));
+            build = build.env(&format!("CFLAGS_{}", target.replace('-', "_")), c_flags(&places));
         }
         build
             .run(|line| advance(line.trim_start().strip_prefix("Compiling ")))
             .await
             .map_err(program("compile a static program"))?;
-        let built = target_directory.join(TARGET).join(self.profile);
+        let built = target_directory.join(target).join(self.profile);
         Ok((self.names.iter().map(|name| built.join(name)).collect(), packages, lock))
     }
 }
 
-/// Checks that a program needs no loader and no library.
-///
-/// # Errors
-/// When it cannot be read, is no program, or is not static.
-pub fn check_static(path: &Path) -> Result<(), AgentError> {
-    static_size(path).map(drop)
+/// The compiler and the linker for a processor.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tools {
+    /// The compiler, if it is not the one that the source tree selects.
+    rustc: Option<PathBuf>,
+    /// What cargo must be told in its environment.
+    env: Vec<(String, OsString)>,
 }
 
-/// Bytes of a program that needs no loader.
-fn static_size(path: &Path) -> Result<u64, AgentError> {
+impl Tools {
+    /// Finds what builds programs for the processor of `layout` here: the source tree's own compiler if it has the library, else
+    /// Debian's. A linker that the user has named to cargo stays.
+    async fn find(layout: &Layout, root: &Path) -> Result<Self, AgentError> {
+        let (arch, mut tools) = (layout.arch(), Self::default());
+        if arch == Arch::host() {
+            return Ok(tools);
+        }
+        let target = arch.rust();
+        let program = |operation| move |source| AgentError::Program { operation, source };
+        let library = Program::new("rustc", INSTALL).current_dir(root);
+        let library = library.args(["--print", "target-libdir", "--target", target]).lines().await;
+        let library = library.map_err(program("ask rustc for its library"))?;
+        if !library.first().is_some_and(|directory| has_std(Path::new(directory))) {
+            let of_debian = layout.rustc().ok_or(AgentError::NoTarget { arch, target })?;
+            tools.env.push(("RUSTC".to_owned(), of_debian.clone().into()));
+            tools.rustc = Some(of_debian);
+        }
+        let name = format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase());
+        if std::env::var_os(&name).is_none_or(|linker| linker.is_empty()) {
+            let linker = format!("{}gcc", arch.tools());
+            let asked = Program::new(&linker, &arch.compiler_hint()).arg("--version").lines().await;
+            asked.map_err(program("link for another processor"))?;
+            tools.env.push((name, linker.into()));
+        }
+        Ok(tools)
+    }
+
+    /// The compiler's own word about itself.
+    async fn version(&self, root: &Path) -> Result<String, AgentError> {
+        let rustc = self.rustc.as_ref().map_or("rustc".into(), |path| path.to_string_lossy());
+        let lines = Program::new(&rustc, INSTALL).arg("--version").current_dir(root).lines().await;
+        let lines =
+            lines.map_err(|source| AgentError::Program { operation: "ask rustc for its version", source })?;
+        Ok(lines.into_iter().next().unwrap_or_default())
+    }
+}
+
+/// Whether Rust's standard library is in a directory of libraries.
+fn has_std(directory: &Path) -> bool {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with("libstd-"))
+}
+
+/// Checks that a program of this host needs no loader and no library.
+///
+/// # Errors
+/// When it cannot be read, is no program, is for another processor, or is not static.
+pub fn check_static(path: &Path) -> Result<(), AgentError> {
+    static_size(path, Arch::host()).map(drop)
+}
+
+/// Bytes of a program for `arch` that needs no loader.
+fn static_size(path: &Path, arch: Arch) -> Result<u64, AgentError> {
     let binary =
         std::fs::read(path).map_err(|source| AgentError::Read { path: path.to_path_buf(), source })?;
-    match elf::interpreter(&binary) {
-        Ok(None) => Ok(binary.len() as u64),
-        Ok(Some(loader)) => Err(AgentError::Dynamic { path: path.to_path_buf(), loader }),
-        Err(source) => Err(AgentError::Elf { path: path.to_path_buf(), source }),
+    let damaged = |source| AgentError::Elf { path: path.to_path_buf(), source };
+    let found = Arch::of_elf_machine(elf::machine(&binary).map_err(damaged)?);
+    if found != Some(arch) {
+        return Err(AgentError::OtherArch { path: path.to_path_buf(), arch, found });
+    }
+    match elf::interpreter(&binary).map_err(damaged)? {
+        None => Ok(binary.len() as u64),
+        Some(loader) => Err(AgentError::Dynamic { path: path.to_path_buf(), loader }),
     }
 }
 
@@ -367,6 +450,48 @@ mod tests {
         for program in PROGRAMS {
             assert_eq!(selection(program), BTreeSet::from(["agent", "jail", "probe"]));
         }
+    }
+
+    #[test]
+    fn a_program_of_another_processor_is_refused() {
+        let own = std::env::current_exe().unwrap();
+        let (here, other) = match Arch::host() {
+            Arch::X86_64 => (Arch::X86_64, Arch::Aarch64),
+            Arch::Aarch64 => (Arch::Aarch64, Arch::X86_64),
+        };
+        let error = static_size(&own, other).unwrap_err().to_string();
+        assert!(error.contains(&format!("is for {here}, not for {other}")), "{error}");
+        assert!(matches!(static_size(&own, here), Err(AgentError::Dynamic { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        let mips = dir.path().join("mips");
+        let mut program = std::fs::read(&own).unwrap();
+        program[18] = 8;
+        std::fs::write(&mips, program).unwrap();
+        let error = static_size(&mips, here).unwrap_err().to_string();
+        assert!(error.contains("is for another processor"), "{error}");
+    }
+
+    #[test]
+    fn the_library_of_a_processor_is_there_or_both_ways_to_it_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_std(dir.path()) && !has_std(&dir.path().join("none")));
+        std::fs::write(dir.path().join("libstd-0123.rlib"), "").unwrap();
+        assert!(has_std(dir.path()));
+        let (arch, target) = (Arch::Aarch64, Arch::Aarch64.rust());
+        let error = AgentError::NoTarget { arch, target }.to_string();
+        for way in [
+            "rustup target add aarch64-unknown-linux-gnu",
+            ".ci/rust-debian arm64",
+            "make setup ARCH=aarch64",
+        ] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hosts_own_processor_needs_no_other_tools() {
+        let layout = Layout::new("/".into(), None);
+        assert_eq!(Tools::find(&layout, Path::new("/")).await.unwrap(), Tools::default());
     }
 
     #[test]

@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use store::arch::Arch;
 use store::layout::Layout;
 use store::progress::Progress;
 
-use crate::agent::{
-    self, AgentError, INSTALL, TARGET, TOOLS_PROFILE, cargo_home, cargo_name, places, rust_flags,
-};
+use crate::agent::{self, AgentError, INSTALL, TOOLS_PROFILE, cargo_home, cargo_name, places, rust_flags};
 use crate::install::{self, InstallError};
 use crate::program::Program;
 
@@ -33,7 +32,16 @@ pub async fn build(layout: &Layout, directory: &Path, progress: Progress) -> Res
     Program::new(&cargo_name(), INSTALL)
         // The compiler is the one that the source tree selects.
         .current_dir(layout.root())
-        .args(["install", "--locked", "--no-track", "--target", TARGET, "--version", VERSION, NAME])
+        .args([
+            "install",
+            "--locked",
+            "--no-track",
+            "--target",
+            Arch::host().rust(),
+            "--version",
+            VERSION,
+            NAME,
+        ])
         .args(["--root".as_ref(), root.as_os_str(), "--target-dir".as_ref(), target.as_os_str()])
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env_remove("RUSTFLAGS")

@@ -1,4 +1,4 @@
-//! Whole Debian packages of the build machine, with the packages that they depend on.
+//! Whole Debian packages of a place, with the packages that they depend on.
 //!
 //! Owns the reading of dpkg's database. Promises that nothing is executed, that everything belongs to root, and that the same
 //! installed files give the same tree. Must never follow a path out of what a package lists.
@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_image::{Inode, Kind, Tree, TreeError};
 
-/// The database of what is installed.
-pub(crate) const DPKG: &str = "/var/lib/dpkg";
+use crate::place::Place;
 
 /// Packages that only the scripts of other packages use. No script runs here, so they are never needed.
 const FOR_SCRIPTS: [&str; 6] =
@@ -42,17 +41,22 @@ pub enum DebianError {
         source: io::Error,
     },
     /// The package is not there.
-    #[error("the Debian package {0} is not installed on this machine; install it with: apt-get install {0}")]
-    NotInstalled(String),
+    #[error("there is no Debian package {package} here; {hint}")]
+    NotInstalled {
+        /// The package.
+        package: String,
+        /// What to do.
+        hint: String,
+    },
     /// No package that would do is there.
-    #[error(
-        "{package} depends on {wanted}, which is not installed on this machine; install it, or name it in `without`"
-    )]
+    #[error("{package} depends on {wanted}, which is not there; {hint}, or name it in `without`")]
     Dependency {
         /// Who depends on it.
         package: String,
         /// What it depends on.
         wanted: String,
+        /// What to do.
+        hint: String,
     },
     /// What is to be left out is no part of it.
     #[error("{package} does not depend on {without}, which `without` leaves out; remove it there")]
@@ -105,19 +109,19 @@ struct Installed {
 /// What is installed, by dpkg's database.
 #[derive(Debug)]
 pub(crate) struct Database {
-    directory: PathBuf,
+    place: Place,
     installed: BTreeMap<String, Installed>,
     /// Packages by the names that they provide.
     provided: HashMap<String, String>,
 }
 
 impl Database {
-    /// Reads the database in `directory`.
+    /// Reads the database of a place.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn read(directory: &Path) -> Result<Self, DebianError> {
-        let path = directory.join("status");
+    pub(crate) fn read(place: &Place) -> Result<Self, DebianError> {
+        let path = place.dpkg().join("status");
         let status = std::fs::read_to_string(&path)
             .map_err(|source| DebianError::Database { path: path.clone(), source })?;
         let (mut installed, mut provided) = (BTreeMap::new(), HashMap::new());
@@ -125,7 +129,8 @@ impl Database {
             let field =
                 |name: &str| entry.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             let is_installed = field("Status").is_some_and(|status| status.ends_with(" installed"));
-            let (Some(name), Some(version), true) = (field("Package"), field("Version"), is_installed) else {
+            let is_ours = is_installed && place.has(field("Architecture"));
+            let (Some(name), Some(version), true) = (field("Package"), field("Version"), is_ours) else {
                 continue;
             };
             for other in field("Provides").unwrap_or_default().split(',').filter_map(plain) {
@@ -138,7 +143,7 @@ impl Database {
             let depends = depends.map(alternatives).filter(|list: &Vec<_>| !list.is_empty()).collect();
             installed.insert(name.to_owned(), Installed { version: version.to_owned(), depends });
         }
-        Ok(Self { directory: directory.to_path_buf(), installed, provided })
+        Ok(Self { place: place.clone(), installed, provided })
     }
 
     /// The package called `name` and all that it depends on, with their versions, without those that are left out.
@@ -157,7 +162,10 @@ impl Database {
             if found.contains_key(&name) {
                 continue;
             }
-            let package = self.installed.get(&name).ok_or_else(|| DebianError::NotInstalled(name.clone()))?;
+            let package = self.installed.get(&name).ok_or_else(|| DebianError::NotInstalled {
+                package: name.clone(),
+                hint: self.place.hint(&name),
+            })?;
             for alternatives in &package.depends {
                 let left_out = alternatives.iter().find(|other| without.contains(other));
                 if let Some(other) = left_out {
@@ -172,7 +180,8 @@ impl Database {
                     known.or_else(|| self.provided.get(other)).cloned()
                 };
                 let next = alternatives.iter().find_map(installed).ok_or_else(|| {
-                    DebianError::Dependency { package: name.clone(), wanted: alternatives.join(" or ") }
+                    let (wanted, hint) = (alternatives.join(" or "), self.place.hint(&alternatives[0]));
+                    DebianError::Dependency { package: name.clone(), wanted, hint }
                 })?;
                 // It may be left out under the name that it has, where it is wanted by one that it provides.
                 if without.contains(&next) {
@@ -213,16 +222,22 @@ impl Database {
             let is_parent =
                 files.range(below.clone()..).next().is_some_and(|(next, _)| next.starts_with(&below));
             let meta = match is_parent {
-                true => std::fs::metadata(path),
-                false => std::fs::symlink_metadata(path),
+                true => self.place.metadata(path),
+                false => std::fs::symlink_metadata(self.place.shown(path)),
             };
             let meta = meta.map_err(failed)?;
             let kind = if meta.is_dir() {
                 Kind::directory()
             } else if meta.is_symlink() {
-                Kind::Symlink(std::fs::read_link(path).map_err(failed)?.as_os_str().as_bytes().to_vec())
+                Kind::Symlink(
+                    std::fs::read_link(self.place.shown(path))
+                        .map_err(failed)?
+                        .as_os_str()
+                        .as_bytes()
+                        .to_vec(),
+                )
             } else if meta.is_file() {
-                Kind::File(std::fs::read(path).map_err(failed)?.into())
+                Kind::File(self.place.read(path).map_err(failed)?.0.into())
             } else {
                 return Err(DebianError::Kind { path: path.clone(), package: (*package).to_owned() });
             };
@@ -238,9 +253,9 @@ impl Database {
 
     /// The paths that a package has, by dpkg.
     fn files(&self, package: &str) -> Result<Vec<String>, DebianError> {
-        let info = self.directory.join("info");
+        let info = self.place.dpkg().join("info");
         // Packages that may be installed for several processors have the processor in the name.
-        let names = [format!("{package}.list"), format!("{package}:amd64.list")];
+        let names = [format!("{package}.list"), format!("{package}:{}.list", self.place.arch().debian())];
         let path = names.iter().map(|name| info.join(name)).find(|path| path.is_file());
         let path = path.unwrap_or_else(|| info.join(&names[0]));
         let list = std::fs::read_to_string(&path).map_err(|source| DebianError::Database { path, source })?;
@@ -273,7 +288,10 @@ fn plain(wanted: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::place::tests::foreign;
 
     const STATUS: &str = "\
 Package: tool
@@ -301,13 +319,30 @@ Version: 7
 ";
 
     fn database(dir: &Path, status: &str) -> Database {
-        std::fs::create_dir_all(dir.join("info")).unwrap();
-        std::fs::write(dir.join("status"), status).unwrap();
-        Database::read(dir).unwrap()
+        let place = foreign(dir);
+        std::fs::create_dir_all(place.dpkg().join("info")).unwrap();
+        std::fs::write(place.dpkg().join("status"), status).unwrap();
+        Database::read(&place).unwrap()
     }
 
     fn names(found: &BTreeMap<String, String>) -> Vec<&str> {
         found.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn packages_of_other_processors_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = foreign(dir.path()).arch().debian();
+        let status = format!(
+            "Package: tool\nStatus: install ok installed\nArchitecture: riscv64\nVersion: 1\n\n\
+             Package: tool\nStatus: install ok installed\nArchitecture: {ours}\nVersion: 2\n\n\
+             Package: data\nStatus: install ok installed\nArchitecture: all\nVersion: 3\n\n\
+             Package: other\nStatus: install ok installed\nArchitecture: riscv64\nVersion: 4\n"
+        );
+        let database = database(dir.path(), &status);
+        assert_eq!(database.closure("tool", &[]).unwrap()["tool"], "2");
+        assert_eq!(database.closure("data", &[]).unwrap()["data"], "3");
+        assert!(database.closure("other", &[]).is_err());
     }
 
     #[test]
@@ -331,44 +366,42 @@ Version: 7
         let dir = tempfile::tempdir().unwrap();
         let database = database(dir.path(), &STATUS.replace("Package: libbase", "Package: x"));
         let error = database.closure("tool", &[]).unwrap_err().to_string();
-        assert!(error.starts_with("libtool depends on libbase, which is not installed"), "{error}");
+        assert!(error.starts_with("libtool depends on libbase, which is not there; unpack"), "{error}");
+        assert!(error.contains("the Debian package libbase"), "{error}");
         for name in ["gone", "nothing"] {
             let error = database.closure(name, &[]).unwrap_err().to_string();
-            assert!(error.contains(&format!("apt-get install {name}")), "{error}");
+            assert!(error.starts_with(&format!("there is no Debian package {name} here; unpack")), "{error}");
         }
         let error = database.closure("vim", &["libtool".into()]).unwrap_err().to_string();
         assert_eq!(error, "vim does not depend on libtool, which `without` leaves out; remove it there");
-        let error = Database::read(&dir.path().join("none")).unwrap_err().to_string();
-        assert!(error.contains("none/status") && error.contains("Debian machine"), "{error}");
+        let error = Database::read(&foreign(&dir.path().join("none"))).unwrap_err().to_string();
+        assert!(error.contains("none/var/lib/dpkg/status") && error.contains("Debian machine"), "{error}");
     }
 
     #[test]
     fn files_links_and_directories_come_in_and_documents_do_not() {
         let dir = tempfile::tempdir().unwrap();
-        let files = dir.path().join("files");
+        let files = dir.path();
         std::fs::create_dir_all(files.join("usr/lib/deep")).unwrap();
         std::fs::write(files.join("usr/lib/deep/data"), "data").unwrap();
         std::fs::set_permissions(files.join("usr/lib/deep/data"), std::fs::Permissions::from_mode(0o640))
             .unwrap();
         std::os::unix::fs::symlink("usr/lib", files.join("lib")).unwrap();
         std::os::unix::fs::symlink("deep", files.join("usr/lib/link")).unwrap();
-        let base = files.display().to_string();
         let database = database(dir.path(), STATUS);
-        let list = ["/.", "/lib", "/lib/deep", "/lib/deep/data", "/lib/link"];
-        let list: String = list
-            .iter()
-            .map(|path| if *path == "/." { "/.\n".into() } else { format!("{base}{path}\n") })
-            .collect();
-        let list = list + "/usr/share/doc/tool/copyright\n/usr/share/locale\n";
-        std::fs::write(dir.path().join("info/tool:amd64.list"), list).unwrap();
+        let list = "/.\n/lib\n/lib/deep\n/lib/deep/data\n/lib/link\n\
+                    /usr/share/doc/tool/copyright\n/usr/share/locale\n";
+        let place = foreign(dir.path());
+        let named = place.dpkg().join(format!("info/tool:{}.list", place.arch().debian()));
+        std::fs::write(&named, list).unwrap();
         let tree = database.tree(std::iter::once("tool")).unwrap();
-        let get = |path: &str| tree.get(&format!("{base}{path}")).unwrap();
+        let get = |path: &str| tree.get(path).unwrap();
         assert!(get("/lib").kind.is_directory() && get("/lib/deep").kind.is_directory());
         assert_eq!(get("/lib/deep/data"), &Inode::new(0o640, Kind::File("data".into())));
         assert_eq!(get("/lib/link").kind, Kind::Symlink(b"deep".to_vec()));
         assert_eq!(tree.get("/usr/share"), None);
 
-        std::fs::write(dir.path().join("info/tool:amd64.list"), format!("{base}/nothing\n")).unwrap();
+        std::fs::write(&named, "/nothing\n").unwrap();
         let error = database.tree(std::iter::once("tool")).unwrap_err().to_string();
         assert!(error.contains("/nothing of the Debian package tool; reinstall"), "{error}");
         assert!(database.tree(std::iter::once("vim")).is_err());

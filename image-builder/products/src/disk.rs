@@ -45,7 +45,7 @@ pub type Disk = Packed<DiskPart>;
 /// As they come; [`PackError::Budget`] names the largest files.
 pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
     let &Options { ref flavour, form, root_fs, epoch, twice } = options;
-    let name = Product::Disk { flavour: flavour.name(), form, root_fs }.file_name();
+    let name = Product::Disk { flavour: flavour.name(), form, root_fs }.file_name(layout.arch());
     pack_recipe(layout, flavour, epoch, twice, |Ready { recipe, tree, entries }| {
         // The file system's name and the salt are of what is in it, so that no two contents share one.
         let listed = serde_json::to_vec(&entries).unwrap_or_default();
@@ -60,12 +60,17 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
         };
         let failed = |source| PackError::Tree { product: name.clone(), advice, source };
         let (root, formatted_by) = file_system(tree, root_fs, identity.uuid(), epoch).map_err(failed)?;
-        let size = recipe.disk_budget().map(|budget| Size { bytes: root.len() as u64, budget, key: "disk" });
+        let size = recipe.disk_budget(layout.arch()).map(|budget| Size {
+            bytes: root.len() as u64,
+            budget,
+            key: "disk",
+        });
         let hashed = form.is_verified().then(|| verity::hash(&root, identity));
         let Assembled { image, partitions, cmdline } =
             assemble(form, root_fs, identity, root, hashed.as_ref())?;
         let part = DiskPart {
             flavour: flavour.name(),
+            arch: layout.arch(),
             recipe_sha256: recipe.digest(),
             form: form.to_string(),
             file_system: root_fs.to_string(),
@@ -75,7 +80,7 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Disk, PackError> {
             verity: hashed.as_ref().map(|(parameters, _)| parameters.clone()),
             kernel_verity_params: hashed.as_ref().map(|(parameters, _)| parameters.to_string()),
             cmdline,
-            packages: recipe.packages()?,
+            packages: recipe.packages(layout)?,
             entries,
         };
         let beside = Some(("cmdline", format!("{}\n", part.cmdline)));

@@ -53,6 +53,17 @@ pub fn pvh_entry(file: &[u8]) -> Result<u32, ElfError> {
     Err(ElfError::NoNote)
 }
 
+/// `e_machine`: which processor it is for.
+///
+/// # Errors
+/// When the file is no ELF file of the right kind.
+pub fn machine(file: &[u8]) -> Result<u16, ElfError> {
+    if !file.starts_with(b"\x7fELF\x02\x01") {
+        return Err(ElfError::NotElf64);
+    }
+    u16_at(file, 18)
+}
+
 /// The loader that a program asks for; none for a static one.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ pub type Initrd = Packed<InitrdPart>;
 pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
     let Options { flavour, compression, epoch, twice, cache } = options;
     let cache = cache.as_ref().filter(|_| !twice);
-    let name = Product::initrd(&flavour.name()).file_name();
+    let name = Product::initrd(&flavour.name()).file_name(layout.arch());
     pack_recipe(layout, flavour, *epoch, *twice, |Ready { recipe, tree, entries }| {
         let advice = "; a disk may hold what an initrd cannot, and `attributes = false` at an [[image]] of the recipe leaves \
                       its extended attributes out";
@@ -55,15 +55,16 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Initrd, PackError> {
         };
         let part = InitrdPart {
             flavour: flavour.name(),
+            arch: layout.arch(),
             recipe_sha256: recipe.digest(),
             compression: compression.to_string(),
             source_date_epoch: *epoch,
             unpacked_size: archive.len() as u64,
-            packages: recipe.packages()?,
+            packages: recipe.packages(layout)?,
             entries,
         };
         // The budget is about what ships, which is the default compression; the others trade size for something else.
-        let budget = recipe.budget().filter(|_| *compression == Compression::default());
+        let budget = recipe.budget(layout.arch()).filter(|_| *compression == Compression::default());
         let size = budget.map(|budget| Size { bytes: image.len() as u64, budget, key: "compressed" });
         Ok((Packed { name: name.clone(), image, beside: None, part }, size))
     })

@@ -20,6 +20,7 @@ pub mod install;
 pub mod kernel;
 pub mod manifest;
 pub mod pack;
+pub mod place;
 pub mod program;
 pub mod recipe;
 pub mod sbom;

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::format::verity;
+use store::arch::Arch;
 use store::cache::{self, CacheError};
 use store::digest::Digest;
 use store::layout::Layout;
@@ -52,19 +53,19 @@ pub struct Manifest {
     /// The kernel's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelPart>,
-    /// The ingredients of kernels of other profiles, by profile.
+    /// The ingredients of kernels of other profiles, by profile. Those for other processors are among them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kernels: BTreeMap<String, KernelPart>,
     /// The agent's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentPart>,
-    /// The ingredients of agents with cargo features, by product.
+    /// The ingredients of agents with cargo features or for other processors, by product.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agents: BTreeMap<String, AgentPart>,
     /// The initrd's ingredients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<InitrdPart>,
-    /// The ingredients of initrds of other flavours, by flavour.
+    /// The ingredients of initrds of other flavours or for other processors, by flavour with the processor behind it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flavours: BTreeMap<String, InitrdPart>,
     /// The ingredients of disks, by product.
@@ -99,7 +100,7 @@ impl Part for KernelPart {
 
 impl Part for AgentPart {
     fn note(&self, name: &str, manifest: &mut Manifest) {
-        if self.features.is_empty() {
+        if name == Named::Agent(BTreeSet::new()).file_name(Arch::X86_64) {
             manifest.agent = Some(self.clone());
         } else {
             manifest.agents.insert(name.to_owned(), self.clone());
@@ -109,10 +110,10 @@ impl Part for AgentPart {
 
 impl Part for InitrdPart {
     fn note(&self, _name: &str, manifest: &mut Manifest) {
-        if self.flavour == FLAVOUR {
+        if self.flavour == FLAVOUR && self.arch == Arch::X86_64 {
             manifest.initrd = Some(self.clone());
         } else {
-            manifest.flavours.insert(self.flavour.clone(), self.clone());
+            manifest.flavours.insert(format!("{}{}", self.flavour, self.arch.suffix()), self.clone());
         }
     }
 }
@@ -202,6 +203,9 @@ pub struct AgentPart {
 pub struct InitrdPart {
     /// The recipe's name.
     pub flavour: String,
+    /// The processor that its programs are for.
+    #[serde(default = "plain")]
+    pub arch: Arch,
     /// The recipe's digest.
     pub recipe_sha256: Digest,
     /// How the archive is compressed.
@@ -231,6 +235,9 @@ pub struct SbomPart {
 pub struct DiskPart {
     /// The recipe's name.
     pub flavour: String,
+    /// The processor that its programs are for.
+    #[serde(default = "plain")]
+    pub arch: Arch,
     /// The recipe's digest.
     pub recipe_sha256: Digest,
     /// What it looks like: `kata`, `kata-dax`, `gpt` or `plain`.
@@ -265,6 +272,9 @@ pub struct DiskPart {
 pub struct UkiPart {
     /// The flavour whose initrd is in it.
     pub flavour: String,
+    /// The processor that it is for.
+    #[serde(default = "plain")]
+    pub arch: Arch,
     /// The kernel's command line.
     pub cmdline: String,
     /// The stub's digest.
@@ -276,6 +286,25 @@ pub struct UkiPart {
     pub authenticode_sha256: Digest,
     /// TPM PCR 11 after the stub's measurements.
     pub pcr11_sha256: Digest,
+}
+
+/// The processor of parts that were noted before there were others.
+fn plain() -> Arch {
+    Arch::X86_64
+}
+
+impl AgentPart {
+    /// The processor that it is for, if this version knows it.
+    pub fn arch(&self) -> Option<Arch> {
+        Arch::ALL.into_iter().find(|arch| arch.rust() == self.target)
+    }
+}
+
+impl InitrdPart {
+    /// The name of its file in the product directory.
+    pub fn product(&self) -> String {
+        Named::initrd(&self.flavour).file_name(self.arch)
+    }
 }
 
 /// A partition of a disk.
@@ -377,7 +406,7 @@ impl Manifest {
         manifest.sbom = manifest.sbom.filter(|_| layout.product(&Named::Sbom).is_file());
         manifest.ukis.retain(|name, _| out.join(name).is_file());
         manifest.disks.retain(|name, _| out.join(name).is_file());
-        manifest.flavours.retain(|name, _| layout.flavour_initrd(name).is_file());
+        manifest.flavours.retain(|_, part| out.join(part.product()).is_file());
         let text = manifest.to_text().map_err(|error| ManifestError::io("encode", out)(error.into()))?;
         Ok(cache::write_atomically(&layout.manifest(), &text)?)
     }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::format::pe::{self, PeError};
-use crate::host;
 use crate::install::Packed;
 use crate::manifest::UkiPart;
+use crate::place::Place;
+use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 use store::product::{PROFILE, Product};
@@ -30,6 +31,11 @@ const OS_RELEASE: &str =
 /// Why there is no unified kernel image.
 #[derive(Debug, thiserror::Error)]
 pub enum UkiError {
+    /// There is none for the processor.
+    #[error(
+        "a unified kernel image is not for {0}: its kernel has no EFI stub; boot kernel and initrd, or a disk"
+    )]
+    Arch(Arch),
     /// A part is missing.
     #[error("cannot read {path}; {hint}")]
     Missing {
@@ -77,6 +83,10 @@ pub type Uki = Packed<UkiPart>;
 /// # Errors
 /// When a part is missing or of no use.
 pub fn pack(layout: &Layout, options: &Options) -> Result<Uki, UkiError> {
+    let arch = layout.arch();
+    if arch != Arch::X86_64 {
+        return Err(UkiError::Arch(arch));
+    }
     let read = |path: &Path, hint: &str| {
         std::fs::read(path).map_err(|source| UkiError::Missing {
             path: path.to_path_buf(),
@@ -102,13 +112,14 @@ pub fn pack(layout: &Layout, options: &Options) -> Result<Uki, UkiError> {
     let image = pe::with_sections(&stub, &sections).map_err(wrong)?;
     let part = UkiPart {
         flavour: flavour.clone(),
+        arch,
         cmdline: options.cmdline.clone(),
         stub_sha256: Digest::of(&stub),
-        packages: host::packages(path.to_str().into_iter()),
+        packages: Place::machine().packages(path.to_str().into_iter()),
         authenticode_sha256: pe::authenticode(&image).map_err(wrong)?,
         pcr11_sha256: pcr11(&sections),
     };
-    let name = Product::Uki { flavour: flavour.clone() }.file_name();
+    let name = Product::Uki { flavour: flavour.clone() }.file_name(arch);
     Ok(Packed { name, image, beside: None, part })
 }
 

@@ -23,10 +23,11 @@ use crate::pack::PackError;
 use crate::recipe;
 use crate::sbom::{self, SbomError};
 use crate::uki::{self, UkiError};
+use store::arch::Arch;
 use store::cache::Cache;
 use store::digest::Digest;
 use store::layout::Layout;
-use store::product::{FileSystem, Form, PROGRAMS};
+use store::product::{FileSystem, Form, PROGRAMS, Product};
 use store::progress::Progress;
 
 /// Why products could not be compared.
@@ -142,7 +143,7 @@ pub async fn verify(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Report, VerifyError> {
-    let given = Layout::new(layout.root().to_path_buf(), Some(directory.to_path_buf()));
+    let given = layout.at(directory.to_path_buf());
     let manifest = Manifest::read(&given);
     if manifest.products.is_empty() {
         return Err(VerifyError::NoManifest(directory.to_path_buf()));
@@ -152,7 +153,7 @@ pub async fn verify(
         path: std::env::temp_dir(),
         source,
     })?;
-    let fresh = Layout::new(layout.root().to_path_buf(), Some(scratch.path().join("out")));
+    let fresh = layout.at(scratch.path().join("out"));
     rebuild(&manifest, &given, &fresh, options, cache, progress).await?;
     let built = Manifest::read(&fresh);
     let outcome = |name: &String| -> Result<Outcome, VerifyError> {
@@ -209,17 +210,23 @@ async fn rebuild(
         built.install(fresh)?;
     }
     for part in manifest.agent.iter().chain(manifest.agents.values()) {
-        let built = agent::build(fresh, &part.features, progress).await?;
+        let arch = part.arch().ok_or_else(|| unknown("the agent", "target", &part.target))?;
+        let built = agent::build(&fresh.for_arch(arch), &part.features, progress).await?;
         if built.compiler != part.compiler {
             let (was, is) = (part.compiler.clone(), built.compiler);
             return Err(VerifyError::Compiler { product: "the agent", was, is });
         }
     }
-    for name in manifest.products.keys().filter(|name| PROGRAMS.contains(&name.as_str())) {
-        agent::build_program(fresh, name, progress).await?;
+    for arch in Arch::ALL {
+        let fresh = fresh.for_arch(arch);
+        for name in PROGRAMS {
+            if manifest.products.contains_key(&Product::Program(name.to_owned()).file_name(arch)) {
+                agent::build_program(&fresh, name, progress).await?;
+            }
+        }
     }
     for part in manifest.initrd.iter().chain(manifest.flavours.values()) {
-        let InitrdPart { flavour, compression, source_date_epoch: epoch, .. } = part;
+        let InitrdPart { flavour, arch, compression, source_date_epoch: epoch, .. } = part;
         if !flavours.contains(flavour) {
             continue;
         }
@@ -232,7 +239,8 @@ async fn rebuild(
             twice: false,
             cache: None,
         };
-        initrd::pack(fresh, &options)?.install(fresh)?;
+        let fresh = fresh.for_arch(*arch);
+        initrd::pack(&fresh, &options)?.install(&fresh)?;
     }
     for (name, part) in manifest.disks.iter().filter(|(_, part)| flavours.contains(&part.flavour)) {
         let form = Form::from_str(&part.form, false).map_err(|_| unknown(name, "form", &part.form))?;
@@ -240,12 +248,14 @@ async fn rebuild(
             .map_err(|_| unknown(name, "file system", &part.file_system))?;
         let (flavour, epoch) = (part.flavour.as_str().into(), part.source_date_epoch);
         let options = disk::Options { flavour, form, root_fs, epoch, twice: false };
-        disk::pack(fresh, &options)?.install(fresh)?;
+        let fresh = fresh.for_arch(part.arch);
+        disk::pack(&fresh, &options)?.install(&fresh)?;
     }
     for part in manifest.ukis.values().filter(|part| flavours.contains(&part.flavour)) {
         let options =
             uki::Options { flavour: part.flavour.clone(), cmdline: part.cmdline.clone(), stub: None };
-        uki::pack(fresh, &options)?.install(fresh)?;
+        let fresh = fresh.for_arch(part.arch);
+        uki::pack(&fresh, &options)?.install(&fresh)?;
     }
     if let Some(part) = &manifest.sbom {
         let document = sbom::list(fresh, part.source_date_epoch).await?;
@@ -256,9 +266,8 @@ async fn rebuild(
 
 /// What the manifest lists of the root file system in a product.
 fn entries<'a>(manifest: &'a Manifest, product: &str) -> Option<&'a [EntryPart]> {
-    let initrd = manifest.initrd.as_ref().filter(|_| product == "initrd.img");
-    let flavour = || product.strip_prefix("initrd-").and_then(|rest| rest.strip_suffix(".img"));
-    let initrd = initrd.or_else(|| manifest.flavours.get(flavour()?));
+    let mut initrds = manifest.initrd.iter().chain(manifest.flavours.values());
+    let initrd = initrds.find(|part| part.product() == product);
     let disk = || manifest.disks.get(product).map(|part| part.entries.as_slice());
     initrd.map(|part| part.entries.as_slice()).or_else(disk)
 }

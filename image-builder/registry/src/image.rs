@@ -12,11 +12,13 @@ use std::fs;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use store::arch::Arch;
 use store::digest::Digest;
 use store::text;
 
 use crate::error::RegistryError;
 use crate::library::Library;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::repository::Repository;
 use crate::watch::{Watch, on_thread};
@@ -83,44 +85,22 @@ struct Descriptor {
     platform: Platform,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-struct Platform {
-    os: String,
-    architecture: String,
-    variant: String,
-}
-
-impl Platform {
-    /// Whether a guest on this machine runs it.
-    fn is_ours(&self) -> bool {
-        self.os == "linux" && self.architecture == architecture()
-    }
-}
-
-/// What OCI calls the processor that we run on.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 /// A blob to have.
 struct Blob {
     digest: Digest,
     size: u64,
 }
 
-/// Fetches the image that `reference` names, for this machine, into `library`. `tell` hears of progress.
+/// Fetches the image that `reference` names into `library`: the one for the architecture `wanted`, or else for any that guests
+/// can have, the host's own before others. `tell` hears of progress.
 ///
 /// # Errors
-/// When the registry cannot be reached or refuses, makes no progress, has more than the limits allow or no image for this
-/// machine, or when anything is not what its digest says. What came whole until then stays, for the next call.
+/// When the registry cannot be reached or refuses, makes no progress, has more than the limits allow or no image for that
+/// architecture, or when anything is not what its digest says. What came whole until then stays, for the next call.
 pub async fn pull(
     reference: &Reference,
     library: &Library,
+    wanted: Option<Arch>,
     plain_http: bool,
     limits: Limits,
     mut tell: impl FnMut(Moved),
@@ -129,7 +109,7 @@ pub async fn pull(
     let (from, into, watched) = (reference.clone(), library.clone(), watch.clone());
     let work = on_thread(reference, limits.patience, watch.clone(), move || {
         let mut repository = Repository::new(&from, plain_http, watched);
-        fetch(&mut repository, &from, &into, limits)
+        fetch(&mut repository, &from, &into, wanted, limits)
     });
     let mut work = std::pin::pin!(work);
     loop {
@@ -144,6 +124,7 @@ fn fetch(
     repository: &mut Repository,
     from: &Reference,
     library: &Library,
+    wanted: Option<Arch>,
     limits: Limits,
 ) -> Result<Pulled, RegistryError> {
     let no_image = |problem: String| RegistryError::NoImage { subject: from.to_string(), problem };
@@ -155,7 +136,7 @@ fn fetch(
     verify(&repository.manifest_url(&version), &bytes, from.digest())?;
     let mut document = parse(from, &bytes)?;
     if let Some(manifests) = document.manifests.take() {
-        let chosen = choose(&manifests).ok_or_else(|| no_image(foreign(&manifests)))?;
+        let chosen = choose(&manifests, wanted).ok_or_else(|| no_image(foreign(&manifests, wanted)))?;
         let digest = digest_of(&chosen.digest).ok_or_else(|| no_image(odd_digest(&chosen.digest)))?;
         let version = format!("sha256:{digest}");
         bytes = repository.manifest(&version, ACCEPT)?;
@@ -185,15 +166,29 @@ fn fetch(
     }
     let _held = library.hold()?;
     let mut fetched = 0;
-    for blob in &blobs {
+    let mut arch = None;
+    // The first is the configuration, which says what it is for: known before the layers are fetched.
+    for (number, blob) in blobs.iter().enumerate() {
         if !library.has(blob.digest, blob.size) {
             fetch_blob(repository, library, blob)?;
             fetched += blob.size;
         }
+        if number == 0 {
+            let platform = library.platform(blob.digest);
+            arch = platform.arch();
+            if let (Some(wanted), Some(found)) = (wanted, arch)
+                && wanted != found
+            {
+                return Err(no_image(format!(
+                    "has no image for linux/{}; it is for {platform}",
+                    wanted.debian()
+                )));
+            }
+        }
     }
     let manifest = Digest::of(&bytes);
     library.put(manifest, &bytes)?;
-    library.name(from, manifest, &bytes, size)?;
+    library.name(from, manifest, &bytes, size, arch)?;
     Ok(Pulled { reference: from.to_string(), digest: format!("sha256:{manifest}"), bytes: size, fetched })
 }
 
@@ -248,23 +243,22 @@ fn odd_digest(text: &str) -> String {
     format!("names something by {:?}; only sha256 digests are known", text::printable(text))
 }
 
-/// The manifest for this machine; of several, the one that asks the least of the processor.
-fn choose(manifests: &[Descriptor]) -> Option<&Descriptor> {
-    let ours = manifests.iter().filter(|one| one.platform.is_ours());
-    ours.min_by_key(|one| match one.platform.variant.as_str() {
+/// The manifest for the guest; of several, the one that asks the least of the processor.
+fn choose(manifests: &[Descriptor], wanted: Option<Arch>) -> Option<&Descriptor> {
+    let of = |arch| manifests.iter().filter(move |one| one.platform.arch() == Some(arch));
+    let arch = Arch::preferred(wanted).into_iter().find(|arch| of(*arch).next().is_some())?;
+    of(arch).min_by_key(|one| match one.platform.variant.as_str() {
         "v1" | "v8" => String::new(),
         variant => variant.to_owned(),
     })
 }
 
-fn foreign(manifests: &[Descriptor]) -> String {
+fn foreign(manifests: &[Descriptor], wanted: Option<Arch>) -> String {
     let known = manifests.iter().map(|one| &one.platform).filter(|platform| platform.os != "unknown");
-    let mut others: Vec<String> = known
-        .take(20)
-        .map(|platform| text::printable(&format!("{}/{}", platform.os, platform.architecture)).into_owned())
-        .collect();
+    let mut others: Vec<String> = known.take(20).map(Platform::to_string).collect();
     others.dedup();
-    format!("has no image for linux/{}; it has {}", architecture(), others.join(", "))
+    let wanted: Vec<String> = Arch::preferred(wanted).into_iter().map(|arch| arch.platform()).collect();
+    format!("has no image for {}; it has {}", wanted.join(" or "), others.join(", "))
 }
 
 #[cfg(test)]
@@ -277,8 +271,9 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_for_this_machine_is_chosen() {
-        let here = architecture();
+    fn the_manifest_for_the_guest_is_chosen() {
+        let [here, other] =
+            Arch::preferred(None).try_into().map(|both: [Arch; 2]| both.map(Arch::debian)).unwrap();
         let index = [
             descriptor("unknown", "unknown", ""),
             descriptor("windows", here, ""),
@@ -286,10 +281,21 @@ mod tests {
             descriptor("linux", here, "v3"),
             descriptor("linux", here, ""),
         ];
-        assert_eq!(choose(&index).unwrap().digest, format!("linux-{here}-"));
-        assert_eq!(choose(&index[..4]).unwrap().digest, format!("linux-{here}-v3"));
-        assert!(choose(&index[..3]).is_none());
-        let text = foreign(&index[..3]);
+        assert_eq!(choose(&index, None).unwrap().digest, format!("linux-{here}-"));
+        assert_eq!(choose(&index[..4], None).unwrap().digest, format!("linux-{here}-v3"));
+        assert!(choose(&index[..3], None).is_none());
+        let mut both = index.clone();
+        both[2] = descriptor("linux", other, "");
+        assert_eq!(
+            choose(&both, None).unwrap().digest,
+            format!("linux-{here}-"),
+            "the host's own comes first"
+        );
+        assert_eq!(choose(&both[..3], None).unwrap().digest, format!("linux-{other}-"));
+        let arch = both[2].platform.arch();
+        assert_eq!(choose(&both, arch).unwrap().digest, format!("linux-{other}-"));
+        assert!(choose(&index, arch).is_none());
+        let text = foreign(&index[..3], None);
         assert!(
             text.contains("linux/s390x") && text.contains("windows/") && !text.contains("unknown"),
             "{text}"

@@ -9,6 +9,7 @@ mod error;
 mod image;
 mod library;
 mod login;
+mod platform;
 mod reference;
 mod repository;
 mod watch;

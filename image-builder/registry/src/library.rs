@@ -16,12 +16,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Value, json};
+use store::arch::Arch;
 use store::cache::{self, Cache};
 use store::digest::Digest;
 
 use crate::error::RegistryError;
+use crate::platform::Platform;
 use crate::reference::Reference;
 
 /// The directory in the cache.
@@ -54,6 +56,8 @@ pub struct Kept {
     pub bytes: u64,
     /// When it was pulled, in seconds since 1970.
     pub pulled: u64,
+    /// The architecture of its programs, where the image says that.
+    pub arch: Option<Arch>,
 }
 
 impl Library {
@@ -77,12 +81,31 @@ impl Library {
         Ok(kept)
     }
 
-    /// The image that `name` means: a name as people type it, a digest, or the beginning of one with at least six digits.
+    /// The image that `name` means: a name as people type it, a digest, or the beginning of one with at least six digits. Of
+    /// several architectures under one name it is the host's, if that is there.
     ///
     /// # Errors
     /// When the index cannot be read, or when several begin like that.
     pub fn find(&self, name: &str) -> Result<Option<Kept>, RegistryError> {
-        let all = self.list()?;
+        Ok(self.find_all(name)?.into_iter().next())
+    }
+
+    /// As [`Library::find`], for an architecture, if one is given.
+    ///
+    /// # Errors
+    /// As [`Library::find`].
+    pub fn find_for(&self, name: &str, arch: Option<Arch>) -> Result<Option<Kept>, RegistryError> {
+        let fits = |one: &Kept| arch.is_none() || one.arch.is_none() || one.arch == arch;
+        Ok(self.find_all(name)?.into_iter().find(fits))
+    }
+
+    /// As [`Library::find`]: all that have the name, the host's architecture first.
+    ///
+    /// # Errors
+    /// As [`Library::find`].
+    pub fn find_all(&self, name: &str) -> Result<Vec<Kept>, RegistryError> {
+        let mut all = self.list()?;
+        all.sort_by_key(|one| one.arch.is_some_and(|arch| arch != Arch::host()));
         if let Ok(reference) = Reference::of_image(name) {
             let whole = reference.to_string();
             // A name by digest also finds what was pulled by a tag.
@@ -92,20 +115,21 @@ impl Library {
                 one.reference == whole
                     || by_digest.as_ref() == Some(&one.digest) && one.reference.starts_with(&repository)
             };
-            if let Some(found) = all.iter().find(same) {
-                return Ok(Some(found.clone()));
+            let found: Vec<Kept> = all.iter().filter(same).cloned().collect();
+            if !found.is_empty() {
+                return Ok(found);
             }
         }
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
         if hex.len() < 6 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let prefix = format!("sha256:{}", hex.to_ascii_lowercase());
         let found: Vec<&Kept> = all.iter().filter(|one| one.digest.starts_with(&prefix)).collect();
         let digests: BTreeSet<&String> = found.iter().map(|one| &one.digest).collect();
         match digests.len() {
-            0 => Ok(None),
-            1 => Ok(Some(found[0].clone())),
+            0 => Ok(Vec::new()),
+            1 => Ok(vec![found[0].clone()]),
             _ => Err(RegistryError::NoImage {
                 subject: name.to_owned(),
                 problem: "is the beginning of several digests; give more of it".to_owned(),
@@ -140,7 +164,8 @@ impl Library {
     pub fn remove(&self, image: &Kept) -> Result<u64, RegistryError> {
         let _held = self.hold()?;
         let mut entries = self.entries()?;
-        entries.retain(|entry| kept(entry).is_none_or(|one| one.reference != image.reference));
+        let is_it = |one: Kept| one.reference == image.reference && one.digest == image.digest;
+        entries.retain(|entry| !kept(entry).is_some_and(is_it));
         self.write_index(&entries)?;
         self.sweep(&entries)
     }
@@ -203,13 +228,24 @@ impl Library {
         write(&self.blob(digest), bytes)
     }
 
-    /// Gives an image its name, which another one may have had.
+    /// What the image with this configuration is for. Nothing where it does not say, or is not there.
+    pub(crate) fn platform(&self, config: Digest) -> Platform {
+        let read = || -> Option<Platform> {
+            let path = self.blob(config);
+            (fs::metadata(&path).ok()?.len() <= MAX_INDEX).then_some(())?;
+            serde_json::from_slice(&fs::read(&path).ok()?).ok()
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Gives an image its name, which another one of its architecture may have had.
     pub(crate) fn name(
         &self,
         reference: &Reference,
         digest: Digest,
         manifest: &[u8],
         bytes: u64,
+        arch: Option<Arch>,
     ) -> Result<(), RegistryError> {
         let document: Value = serde_json::from_slice(manifest)
             .map_err(RegistryError::json(format!("the manifest of {reference}")))?;
@@ -218,11 +254,17 @@ impl Library {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let name = reference.to_string();
         let mut entries = self.entries()?;
-        entries.retain(|entry| kept(entry).is_none_or(|one| one.reference != name));
-        entries.push(json!({
+        let had_it =
+            |one: Kept| one.reference == name && (one.arch.is_none() || arch.is_none() || one.arch == arch);
+        entries.retain(|entry| !kept(entry).is_some_and(had_it));
+        let mut entry = json!({
             "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": manifest.len(),
             "annotations": {NAME: name, PULLED: now.to_string(), BYTES: bytes.to_string()},
-        }));
+        });
+        if let Some(arch) = arch {
+            entry["platform"] = json!({"os": "linux", "architecture": arch.debian()});
+        }
+        entries.push(entry);
         self.write_index(&entries)
     }
 
@@ -293,6 +335,7 @@ fn kept(entry: &Value) -> Option<Kept> {
         digest: entry["digest"].as_str()?.to_owned(),
         bytes: number(BYTES).unwrap_or_default(),
         pulled: number(PULLED).unwrap_or_default(),
+        arch: Platform::deserialize(&entry["platform"]).unwrap_or_default().arch(),
     })
 }
 
@@ -314,7 +357,7 @@ mod tests {
             library.put(Digest::of(name.as_bytes()), name.as_bytes()).unwrap();
             library.put(Digest::of(&manifest), &manifest).unwrap();
             let reference = Reference::of_image(name).unwrap();
-            library.name(&reference, Digest::of(&manifest), &manifest, layer.len() as u64).unwrap();
+            library.name(&reference, Digest::of(&manifest), &manifest, layer.len() as u64, None).unwrap();
         }
         (dir, library)
     }
@@ -360,6 +403,36 @@ mod tests {
         assert_eq!(library.list().unwrap().len(), 1);
         library.clean().unwrap();
         assert!(library.has(Digest::of(b"new"), 3) && !library.has(Digest::of(b"old"), 3));
+    }
+
+    #[test]
+    fn one_name_has_an_image_for_each_architecture() {
+        let (_dir, library) = library(&[]);
+        let add = |layer: &[u8], arch: Option<Arch>| {
+            let _held = library.hold().unwrap();
+            let blob = Digest::of(layer);
+            library.put(blob, layer).unwrap();
+            let manifest = json!({"layers": [{"digest": format!("sha256:{blob}")}]}).to_string().into_bytes();
+            library.put(Digest::of(&manifest), &manifest).unwrap();
+            let reference = Reference::of_image("a").unwrap();
+            library.name(&reference, Digest::of(&manifest), &manifest, 1, arch).unwrap();
+            format!("sha256:{}", Digest::of(&manifest))
+        };
+        let [other, own] = [Arch::ALL.into_iter().find(|arch| *arch != Arch::host()), Some(Arch::host())];
+        let foreign = add(b"foreign", other);
+        assert_eq!(library.find("a").unwrap().unwrap().digest, foreign, "it is the only one");
+        assert_eq!(library.find_for("a", own).unwrap(), None);
+        let ours = add(b"ours", own);
+        assert_eq!(library.list().unwrap().len(), 2);
+        assert_eq!(library.find("a").unwrap().unwrap().digest, ours);
+        assert_eq!(library.find_for("a", other).unwrap().unwrap().digest, foreign);
+        library.remove(&library.find("a").unwrap().unwrap()).unwrap();
+        assert!(library.has(Digest::of(b"foreign"), 7) && !library.has(Digest::of(b"ours"), 4));
+        // What does not say takes the place of all.
+        let blank = add(b"blank", None);
+        let all = library.find_all("a").unwrap();
+        assert_eq!(all.iter().map(|one| &one.digest).collect::<Vec<_>>(), [&blank]);
+        assert_eq!(library.find_for("a", other).unwrap().unwrap().digest, blank);
     }
 
     #[test]

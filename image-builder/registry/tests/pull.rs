@@ -7,11 +7,12 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{self, Mutex};
 use std::time::Duration;
 
 use registry::{Library, Limits, Pulled, Reference, RegistryError};
 use serde_json::{Value, json};
+use store::arch::Arch;
 use store::cache::Cache;
 use store::digest::Digest;
 
@@ -37,7 +38,7 @@ struct Registry {
     files: BTreeMap<String, Vec<u8>>,
     behaviour: Behaviour,
     /// Requests, as `METHOD PATH RANGE`.
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: sync::Arc<Mutex<Vec<String>>>,
 }
 
 impl Registry {
@@ -59,7 +60,12 @@ impl Registry {
 
     /// Adds an image of these layers.
     fn image(&mut self, tag: &str, layers: &[&[u8]]) -> Value {
-        let config = self.blob(br#"{"architecture": "amd64", "os": "linux"}"#);
+        self.image_for("amd64", tag, layers)
+    }
+
+    /// The same for an architecture.
+    fn image_for(&mut self, architecture: &str, tag: &str, layers: &[&[u8]]) -> Value {
+        let config = self.blob(json!({"architecture": architecture, "os": "linux"}).to_string().as_bytes());
         let layers: Vec<Value> = layers.iter().map(|layer| self.blob(layer)).collect();
         let document = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config, "layers": layers});
@@ -67,10 +73,10 @@ impl Registry {
     }
 
     /// Serves until the test ends; gives the address.
-    fn serve(self) -> (String, Arc<Mutex<Vec<String>>>) {
+    fn serve(self) -> (String, sync::Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::clone(&self.asked);
+        let asked = sync::Arc::clone(&self.asked);
         let own = address.clone();
         std::thread::spawn(move || {
             let mut registry = self;
@@ -163,7 +169,7 @@ impl Host {
 
     async fn pull_within(&self, reference: &str, limits: Limits) -> Result<Pulled, RegistryError> {
         let reference = Reference::of_image(reference).unwrap();
-        registry::pull(&reference, &self.library, false, limits, |_| {}).await
+        registry::pull(&reference, &self.library, None, false, limits, |_| {}).await
     }
 
     /// Every blob that is there, and whether it is what it is called.
@@ -233,6 +239,41 @@ async fn of_an_index_the_image_for_this_machine_is_taken() {
     assert_eq!(host.pull(&by_index).await.unwrap().digest, digest);
     let error = host.pull(&format!("{address}/app:foreign")).await.unwrap_err().to_string();
     assert!(error.contains("linux/s390x") && error.contains(ours), "{error}");
+}
+
+#[tokio::test]
+async fn an_image_for_another_architecture_is_kept_beside_the_hosts() {
+    let mut registry = Registry::default();
+    let mut entries = Vec::new();
+    for arch in Arch::ALL.map(Arch::debian) {
+        let mut entry = registry.image_for(arch, arch, &[arch.as_bytes()]);
+        entry["platform"] = json!({"os": "linux", "architecture": arch});
+        entries.push(entry);
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    registry.manifest("both", &index);
+    let (address, asked) = registry.serve();
+    let host = Host::new();
+    let name = format!("{address}/app:both");
+    let reference = Reference::of_image(&name).unwrap();
+    let pull = async |reference: &Reference, arch| {
+        registry::pull(reference, &host.library, arch, false, Limits::default(), |_| {}).await
+    };
+    for arch in Arch::ALL {
+        let pulled = pull(&reference, Some(arch)).await.unwrap();
+        let kept = host.library.find_for(&name, Some(arch)).unwrap().unwrap();
+        assert_eq!((kept.arch, kept.digest), (Some(arch), pulled.digest));
+    }
+    assert_eq!(host.library.list().unwrap().len(), 2);
+    assert_eq!(host.library.find(&name).unwrap().unwrap().arch, Some(Arch::host()));
+    // One alone is taken for what it says, and refused before its layers are fetched where another one is asked for.
+    let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host());
+    let alone = Reference::of_image(&format!("{address}/app:{}", other.unwrap().debian())).unwrap();
+    pull(&alone, None).await.unwrap();
+    asked.lock().unwrap().clear();
+    let error = pull(&alone, Some(Arch::host())).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("it is for linux/{}", other.unwrap().debian())), "{error}");
+    assert!(asked.lock().unwrap().iter().all(|line| !line.contains("/blobs/")), "all of it is there");
 }
 
 #[tokio::test]
@@ -330,7 +371,7 @@ async fn pulls_for_its_parent() {
     let image = std::env::var("PITH_TEST_IMAGE").unwrap();
     let library = Library::new(&Cache::locate(|name| std::env::var_os(name)).unwrap());
     let reference = Reference::of_image(&image).unwrap();
-    let pulled = registry::pull(&reference, &library, false, Limits::default(), |_| {}).await.unwrap();
+    let pulled = registry::pull(&reference, &library, None, false, Limits::default(), |_| {}).await.unwrap();
     println!("pulled {}", pulled.digest);
 }
 

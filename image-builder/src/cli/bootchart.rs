@@ -41,7 +41,7 @@ impl BootchartArgs {
         let arch = Profile::load(&layout.kernel_config(), &self.profile)?.arch;
         ensure!(
             arch == Arch::X86_64,
-            "the kernel of the profile `{}` is for {arch}, and there is no agent for that processor; take another profile",
+            "the kernel of the profile `{}` is for {arch}; a chart is made of x86_64 guests only, so take another profile",
             self.profile
         );
         let directory = tempfile::tempdir().context("cannot make a directory for the machine")?;

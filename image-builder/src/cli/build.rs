@@ -12,21 +12,26 @@ use products::{agent, initrd, kernel, recipe};
 use serde::Serialize;
 use store::cache::Cache;
 use store::layout::{Layout, SHIPPED};
+use store::product::Product;
 use store::progress::{Progress, bytes};
 
-use super::global::Global;
+use super::global::{ArchArgs, Global};
 use super::kernel::KernelArgs;
 
 /// `image-builder agent`.
 #[derive(Debug, Args)]
-pub(crate) struct AgentArgs {}
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    arch: ArchArgs,
+}
 
 impl AgentArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.layout()?.for_arch(self.arch.arch);
         let part = agent::build(&layout, &BTreeSet::new(), global.progress()).await?;
-        global.print(&part, || products(&Manifest::read(&layout), &["agent"]))
+        let name = Product::Agent(BTreeSet::new()).file_name(layout.arch());
+        global.print(&part, || products(&Manifest::read(&layout), &[name]))
     }
 }
 
@@ -36,18 +41,22 @@ pub(crate) struct ProgramArgs {
     /// Packages of the workspace. Each must have a binary of the same name.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    #[command(flatten)]
+    arch: ArchArgs,
 }
 
 impl ProgramArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.layout()?.for_arch(self.arch.arch);
         for name in &self.names {
             agent::build_program(&layout, name, global.progress()).await?;
         }
         let manifest = Manifest::read(&layout);
-        let made: Vec<_> = self.names.iter().filter_map(|name| manifest.products.get(name)).collect();
-        global.print(&made, || products(&manifest, &self.names))
+        let file = |name: &String| Product::Program(name.clone()).file_name(layout.arch());
+        let names: Vec<_> = self.names.iter().map(file).collect();
+        let made: Vec<_> = names.iter().filter_map(|name| manifest.products.get(name)).collect();
+        global.print(&made, || products(&manifest, &names))
     }
 }
 
@@ -56,6 +65,8 @@ impl ProgramArgs {
 pub(crate) struct InitrdArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
+    #[command(flatten)]
+    arch: ArchArgs,
     /// Write it to FILE instead of the product directory.
     #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
     output: Option<PathBuf>,
@@ -102,7 +113,7 @@ impl ChoiceArgs {
 impl InitrdArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.layout()?.for_arch(self.arch.arch);
         if let Some(path) = &self.output {
             let choice = self.recipe.choice.choice();
             build_agent(&layout, &choice, global.progress()).await?;
@@ -152,9 +163,12 @@ pub(crate) struct BuildArgs {
 impl BuildArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let (layout, cache, progress) = (global.layout()?, global.cache()?, global.progress());
+        let (cache, progress) = (global.cache()?, global.progress());
+        let layout = global.layout()?;
         let options = self.kernel.options();
-        kernel::build(&layout.kernel_config(), &options, &cache, progress).await?.install(&layout)?;
+        let kernel = kernel::build(&layout.kernel_config(), &options, &cache, progress).await?;
+        kernel.install(&layout)?;
+        let layout = layout.for_arch(kernel.arch());
         if layout.has_source() {
             agent::build(&layout, &BTreeSet::new(), progress).await?;
         }

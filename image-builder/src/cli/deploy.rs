@@ -12,11 +12,10 @@ use products::deploy::kata::{self, Hypervisor};
 use products::deploy::vmm::{self, Vmm};
 use products::deploy::{How, Kept, Products, Report, Root, RootKind, install, remove};
 use products::disk::FileSystem;
-use products::kernel;
 use serde::Serialize;
 use store::layout::SHIPPED;
 
-use super::global::Global;
+use super::global::{ArchArgs, Global};
 
 /// `image-builder install`.
 #[derive(Debug, Args)]
@@ -191,9 +190,11 @@ pub(crate) struct VmConfigArgs {
     /// The VMM.
     #[arg(value_enum)]
     vmm: Vmm,
-    /// The kernel's profile.
-    #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
-    profile: String,
+    #[command(flatten)]
+    arch: ArchArgs,
+    /// The kernel's profile [default: kata for x86_64, aarch64 for aarch64].
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     /// The flavour: a recipe in rootfs/flavour.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
@@ -224,10 +225,11 @@ pub(crate) struct VmConfigArgs {
 impl VmConfigArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.found()?;
+        let arch = self.arch.arch;
+        let layout = global.found()?.for_arch(arch);
         let products = Products::of(&layout);
         let options = vmm::Options {
-            profile: self.profile,
+            profile: self.profile.unwrap_or_else(|| arch.profile().to_owned()),
             flavour: self.flavour,
             root: self.root_as,
             root_fs: self.root_fs,

@@ -9,13 +9,15 @@ use products::recipe::Choice;
 use products::{initrd, recipe};
 
 use super::build::{ChoiceArgs, build_agent, print_made, products};
-use super::global::Global;
+use super::global::{ArchArgs, Global};
 
 /// `image-builder disk`.
 #[derive(Debug, Args)]
 pub(crate) struct DiskArgs {
     #[command(flatten)]
     choice: ChoiceArgs,
+    #[command(flatten)]
+    arch: ArchArgs,
     /// The layout of the disk.
     #[arg(long, value_enum, default_value_t)]
     form: Form,
@@ -37,7 +39,7 @@ pub(crate) struct DiskArgs {
 impl DiskArgs {
     /// Runs the command.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let layout = global.layout()?;
+        let layout = global.layout()?.for_arch(self.arch.arch);
         let epoch = initrd::epoch(std::env::var_os("SOURCE_DATE_EPOCH"))?;
         let (flavours, forms) = match self.all {
             true => (recipe::known(&layout).into_iter().map(Choice::from).collect(), disk::MADE.to_vec()),

@@ -5,9 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use pith::global::installed_data;
+use store::arch::Arch;
 use store::cache::Cache;
 use store::layout::Layout;
 use store::progress::Progress;
+
+/// For which processor.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ArchArgs {
+    /// The processor that the products are for [default: the host's]. Names of products for aarch64 have it at their end, for
+    /// example agent-aarch64 and initrd-aarch64.img.
+    #[arg(long, value_enum, value_name = "ARCH", default_value_t = Arch::host(), hide_default_value = true)]
+    pub(crate) arch: Arch,
+}
 
 /// Options that every command understands.
 #[derive(Debug, Clone, Args)]
@@ -34,10 +44,15 @@ impl Global {
             Some(root) => Ok(root.clone()),
             None => Layout::find_root(&here),
         };
-        match found {
-            Ok(root) => Ok(Layout::new(root, self.out.clone())),
-            Err(no_tree) => self.installed(&here).ok_or_else(|| no_tree.into()),
-        }
+        let layout = match found {
+            Ok(root) => Layout::new(root, self.out.clone()),
+            Err(no_tree) => self.installed(&here).ok_or(no_tree)?,
+        };
+        // `.ci/packages` puts them there.
+        Ok(match Cache::locate(|name| std::env::var_os(name)) {
+            Ok(cache) => layout.with_foreign_packages(cache.root().join("debian")),
+            Err(_) => layout,
+        })
     }
 
     /// What came with the package of this program.

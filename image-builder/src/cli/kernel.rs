@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use products::manifest::Manifest;
 use products::{kernel, size};
+use store::arch::Arch;
 use store::cache;
 use store::digest::Digest;
 use store::progress::bytes;
@@ -39,16 +40,19 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Check every profile.
-    #[arg(long, conflicts_with_all = ["profile", "fragments"])]
+    #[arg(long, conflicts_with_all = ["profile", "arch", "fragments"])]
     all: bool,
 }
 
 /// Which kernel.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
-    /// The profile: a file in kernel-config/profile.
-    #[arg(long, default_value = kernel::SHIPPED, value_name = "NAME")]
-    pub(crate) profile: String,
+    /// The profile: a file in kernel-config/profile [default: kata for x86_64, aarch64 for aarch64].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// The processor [default: that of the profile; without a profile, the host's].
+    #[arg(long, value_enum, value_name = "ARCH")]
+    pub(crate) arch: Option<Arch>,
     /// A fragment of your own: a file with lines such as CONFIG_XFS_FS=y, which go over those of the profile. Can be repeated.
     /// The kernel gets the name of the first one: my.conf makes out/vmlinuz-my.
     #[arg(long = "fragment", value_name = "FILE")]
@@ -75,9 +79,15 @@ pub(crate) struct KernelArgs {
 }
 
 impl SourceArgs {
+    /// The profile that is named, or the one that ships for the processor.
+    pub(crate) fn profile(&self) -> String {
+        self.profile.clone().unwrap_or_else(|| self.arch.unwrap_or(Arch::host()).profile().to_owned())
+    }
+
     fn options(self) -> kernel::Options {
-        let Self { profile, fragments, source, sha256 } = self;
-        kernel::Options { profile, fragments, source, sha256, jobs: 0, rebuild: false }
+        let profile = self.profile();
+        let Self { arch, fragments, source, sha256, .. } = self;
+        kernel::Options { profile, arch, fragments, source, sha256, jobs: 0, rebuild: false }
     }
 }
 
@@ -95,11 +105,10 @@ impl Command {
         match self {
             Self::Check(CheckArgs { source, all }) => {
                 let dir = layout.kernel_config();
-                let names =
-                    if all { kernel::profile::known_profiles(&dir) } else { vec![source.profile.clone()] };
+                let names = if all { kernel::profile::known_profiles(&dir) } else { vec![source.profile()] };
                 let mut checked = Vec::new();
                 for profile in names {
-                    let args = SourceArgs { profile: profile.clone(), ..source.clone() };
+                    let args = SourceArgs { profile: Some(profile.clone()), ..source.clone() };
                     let result = kernel::check(&dir, &args.options(), &cache, progress).await;
                     checked
                         .push(result.with_context(|| format!("kernel profile {profile} is not in order"))?);

@@ -9,7 +9,7 @@ use store::layout::SHIPPED;
 use store::progress::bytes;
 
 use super::build::{print_made, products};
-use super::global::Global;
+use super::global::{ArchArgs, Global};
 
 /// `image-builder uki`.
 #[derive(Debug, Args)]
@@ -17,6 +17,8 @@ pub(crate) struct UkiArgs {
     /// The flavour whose initrd is packed. It becomes out/uki-NAME.efi.
     #[arg(long, default_value = SHIPPED, value_name = "NAME")]
     flavour: String,
+    #[command(flatten)]
+    arch: ArchArgs,
     /// The whole command line of the kernel.
     #[arg(long, default_value = uki::CMDLINE, value_name = "TEXT")]
     cmdline: String,
@@ -38,6 +40,7 @@ impl UkiArgs {
     /// Runs the command.
     pub(crate) fn execute(self, global: &Global) -> anyhow::Result<()> {
         let layout = if self.all { global.layout()? } else { global.products()? };
+        let layout = layout.for_arch(self.arch.arch);
         let words = std::iter::once(self.cmdline).chain(self.append).collect::<Vec<_>>();
         let flavours = if self.all { recipe::known(&layout) } else { vec![self.flavour] };
         let (mut names, mut parts) = (Vec::new(), Vec::new());

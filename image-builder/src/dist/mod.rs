@@ -30,7 +30,7 @@ use products::manifest::Manifest;
 use products::sbom::{self, HostProgram};
 use store::digest::Digest;
 use store::layout::Layout;
-use store::product::PROGRAMS;
+use store::product::is_program;
 
 use deb::Control;
 pub use error::DistError;
@@ -201,7 +201,7 @@ impl Release<'_> {
     /// The products and their manifest, without the programs that only developers need.
     fn products(&self, tree: &mut Tree) -> Result<(), DistError> {
         let mut manifest = Manifest::read(self.layout);
-        manifest.products.retain(|name, _| !PROGRAMS.contains(&name.as_str()));
+        manifest.products.retain(|name, _| !is_program(name));
         if manifest.products.is_empty() {
             return Err(DistError::NoProducts(self.layout.manifest()));
         }

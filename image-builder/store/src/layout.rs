@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::arch::Arch;
 pub use crate::product::FLAVOUR as SHIPPED;
 use crate::product::{FileSystem, Form, Product};
 
@@ -24,18 +25,61 @@ pub struct Layout {
     out: PathBuf,
     /// Products that came with a package.
     installed: Option<PathBuf>,
+    /// Whose products are meant.
+    arch: Arch,
+    /// Debian packages for other processors.
+    foreign: Option<PathBuf>,
 }
 
 impl Layout {
-    /// Describes the tree at `root`; products go to `out`, or to `root/out`.
+    /// Describes the tree at `root`; products go to `out`, or to `root/out`. They are those for the processor of this host.
     pub fn new(root: PathBuf, out: Option<PathBuf>) -> Self {
         let out = out.unwrap_or_else(|| root.join("out"));
-        Self { root, out, installed: None }
+        Self { root, out, installed: None, arch: Arch::host(), foreign: None }
     }
 
     /// As an installed package has it: recipes and fragments below `data`, and agents in `products`. What is made goes to `out`.
     pub fn installed(data: PathBuf, products: PathBuf, out: PathBuf) -> Self {
-        Self { root: data, out, installed: Some(products) }
+        Self { root: data, out, installed: Some(products), arch: Arch::host(), foreign: None }
+    }
+
+    /// The same tree, with products in another directory.
+    #[must_use]
+    pub fn at(&self, out: PathBuf) -> Self {
+        Self { out, ..self.clone() }
+    }
+
+    /// With the directory that has Debian packages for other processors, unpacked: those for aarch64 in `arm64`.
+    #[must_use]
+    pub fn with_foreign_packages(self, directory: PathBuf) -> Self {
+        Self { foreign: Some(directory), ..self }
+    }
+
+    /// The root directory with the files and the database of Debian packages for the processor of its products: this machine's
+    /// own, or one of another processor.
+    pub fn packages(&self) -> PathBuf {
+        match &self.foreign {
+            _ if self.arch == Arch::host() => "/".into(),
+            Some(directory) => directory.join(self.arch.debian()),
+            None => self.out.join("packages").join(self.arch.debian()),
+        }
+    }
+
+    /// Debian's Rust compiler for the processor of its products, where one was unpacked for it.
+    pub fn rustc(&self) -> Option<PathBuf> {
+        let of_debian = self.foreign.as_ref()?.join(format!("rust-{}", self.arch.debian())).join("rustc");
+        (self.arch != Arch::host() && of_debian.is_file()).then_some(of_debian)
+    }
+
+    /// The same directories, with the products for another processor.
+    #[must_use]
+    pub fn for_arch(&self, arch: Arch) -> Self {
+        Self { arch, ..self.clone() }
+    }
+
+    /// The processor that its products are for.
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// Whether programs can be compiled: an installed package has recipes, but no source.
@@ -47,7 +91,9 @@ impl Layout {
     pub fn agent_to_pack(&self, features: &BTreeSet<String>) -> PathBuf {
         let built = self.agent_with(features);
         match &self.installed {
-            Some(products) if !built.is_file() => products.join(Product::Agent(features.clone()).file_name()),
+            Some(products) if !built.is_file() => {
+                products.join(Product::Agent(features.clone()).file_name(self.arch))
+            }
             _ => built,
         }
     }
@@ -86,12 +132,12 @@ impl Layout {
 
     /// A static program of the workspace besides the agent.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.out.join(name)
+        self.product(&Product::Program(name.to_owned()))
     }
 
     /// Where a product is.
     pub fn product(&self, product: &Product) -> PathBuf {
-        self.out.join(product.file_name())
+        self.out.join(product.file_name(self.arch))
     }
 
     /// The product directory.
@@ -105,27 +151,37 @@ impl Layout {
         self.product(&Product::kernel(file, profile))
     }
 
-    /// The compressed kernel.
-    pub fn vmlinuz(&self) -> PathBuf {
-        self.out.join("vmlinuz")
+    /// The kernel that ships, in the form that all VMMs for the processor boot: `vmlinux` with the PVH note for x86_64,
+    /// `Image-aarch64` for aarch64.
+    pub fn kernel(&self) -> PathBuf {
+        match self.arch {
+            Arch::X86_64 => self.vmlinux(),
+            Arch::Aarch64 => self.vmlinuz(),
+        }
     }
 
-    /// The uncompressed ELF kernel with the PVH note.
+    /// The image of the kernel that ships: `vmlinuz` (compressed) for x86_64, `Image-aarch64` for aarch64.
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.kernel_file(self.arch.image(), self.arch.profile())
+    }
+
+    /// The uncompressed ELF kernel that ships; that for x86_64 has the PVH note.
     pub fn vmlinux(&self) -> PathBuf {
-        self.out.join("vmlinux")
+        self.kernel_file("vmlinux", self.arch.profile())
     }
 
     /// The configuration that both kernels were built with.
     pub fn config(&self) -> PathBuf {
-        self.out.join("config")
+        self.kernel_file("config", self.arch.profile())
     }
 
     /// The static agent binary.
     pub fn agent(&self) -> PathBuf {
-        self.out.join("agent")
+        self.agent_with(&BTreeSet::new())
     }
 
-    /// The static agent binary with these cargo features: `agent` without any, `agent-<feature>-…` with some.
+    /// The static agent binary with these cargo features: `agent` without any, `agent-<feature>-…` with some. This name and those
+    /// below are of x86_64; [`Product::file_name`] has the rule for others.
     pub fn agent_with(&self, features: &BTreeSet<String>) -> PathBuf {
         self.product(&Product::Agent(features.clone()))
     }
@@ -176,19 +232,74 @@ mod tests {
     fn an_installed_package_lends_its_agent_until_one_is_built() {
         let dir = tempfile::tempdir().unwrap();
         let (data, products, out) = (dir.path().join("data"), dir.path().join("lib"), dir.path().join("out"));
-        let layout = Layout::installed(data, products.clone(), out.clone());
+        let layout = Layout::installed(data, products.clone(), out.clone()).for_arch(Arch::X86_64);
         let features = BTreeSet::from(["policy".to_owned()]);
         assert_eq!(layout.agent_to_pack(&features), products.join("agent-policy"));
         std::fs::create_dir(&out).unwrap();
         std::fs::write(out.join("agent-policy"), "").unwrap();
         assert_eq!(layout.agent_to_pack(&features), out.join("agent-policy"));
         assert!(!layout.has_source() && Layout::new("/r".into(), None).has_source());
-        assert_eq!(Layout::new("/r".into(), None).agent_to_pack(&features), Path::new("/r/out/agent-policy"));
+        let tree = Layout::new("/r".into(), None).for_arch(Arch::Aarch64);
+        assert_eq!(tree.agent_to_pack(&features), Path::new("/r/out/agent-policy-aarch64"));
+    }
+
+    #[test]
+    fn each_processor_has_products_of_its_own() {
+        let layout = Layout::new("/r".into(), None);
+        assert_eq!(layout.arch(), Arch::host());
+        let names = |arch| {
+            let layout = layout.for_arch(arch);
+            [
+                layout.kernel(),
+                layout.vmlinux(),
+                layout.vmlinuz(),
+                layout.config(),
+                layout.agent(),
+                layout.program("jail"),
+                layout.initrd(),
+            ]
+            .map(|path| path.strip_prefix("/r/out").unwrap().display().to_string())
+        };
+        assert_eq!(
+            names(Arch::X86_64),
+            ["vmlinux", "vmlinux", "vmlinuz", "config", "agent", "jail", "initrd.img"]
+        );
+        assert_eq!(
+            names(Arch::Aarch64),
+            [
+                "Image-aarch64",
+                "vmlinux-aarch64",
+                "Image-aarch64",
+                "config-aarch64",
+                "agent-aarch64",
+                "jail-aarch64",
+                "initrd-aarch64.img"
+            ]
+        );
+    }
+
+    #[test]
+    fn packages_of_another_processor_are_not_this_machines() {
+        let layout = Layout::new("/r".into(), None).with_foreign_packages("/c/debian".into());
+        assert_eq!(layout.packages(), Path::new("/"));
+        let other = if Arch::host() == Arch::Aarch64 { Arch::X86_64 } else { Arch::Aarch64 };
+        let theirs = layout.for_arch(other).at("/elsewhere".into());
+        assert_eq!(theirs.packages(), Path::new("/c/debian").join(other.debian()));
+        assert_eq!(theirs.out(), Path::new("/elsewhere"));
+        assert_eq!(theirs.rustc(), None);
+        let dir = tempfile::tempdir().unwrap();
+        let rustc = dir.path().join(format!("rust-{}", other.debian())).join("rustc");
+        std::fs::create_dir_all(rustc.parent().unwrap()).unwrap();
+        std::fs::write(&rustc, "").unwrap();
+        let layout = Layout::new("/r".into(), None).with_foreign_packages(dir.path().into());
+        assert_eq!((layout.rustc(), layout.for_arch(other).rustc()), (None, Some(rustc)));
     }
 
     #[test]
     fn out_is_below_the_root_unless_named() {
-        assert_eq!(Layout::new("/r".into(), None).vmlinuz(), Path::new("/r/out/vmlinuz"));
-        assert_eq!(Layout::new("/r".into(), Some("/o".into())).initrd(), Path::new("/o/initrd.img"));
+        let arch = Arch::X86_64;
+        assert_eq!(Layout::new("/r".into(), None).for_arch(arch).vmlinuz(), Path::new("/r/out/vmlinuz"));
+        let elsewhere = Layout::new("/r".into(), Some("/o".into())).for_arch(arch);
+        assert_eq!(elsewhere.initrd(), Path::new("/o/initrd.img"));
     }
 }

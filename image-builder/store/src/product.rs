@@ -6,12 +6,21 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::arch::Arch;
+
 /// The flavour that ships.
 pub const FLAVOUR: &str = "minimal";
-/// The kernel's profile that ships, and that is built when none is named.
+/// The kernel's profile that ships for x86_64, and that is built for it when none is named.
 pub const PROFILE: &str = "kata";
 /// Programs of the workspace that are products beside the agent.
 pub const PROGRAMS: [&str; 2] = ["jail", "probe"];
+
+/// Whether a file of the product directory is one of [`PROGRAMS`], for whichever processor. They are for those who develop; no
+/// guest has them.
+pub fn is_program(file: &str) -> bool {
+    let named = |name: &str, arch| Product::Program(name.to_owned()).file_name(arch) == file;
+    PROGRAMS.iter().any(|name| Arch::ALL.iter().any(|arch| named(name, *arch)))
+}
 
 /// A product.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,21 +70,25 @@ impl Product {
         Self::Initrd { flavour: flavour.to_owned() }
     }
 
-    /// What its file is called. What ships has the plain name; others have behind it what makes them another.
-    pub fn file_name(&self) -> String {
+    /// What its file is called for a processor. What ships has the plain name; others have behind it what makes them another,
+    /// the processor last. A kernel has no more than its profile, which is of one processor.
+    pub fn file_name(&self, arch: Arch) -> String {
+        let of = arch.suffix();
         match self {
             Self::Kernel { file, profile } if profile == PROFILE => file.clone(),
             Self::Kernel { file, profile } => format!("{file}-{profile}"),
             Self::Agent(features) => {
                 let names = std::iter::once("agent").chain(features.iter().map(String::as_str));
-                names.collect::<Vec<_>>().join("-")
+                names.collect::<Vec<_>>().join("-") + of
             }
-            Self::Program(name) => name.clone(),
-            Self::Initrd { flavour } if flavour == FLAVOUR => "initrd.img".to_owned(),
-            Self::Initrd { flavour } => format!("initrd-{flavour}.img"),
-            Self::Disk { flavour, form, root_fs: FileSystem::Erofs } => format!("disk-{flavour}-{form}.img"),
-            Self::Disk { flavour, form, root_fs } => format!("disk-{flavour}-{form}-{root_fs}.img"),
-            Self::Uki { flavour } => format!("uki-{flavour}.efi"),
+            Self::Program(name) => format!("{name}{of}"),
+            Self::Initrd { flavour } if flavour == FLAVOUR => format!("initrd{of}.img"),
+            Self::Initrd { flavour } => format!("initrd-{flavour}{of}.img"),
+            Self::Disk { flavour, form, root_fs: FileSystem::Erofs } => {
+                format!("disk-{flavour}-{form}{of}.img")
+            }
+            Self::Disk { flavour, form, root_fs } => format!("disk-{flavour}-{form}-{root_fs}{of}.img"),
+            Self::Uki { flavour } => format!("uki-{flavour}{of}.efi"),
             Self::Sbom => "sbom.spdx.json".to_owned(),
         }
     }
@@ -150,33 +163,60 @@ pub const MADE: [(Form, FileSystem); 5] = [
 mod tests {
     use super::*;
 
+    fn names(arch: Arch, flavour: &str, profile: &str, features: &[&str]) -> [String; 7] {
+        let (flavour, profile) = (flavour.to_owned(), profile.to_owned());
+        let features = features.iter().map(|name| (*name).to_owned()).collect();
+        [
+            Product::Kernel { file: "vmlinux".into(), profile },
+            Product::Agent(features),
+            Product::Program("jail".into()),
+            Product::Initrd { flavour: flavour.clone() },
+            Product::Disk { flavour: flavour.clone(), form: Form::KataDax, root_fs: FileSystem::Erofs },
+            Product::Disk { flavour: flavour.clone(), form: Form::Gpt, root_fs: FileSystem::Ext4 },
+            Product::Uki { flavour },
+        ]
+        .map(|product| product.file_name(arch))
+    }
+
     #[test]
     fn what_ships_has_the_plain_name() {
-        let names = |flavour: &str, profile: &str, features: &[&str]| {
-            let (flavour, profile) = (flavour.to_owned(), profile.to_owned());
-            let features = features.iter().map(|name| (*name).to_owned()).collect();
-            [
-                Product::Kernel { file: "vmlinuz".into(), profile },
-                Product::Agent(features),
-                Product::Initrd { flavour: flavour.clone() },
-                Product::Disk { flavour: flavour.clone(), form: Form::KataDax, root_fs: FileSystem::Erofs },
-                Product::Disk { flavour: flavour.clone(), form: Form::Gpt, root_fs: FileSystem::Ext4 },
-                Product::Uki { flavour },
-            ]
-            .map(|product| product.file_name())
-        };
-        let shipped = ["vmlinuz", "agent", "initrd.img"];
-        assert_eq!(names("minimal", "kata", &[])[..3], shipped);
+        let shipped = ["vmlinux", "agent", "jail", "initrd.img"];
+        assert_eq!(names(Arch::X86_64, "minimal", "kata", &[])[..4], shipped);
         assert_eq!(
-            names("debug", "sandbox", &["b", "a"]),
+            names(Arch::X86_64, "debug", "sandbox", &["b", "a"]),
             [
-                "vmlinuz-sandbox",
+                "vmlinux-sandbox",
                 "agent-a-b",
+                "jail",
                 "initrd-debug.img",
                 "disk-debug-kata-dax.img",
                 "disk-debug-gpt-ext4.img",
                 "uki-debug.efi"
             ]
         );
+    }
+
+    #[test]
+    fn another_processor_comes_last_in_a_name() {
+        let arm = Arch::Aarch64;
+        assert_eq!(
+            names(arm, "minimal", arm.profile(), &[]),
+            [
+                "vmlinux-aarch64",
+                "agent-aarch64",
+                "jail-aarch64",
+                "initrd-aarch64.img",
+                "disk-minimal-kata-dax-aarch64.img",
+                "disk-minimal-gpt-ext4-aarch64.img",
+                "uki-minimal-aarch64.efi"
+            ]
+        );
+        let debug = names(arm, "debug", "mine", &["policy"]);
+        assert_eq!(
+            debug[..4],
+            ["vmlinux-mine", "agent-policy-aarch64", "jail-aarch64", "initrd-debug-aarch64.img"]
+        );
+        assert!(is_program("jail") && is_program("probe-aarch64") && !is_program("agent-aarch64"));
+        assert_eq!(Product::Sbom.file_name(arm), "sbom.spdx.json", "one list has the products of all");
     }
 }

@@ -137,7 +137,7 @@ fn ruled(name: &'static str, rules: Value) -> Bundle {
             "/dev/zero",
         ])
         // 1:11, 1:1 and 10:237.
-        .probe(&["--call", "mknod:267", "--call", "mknod:257", "--call", "mknod:2797"])
+        .probe(&["--call", "mknodat:267", "--call", "mknodat:257", "--call", "mknodat:2797"])
 }
 
 fn rules() -> Vec<Bundle> {

@@ -180,7 +180,7 @@ fn devices() -> Vec<Bundle> {
                 },
             }))
             .probe(&["--open", "/dev/kmsg", "--write", "/dev/kmsg", "--open", "/dev/null", "--open", "/dev/urandom"])
-            .probe(&["--call", "mknod:1793"]),
+            .probe(&["--call", "mknodat:1793"]),
         bundle("device-in-place-of-a-default", &["linux.devices"])
             .with(json!({ "linux": { "devices": [
                 { "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o444 },

@@ -100,13 +100,14 @@ fn seccomp() -> Vec<Bundle> {
             "defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules,
         } } })
     };
-    let tried = ["--call", "chmod:0", "--call", "mkdir:0", "--call", "personality:8", "--call", "socket:16"];
+    let tried =
+        ["--call", "fchmodat:0", "--call", "mkdirat:0", "--call", "personality:8", "--call", "socket:16"];
     vec![
         bundle("seccomp-errno", &["linux.seccomp.defaultAction", "linux.seccomp.syscalls.errnoRet"])
             .with(profile(
                 "SCMP_ACT_ALLOW",
                 json!([
-                    { "names": ["chmod", "mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 75 },
+                    { "names": ["fchmodat", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 75 },
                     { "names": ["no_such_call"], "action": "SCMP_ACT_ERRNO" },
                 ]),
             ))
@@ -126,7 +127,7 @@ fn seccomp() -> Vec<Bundle> {
             .probe(&tried)
             .probe(&["--call", "socket:1", "--call", "lseek:4660", "--call", "lseek:8756"]),
         bundle("seccomp-with-privileges", &["linux.seccomp", "process.noNewPrivileges"])
-            .with(profile("SCMP_ACT_ALLOW", json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }])))
+            .with(profile("SCMP_ACT_ALLOW", json!([{ "names": ["mkdirat"], "action": "SCMP_ACT_ERRNO" }])))
             .with(json!({ "process": { "noNewPrivileges": false } }))
             .probe(&tried),
         bundle("seccomp-kill", &["linux.seccomp.defaultAction"])
@@ -136,7 +137,7 @@ fn seccomp() -> Vec<Bundle> {
             ))
             .probe(&tried),
         bundle("seccomp-flags", &["linux.seccomp.flags", "linux.seccomp.architectures"])
-            .with(profile("SCMP_ACT_ALLOW", json!([{ "names": ["mkdir"], "action": "SCMP_ACT_LOG" }])))
+            .with(profile("SCMP_ACT_ALLOW", json!([{ "names": ["mkdirat"], "action": "SCMP_ACT_LOG" }])))
             .with(json!({ "linux": { "seccomp": {
                 "flags": ["SECCOMP_FILTER_FLAG_LOG"],
                 "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],

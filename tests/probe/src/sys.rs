@@ -89,12 +89,16 @@ pub(crate) fn session_keyring() -> Result<String, String> {
 pub(crate) fn call(name: &str) -> String {
     let (name, argument) = name.split_once(':').unwrap_or((name, "0"));
     let argument: c_long = argument.parse().unwrap_or(0);
+    let here = c_long::from(libc::AT_FDCWD);
     // SAFETY: integers, null pointers (which the kernel refuses with EFAULT) and static strings with a NUL.
     let result = unsafe {
         match name {
             "getppid" => libc::syscall(libc::SYS_getppid),
-            "chmod" => libc::syscall(libc::SYS_chmod, c"/no/such/file".as_ptr(), argument),
-            "mkdir" => libc::syscall(libc::SYS_mkdir, c"/no/such/directory/below".as_ptr(), argument),
+            // Those that take a directory: 64-bit Arm has no others.
+            "fchmodat" => libc::syscall(libc::SYS_fchmodat, here, c"/no/such/file".as_ptr(), argument),
+            "mkdirat" => {
+                libc::syscall(libc::SYS_mkdirat, here, c"/no/such/directory/below".as_ptr(), argument)
+            }
             "personality" => libc::syscall(libc::SYS_personality, argument),
             "socket" => libc::syscall(libc::SYS_socket, argument, 1, 0),
             "mount" => libc::syscall(libc::SYS_mount, 0, 0, 0, 0, 0),
@@ -104,8 +108,9 @@ pub(crate) fn call(name: &str) -> String {
             "keyctl" => libc::syscall(libc::SYS_keyctl, 6, -3, 0, 0),
             "kill" => libc::syscall(libc::SYS_kill, 999_999, 0),
             "lseek" => libc::syscall(libc::SYS_lseek, 999, argument, 0),
-            "mknod" => {
-                libc::syscall(libc::SYS_mknod, c"/tmp/probed-node".as_ptr(), libc::S_IFCHR | 0o666, argument)
+            "mknodat" => {
+                let name = c"/tmp/probed-node".as_ptr();
+                libc::syscall(libc::SYS_mknodat, here, name, libc::S_IFCHR | 0o666, argument)
             }
             // Any call by number.
             "number" => libc::syscall(argument, 0, 0, 0, 0, 0, 0),

@@ -324,7 +324,7 @@ fn the_kernel_takes_what_the_plan_writes() {
         "cpu": {"shares": 2048, "idle": 0, "cpus": "0", "mems": "0"},
         "memory": {"limit": 67108864, "reservation": 33554432, "swap": 100663296},
         "pids": {"limit": 32},
-        "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}, {"pageSize": "64KB", "limit": 0}],
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}, {"pageSize": "128KB", "limit": 0}],
         "blockIO": {"weight": 500},
         "unified": {"memory.oom.group": "1", "pids.max": "9", "cgroup.max.depth": "3"}
     }"#;
@@ -347,7 +347,7 @@ fn the_kernel_takes_what_the_plan_writes() {
     ] {
         assert_eq!(file(name), value, "{name}");
     }
-    // x86 has no huge pages of 64 KiB.
+    // No processor has huge pages of 128 KiB.
     assert_eq!(warnings.len(), 1, "{warnings:?}");
 
     cgroup.0.apply(&resources(r#"{"cpu": {"idle": 1, "shares": 2048}}"#)).unwrap();

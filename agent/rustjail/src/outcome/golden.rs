@@ -156,9 +156,10 @@ fn outcomes_are_golden() {
             write(&path, &file);
             continue;
         }
-        // Programs name system calls by their numbers on the machine that most have.
-        let is_program = path.file_name().is_some_and(|name| name.to_string_lossy().contains("seccomp"));
-        if is_program && !cfg!(target_arch = "x86_64") {
+        // Filters name system calls by their numbers on x86_64. For others they are compared with libseccomp's.
+        let is_filter = path.file_name().is_some_and(|name| name.to_string_lossy().contains("seccomp"));
+        if is_filter && std::env::consts::ARCH != "x86_64" {
+            println!("skipped: {} has the filters of x86_64", path.display());
             continue;
         }
         for (old, new) in file.cases.iter().zip(&got).filter(|(old, new)| old != new) {

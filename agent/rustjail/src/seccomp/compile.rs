@@ -4,7 +4,7 @@
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::assemble::{Assembler, Goal};
-use super::profile::{Decision, KILL_THREAD, Machine, Profile};
+use super::profile::{Decision, Family, KILL_THREAD, Machine, Profile};
 use super::{Filter, bpf};
 use crate::plan::PlanError;
 
@@ -14,12 +14,16 @@ const MOST_INSTRUCTIONS: usize = 4096;
 /// Most exceptions of a group.
 const MOST_EXCEPTIONS: usize = 2;
 
-/// Makes the filter of a profile.
+/// Makes the filter of a profile, for a kernel of the architecture that this program is of.
 ///
 /// # Errors
 /// [`PlanError`] naming the field that cannot be right, or the length of a program that no kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, PlanError> {
-    let Profile { default, machines, flags, listener } = Profile::read(profile)?;
+    compile_for(profile, Family::NATIVE)
+}
+
+fn compile_for(profile: &LinuxSeccomp, family: Family) -> Result<Filter, PlanError> {
+    let Profile { default, machines, flags, listener } = Profile::read(profile, family)?;
     let mut code = Assembler::new(default);
     let mut next = code.push(bpf::end(KILL_THREAD));
     for machine in machines.iter().rev() {

@@ -11,13 +11,15 @@ use super::*;
 
 const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;
+const AARCH64: u32 = 0xc000_00b7;
+const ARM: u32 = 0x4000_0028;
 
 fn profile(json: Value) -> LinuxSeccomp {
     serde_json::from_value(json).unwrap()
 }
 
 fn compiled(json: Value) -> Filter {
-    compile(&profile(json)).unwrap()
+    compile_for(&profile(json), Family::X86).unwrap()
 }
 
 fn error(json: Value) -> String {
@@ -29,7 +31,7 @@ fn decide(filter: &Filter, machine: u32, number: u32, arguments: [u64; 6]) -> u3
 }
 
 /// What a profile says of a call, by its text alone: no ranges, no code.
-fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6]) -> u32 {
+fn plain(profile: &LinuxSeccomp, family: Family, machine: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let value = |action: LinuxSeccompAction, errno: Option<u32>| match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => 0,
         LinuxSeccompAction::ScmpActKillProcess => 0x8000_0000,
@@ -41,10 +43,12 @@ fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6])
         LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
     };
     let listed = |name: &str| profile.architectures().iter().flatten().any(|arch| arch.to_string() == name);
-    let (column, number) = match machine {
-        X86_64 if number < X32_BIT => (Column::X86_64, number),
-        X86_64 if listed("SCMP_ARCH_X32") => (Column::X32, number - X32_BIT),
-        X86 if listed("SCMP_ARCH_X86") => (Column::X86, number),
+    let (column, number) = match (family, machine) {
+        (Family::X86, X86_64) if number < X32_BIT => (Column::X86_64, number),
+        (Family::X86, X86_64) if listed("SCMP_ARCH_X32") => (Column::X32, number - X32_BIT),
+        (Family::X86, X86) if listed("SCMP_ARCH_X86") => (Column::X86, number),
+        (Family::Arm, AARCH64) => (Column::Aarch64, number),
+        (Family::Arm, ARM) if listed("SCMP_ARCH_ARM") => (Column::Arm, number),
         _ => return 0,
     };
     let default = value(profile.default_action(), profile.default_errno_ret());
@@ -63,8 +67,9 @@ fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6])
     // Allowed, logged or traced calls may be of any age.
     let is_permissive = matches!(default, 0x7fff_0000 | 0x7ffc_0000) || default >> 16 == 0x7ff0;
     let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
-    let newest = names.filter_map(|name| table::number(name, column)).max();
-    if !is_permissive && newest.is_some_and(|newest| number > newest) {
+    let newest = names.filter_map(|name| table::common_number(name, column)).max();
+    let is_private = column == Column::Arm && number >= table::ARM_PRIVATE_BASE;
+    if !is_permissive && !is_private && newest.is_some_and(|newest| number > newest) {
         return 0x0005_0026;
     }
     let (mut certain, mut first) = (None, None);
@@ -94,7 +99,7 @@ fn plain(profile: &LinuxSeccomp, machine: u32, number: u32, arguments: [u64; 6])
     certain.or(first).unwrap_or(default)
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "read",
     "write",
     "open",
@@ -107,6 +112,7 @@ const NAMES: [&str; 12] = [
     "execve",
     "openat2",
     "no_such_call",
+    "set_tls",
 ];
 
 fn argument() -> impl Strategy<Value = u64> {
@@ -141,7 +147,8 @@ fn profiles() -> impl Strategy<Value = Value> {
         json!({ "names": names, "action": action, "errnoRet": errno, "args": args })
     });
     let machines =
-        prop::sample::subsequence(vec!["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], 0..=3);
+        ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
+    let machines = prop::sample::subsequence(machines.to_vec(), 0..=5);
     (actions(), machines, prop::collection::vec(entry, 0..8)).prop_map(|((action, errno), machines, entries)| {
         json!({
             "defaultAction": action, "defaultErrnoRet": errno, "architectures": machines, "syscalls": entries,
@@ -150,29 +157,61 @@ fn profiles() -> impl Strategy<Value = Value> {
 }
 
 fn calls() -> impl Strategy<Value = (u32, u32, [u64; 6])> {
-    let number = prop_oneof![
-        prop::sample::select(NAMES.to_vec())
-            .prop_map(|name| table::number(name, Column::X86_64).unwrap_or(999)),
-        prop::sample::select(NAMES.to_vec()).prop_map(|name| table::number(name, Column::X86).unwrap_or(999)),
-        prop::sample::select(NAMES.to_vec())
-            .prop_map(|name| table::number(name, Column::X32).unwrap_or(999) | X32_BIT),
-        Just(102),
-        any::<u32>(),
+    let columns = [Column::X86_64, Column::X86, Column::X32, Column::Aarch64, Column::Arm];
+    let named = (prop::sample::select(NAMES.to_vec()), prop::sample::select(columns.to_vec())).prop_map(
+        |(name, column)| {
+            let bit = if column == Column::X32 { X32_BIT } else { 0 };
+            table::number(name, column).unwrap_or(999) | bit
+        },
+    );
+    let number = prop_oneof![5 => named, 1 => Just(102), 1 => any::<u32>()];
+    let machine = prop_oneof![
+        4 => prop::sample::select(vec![X86_64, AARCH64]),
+        2 => prop::sample::select(vec![X86, ARM]),
+        1 => any::<u32>(),
     ];
-    let machine = prop_oneof![4 => Just(X86_64), 2 => Just(X86), 1 => any::<u32>()];
     (machine, number, prop::array::uniform6(argument()))
 }
 
 proptest! {
     #[test]
-    fn programs_decide_as_profiles_mean(json in profiles(), calls in prop::collection::vec(calls(), 32)) {
+    fn programs_decide_as_profiles_mean(
+        json in profiles(),
+        family in prop::sample::select(vec![Family::X86, Family::Arm]),
+        calls in prop::collection::vec(calls(), 32),
+    ) {
         let profile = profile(json);
-        let filter = compile(&profile).unwrap();
+        let filter = compile_for(&profile, family).unwrap();
         for (machine, number, arguments) in calls {
-            let (got, meant) = (decide(&filter, machine, number, arguments), plain(&profile, machine, number, arguments));
-            prop_assert_eq!(got, meant, "{:#x} call {} of {:?}", machine, number, arguments);
+            let got = decide(&filter, machine, number, arguments);
+            let meant = plain(&profile, family, machine, number, arguments);
+            prop_assert_eq!(got, meant, "{:?}: {:#x} call {} of {:?}", family, machine, number, arguments);
         }
     }
+}
+
+/// The same profile means the same on each architecture, as far as each has the calls and can run the programs.
+#[test]
+fn each_family_has_its_own_calls_and_machines() {
+    let json = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{ "names": ["openat", "mkdir", "openat2", "set_tls"], "action": "SCMP_ACT_ALLOW" }],
+    });
+    let (allow, perm, nosys) = (0x7fff_0000, 0x0005_0001, 0x0005_0026);
+    // A profile that lists only x86_64 is for 64-bit Arm all the same, and not for 32-bit Arm.
+    let filter = compile_for(&profile(json.clone()), Family::Arm).unwrap();
+    let of = |number: u32| decide(&filter, AARCH64, number, [0; 6]);
+    // openat is 56 there, and 257, its number on x86_64, is nothing. There is no mkdir, whose number here is 83.
+    assert_eq!([of(56), of(257), of(83), of(437), of(438)], [allow, perm, perm, allow, nosys]);
+    assert_eq!([ARM, X86_64].map(|machine| decide(&filter, machine, 322, [0; 6])), [0, 0]);
+    // 32-bit programs, and a private call that does not make all others old.
+    let mut json = json;
+    json["architectures"] = json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]);
+    let filter = compile_for(&profile(json), Family::Arm).unwrap();
+    let of = |number: u32| decide(&filter, ARM, number, [0; 6]);
+    assert_eq!([of(322), of(39), of(40), of(438)], [allow, allow, perm, nosys]);
+    assert_eq!([of(0xf_0005), of(0xf_0004), of(0xe_ffff)], [allow, perm, nosys]);
 }
 
 #[test]

@@ -31,7 +31,14 @@ OPS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 profile = json.load(sys.stdin)
 default = action(profile["defaultAction"], profile.get("defaultErrnoRet"))
 ctx = ctypes.c_void_p(lib.seccomp_init(ctypes.c_uint32(default)))
-ARCHES = {"SCMP_ARCH_X86_64": 0xc000003e, "SCMP_ARCH_X86": 0x40000003, "SCMP_ARCH_X32": 0x4000003e}
+ARCHES = {
+    "SCMP_ARCH_X86_64": 0xc000003e, "SCMP_ARCH_X86": 0x40000003, "SCMP_ARCH_X32": 0x4000003e,
+    "SCMP_ARCH_AARCH64": 0xc00000b7, "SCMP_ARCH_ARM": 0x40000028,
+}
+native = int(sys.argv[1])
+if native != lib.seccomp_arch_native() % 2**32:
+    assert lib.seccomp_arch_add(ctx, ctypes.c_uint32(native)) == 0
+    assert lib.seccomp_arch_remove(ctx, ctypes.c_uint32(lib.seccomp_arch_native())) == 0
 for arch in profile.get("architectures", []):
     result = lib.seccomp_arch_add(ctx, ctypes.c_uint32(ARCHES[arch]))
     assert result in (0, -17), (arch, result)
@@ -50,10 +57,11 @@ with tempfile.TemporaryFile() as file:
     sys.stdout.buffer.write(file.read())
 "#;
 
-/// The program that libseccomp makes; none where it is not installed.
-fn theirs(profile: &serde_json::Value) -> Option<Vec<Instruction>> {
-    let child =
-        Command::new("python3").args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+/// The program that libseccomp makes for a kernel of this family; none where it is not installed.
+fn theirs(profile: &serde_json::Value, family: Family) -> Option<Vec<Instruction>> {
+    let native = family.members()[0].2.to_string();
+    let mut python = Command::new("python3");
+    let child = python.args(["-c", SCRIPT, &native]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut child) = child else {
         eprintln!("skipped: there is no python3 to ask libseccomp with");
         return None;
@@ -75,13 +83,18 @@ fn theirs(profile: &serde_json::Value) -> Option<Vec<Instruction>> {
 }
 
 /// Calls of each architecture with arguments that profiles look at.
-fn calls() -> impl Iterator<Item = Call> {
-    let machines = [
-        (0xc000_003e_u32, 0..470_u32),
-        (0x4000_0003, 0..470),
-        (0xc000_003e, 0x4000_0000..0x4000_0230),
-        (1, 0..3),
-    ];
+fn calls(family: Family) -> impl Iterator<Item = Call> {
+    let machines = match family {
+        Family::X86 => [
+            (0xc000_003e_u32, 0..470_u32),
+            (0x4000_0003, 0..470),
+            (0xc000_003e, 0x4000_0000..0x4000_0230),
+            (1, 0..3),
+        ],
+        Family::Arm => {
+            [(0xc000_00b7, 0..470), (0x4000_0028, 0..470), (0x4000_0028, 0xf_0000..0xf_0010), (1, 0..3)]
+        }
+    };
     let arguments: [u64; 14] = [0, 1, 2, 3, 7, 8, 9, 16, 40, 41, 131_072, 131_080, 0xffff_ffff, 0x7e02_0000];
     machines.into_iter().flat_map(move |(machine, numbers)| {
         numbers.flat_map(move |number| {
@@ -107,34 +120,40 @@ fn mean(program: &[Instruction]) -> f64 {
 }
 
 /// Whether a call is newer than all that a profile names, and the profile forbids what it does not name.
-fn is_newer(json: &serde_json::Value, call: &Call) -> bool {
+fn is_newer(json: &serde_json::Value, family: Family, call: &Call) -> bool {
     let profile = profile(json);
     let listed = |name: &str| profile.architectures().iter().flatten().any(|arch| arch.to_string() == name);
-    let (column, number) = match (call.machine, call.number) {
-        (0xc000_003e, number @ 0x4000_0000..) if listed("SCMP_ARCH_X32") => {
+    let (column, number) = match (family, call.machine, call.number) {
+        (Family::X86, 0xc000_003e, number @ 0x4000_0000..) if listed("SCMP_ARCH_X32") => {
             (Column::X32, number - 0x4000_0000)
         }
-        (0xc000_003e, number @ 0..0x4000_0000) => (Column::X86_64, number),
-        (0x4000_0003, number) if listed("SCMP_ARCH_X86") => (Column::X86, number),
+        (Family::X86, 0xc000_003e, number @ 0..0x4000_0000) => (Column::X86_64, number),
+        (Family::X86, 0x4000_0003, number) if listed("SCMP_ARCH_X86") => (Column::X86, number),
+        (Family::Arm, 0xc000_00b7, number) => (Column::Aarch64, number),
+        (Family::Arm, 0x4000_0028, number) if listed("SCMP_ARCH_ARM") => (Column::Arm, number),
         _ => return false,
     };
     let permissive = ["ALLOW", "LOG", "TRACE"].map(|name| format!("SCMP_ACT_{name}"));
     let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
-    let newest = names.filter_map(|name| table::number(name, column)).max();
+    let newest = names.filter_map(|name| table::common_number(name, column)).max();
+    let is_private = column == Column::Arm && number >= table::ARM_PRIVATE_BASE;
     !permissive.contains(&profile.default_action().to_string())
         && newest.is_some_and(|newest| number > newest)
+        && !is_private
 }
 
 fn compare(json: &serde_json::Value) {
-    let Some(theirs) = theirs(json) else { return };
-    let ours = compile(&profile(json)).unwrap().program;
-    for call in calls() {
-        let (our, mut their) = (run(&ours, &call).0, run(&theirs, &call).0);
-        if is_newer(json, &call) {
-            // Not libseccomp's affair: runc puts a program of its own in front.
-            their = 0x0005_0026;
+    for family in [Family::X86, Family::Arm] {
+        let Some(theirs) = theirs(json, family) else { return };
+        let ours = compile_for(&profile(json), family).unwrap().program;
+        for call in calls(family) {
+            let (our, mut their) = (run(&ours, &call).0, run(&theirs, &call).0);
+            if is_newer(json, family, &call) {
+                // Not libseccomp's affair: runc puts a program of its own in front.
+                their = 0x0005_0026;
+            }
+            assert_eq!(our, their, "{call:?} of {json}");
         }
-        assert_eq!(our, their, "{call:?} of {json}");
     }
 }
 
@@ -146,8 +165,11 @@ fn docker() -> serde_json::Value {
 fn dockers_profile_decides_as_libseccomp_has_it() {
     let json = docker();
     compare(&json);
-    if let Some(theirs) = theirs(&json) {
-        let ours = compile(&profile(&json)).unwrap().program;
+    let mut of_arm = json.clone();
+    of_arm["architectures"] = json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]);
+    compare(&of_arm);
+    if let Some(theirs) = theirs(&json, Family::X86) {
+        let ours = compile_for(&profile(&json), Family::X86).unwrap().program;
         println!(
             "Docker's profile: {} instructions, {:.1} per call; libseccomp: {}, {:.1} per call",
             ours.len(),
@@ -160,10 +182,17 @@ fn dockers_profile_decides_as_libseccomp_has_it() {
 
 #[test]
 fn dockers_profile_has_known_answers() {
-    let filter = compile(&profile(&docker())).unwrap();
+    for family in [Family::X86, Family::Arm] {
+        dockers_answers(family);
+    }
+}
+
+fn dockers_answers(family: Family) {
+    let filter = compile_for(&profile(&docker()), family).unwrap();
+    let (_, column, machine) = family.members()[0];
     let of = |name: &str, argument: u64| {
-        let number = table::number(name, Column::X86_64).unwrap();
-        run(&filter.program, &Call { number, machine: 0xc000_003e, arguments: [argument, 0, 0, 0, 0, 0] }).0
+        let number = table::number(name, column).unwrap();
+        run(&filter.program, &Call { number, machine, arguments: [argument, 0, 0, 0, 0, 0] }).0
     };
     let (allow, perm, nosys) = (0x7fff_0000, 0x0005_0001, 0x0005_0026);
     assert_eq!([of("read", 0), of("execve", 0), of("mount", 0)], [allow, allow, perm]);
@@ -199,14 +228,14 @@ fn actions_and_rules_for_all_decide_as_libseccomp_has_them() {
     let arg = |value: u64| json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]);
     compare(&json!({
         "defaultAction": "SCMP_ACT_LOG",
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_ARM"],
         "syscalls": [
             { "names": ["read"], "action": "SCMP_ACT_ALLOW", "args": arg(3) },
             { "names": ["read"], "action": "SCMP_ACT_KILL_PROCESS" },
             { "names": ["write"], "action": "SCMP_ACT_TRAP" },
             { "names": ["write"], "action": "SCMP_ACT_TRAP", "args": arg(3) },
             { "names": ["open", "socket", "semop"], "action": "SCMP_ACT_TRACE", "errnoRet": 99 },
-            { "names": ["mkdir", "no_such_call"], "action": "SCMP_ACT_KILL" },
+            { "names": ["mkdir", "set_tls", "no_such_call"], "action": "SCMP_ACT_KILL" },
             { "names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "args": arg(8) },
             { "names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "args": arg(16) },
         ],

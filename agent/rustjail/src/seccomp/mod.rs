@@ -21,7 +21,9 @@
 //!
 //! The architecture of this machine is always included. A call of an architecture that the profile does not list ends the
 //! thread, as with libseccomp. x32 is an architecture of its own here, although it shares its number with x86_64.
-//! Architectures whose programs this kernel cannot run are ignored. On x86, calls that are also a part of `socketcall` or `ipc`
+//! Architectures whose programs this kernel cannot run are ignored: those of Arm on x86_64, and those of x86 on 64-bit Arm. The
+//! private calls of 32-bit Arm, such as `set_tls`, have numbers of their own, above all others. They do not count when the newest
+//! call of a profile is looked for; runc counts them, and so finds no call of such a profile new. On x86, calls that are also a part of `socketcall` or `ipc`
 //! are filtered there too, but only by rules without conditions: the arguments of such a part are in memory, which a filter
 //! cannot read.
 

@@ -177,27 +177,49 @@ fn add(calls: &mut Calls, number: u32, rule: &Rule) {
     rules.push(rule.clone());
 }
 
-/// Columns, with their `AUDIT_ARCH_*` value (`linux/audit.h`), that programs of a kernel can be of.
-#[cfg(target_arch = "x86_64")]
-const FAMILY: [(Arch, Column, u32); 3] = [
-    (Arch::ScmpArchX86_64, Column::X86_64, 0xc000_003e),
-    (Arch::ScmpArchX86, Column::X86, 0x4000_0003),
-    (Arch::ScmpArchX32, Column::X32, 0xc000_003e),
-];
-/// Columns, with their `AUDIT_ARCH_*` value (`linux/audit.h`), that programs of a kernel can be of.
-#[cfg(target_arch = "aarch64")]
-const FAMILY: [(Arch, Column, u32); 2] =
-    [(Arch::ScmpArchAarch64, Column::Aarch64, 0xc000_00b7), (Arch::ScmpArchArm, Column::Arm, 0x4000_0028)];
+/// Architectures whose programs run on the same kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    X86,
+    Arm,
+}
+
+impl Family {
+    /// The one that this program is of.
+    pub(super) const NATIVE: Family = if cfg!(target_arch = "x86_64") {
+        Family::X86
+    } else if cfg!(target_arch = "aarch64") {
+        Family::Arm
+    } else {
+        panic!("there is no table of this architecture's system calls")
+    };
+
+    /// Its columns, the kernel's own first, with their `AUDIT_ARCH_*` value (`linux/audit.h`).
+    pub(super) const fn members(self) -> &'static [(Arch, Column, u32)] {
+        match self {
+            Family::X86 => &[
+                (Arch::ScmpArchX86_64, Column::X86_64, 0xc000_003e),
+                (Arch::ScmpArchX86, Column::X86, 0x4000_0003),
+                (Arch::ScmpArchX32, Column::X32, 0xc000_003e),
+            ],
+            Family::Arm => &[
+                (Arch::ScmpArchAarch64, Column::Aarch64, 0xc000_00b7),
+                (Arch::ScmpArchArm, Column::Arm, 0x4000_0028),
+            ],
+        }
+    }
+}
 
 /// Whether calls that the profile has no rule for happen, or are answered by a tracer that knows new ones itself.
 fn is_permissive(default: Return) -> bool {
     matches!(default & 0xffff_0000, ALLOW | LOG | TRACE)
 }
 
-/// The largest number of a column's calls that the profile names, whatever it says of them.
+/// The largest number of a column's calls that the profile names, whatever it says of them. The private calls of arm have large
+/// numbers, and are as old as arm.
 fn newest(spec: &LinuxSeccomp, column: Column) -> Option<u32> {
     let names = spec.syscalls().iter().flatten().flat_map(|entry| entry.names());
-    names.filter_map(|name| table::number(name, column)).max()
+    names.filter_map(|name| table::common_number(name, column)).max()
 }
 
 /// What is decided of calls without a rule, for one machine's columns.
@@ -212,19 +234,21 @@ fn others(spec: &LinuxSeccomp, default: Return, columns: &[Column]) -> BTreeMap<
         let bit = if *column == Column::X32 { X32_BIT } else { 0 };
         if let Some(newest) = newest(spec, *column) {
             others.insert((newest | bit) + 1, Decision::always(ERRNO | ENOSYS));
+            if *column == Column::Arm {
+                others.insert(table::ARM_PRIVATE_BASE, Decision::default());
+            }
         }
     }
     others
 }
 
-/// The columns that a profile is for: the first of the family, which is this program's, and those it lists.
-fn columns(profile: &LinuxSeccomp) -> Vec<(Column, u32)> {
+/// The columns that a profile is for: the kernel's own, and those of its family that the profile lists.
+fn columns(profile: &LinuxSeccomp, family: Family) -> Vec<(Column, u32)> {
     let listed = profile.architectures().as_deref().unwrap_or_default();
-    FAMILY
-        .into_iter()
-        .enumerate()
+    let members = family.members().iter().enumerate();
+    members
         .filter(|(number, (arch, ..))| *number == 0 || listed.contains(arch))
-        .map(|(_, (_, column, audit))| (column, audit))
+        .map(|(_, (_, column, audit))| (*column, *audit))
         .collect()
 }
 
@@ -244,11 +268,11 @@ fn add_everywhere(calls: &mut Calls, column: Column, name: &str, rule: &Rule) {
 }
 
 impl Profile {
-    pub(super) fn read(spec: &LinuxSeccomp) -> Result<Profile, PlanError> {
+    pub(super) fn read(spec: &LinuxSeccomp, family: Family) -> Result<Profile, PlanError> {
         let default = action(spec.default_action(), spec.default_errno_ret(), "defaultErrnoRet")?;
         let mut machines: Vec<Machine> = Vec::new();
         let mut listener = default == USER_NOTIF;
-        let columns = columns(spec);
+        let columns = columns(spec, family);
         for (_, audit) in &columns {
             if machines.iter().all(|machine| machine.audit != *audit) {
                 let same = columns.iter().filter(|(_, other)| other == audit);

@@ -211,6 +211,9 @@ static NUMBERS: [(&str, [u16; 5]); 469] = [
     ("waitpid", [NO, 7, NO, NO, NO]), ("write", [1, 4, 1, 64, 4]), ("writev", [20, 146, 516, 66, 146]),
 ];
 
+/// Where the numbers of the private calls of arm begin (`__ARM_NR_BASE`).
+pub(super) const ARM_PRIVATE_BASE: u32 = 0xf_0000;
+
 /// The private calls of arm, which have numbers of their own (`arch/arm/include/uapi/asm/unistd.h`).
 const ARM_PRIVATE: [(&str, u32); 6] = [
     ("breakpoint", 0xf_0001),
@@ -222,7 +225,6 @@ const ARM_PRIVATE: [(&str, u32); 6] = [
 ];
 
 /// Which column of the table.
-#[allow(dead_code, reason = "a kernel runs programs of its own family of architectures only")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     X86_64,
@@ -239,6 +241,11 @@ pub(super) fn number(name: &str, column: Column) -> Option<u32> {
     {
         return Some(*number);
     }
+    common_number(name, column)
+}
+
+/// As [`number`], for those that all architectures count together: the larger the number, the newer the call.
+pub(super) fn common_number(name: &str, column: Column) -> Option<u32> {
     let index = NUMBERS.binary_search_by(|(other, _)| (*other).cmp(name)).ok()?;
     match NUMBERS[index].1[column as usize] {
         NO => None,
@@ -291,6 +298,7 @@ pub(super) fn part(name: &str) -> Option<(&'static str, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::profile::Family;
     use super::*;
 
     #[test]
@@ -310,16 +318,18 @@ mod tests {
 
     /// The numbers of the architecture that this is built for, as its C library has them.
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn numbers_agree_with_the_c_librarys() {
+        let native = Family::NATIVE.members()[0].1;
         for (name, ours) in [
+            ("openat", libc::SYS_openat),
+            ("execve", libc::SYS_execve),
             ("mount_setattr", libc::SYS_mount_setattr),
             ("openat2", libc::SYS_openat2),
             ("pidfd_getfd", libc::SYS_pidfd_getfd),
             ("semtimedop", libc::SYS_semtimedop),
             ("futex_waitv", libc::SYS_futex_waitv),
         ] {
-            assert_eq!(number(name, Column::X86_64).map(i64::from), Some(ours), "{name}");
+            assert_eq!(number(name, native).map(i64::from), Some(ours), "{name}");
         }
     }
 }

@@ -3,9 +3,9 @@
 //! | source | how right | cost of a look |
 //! |---|---|---|
 //! | the host's clock through KVM (`/dev/ptpN`, "KVM virtual PTP") | microseconds | one exit of the machine |
-//! | the real-time clock chip (`/sys/class/rtc/rtc0`) | it counts whole seconds of the host; where they begin is learned | about twenty reads around the beginning of a second |
+//! | the real-time clock chip (`/sys/class/rtc/rtc0`: CMOS on x86, PL031 on Arm) | it counts whole seconds of the host; where they begin is learned | about twenty reads around the beginning of a second |
 //!
-//! QEMU's chip begins its seconds when the machine begins, not when the host's begin. So it says how much time has passed,
+//! QEMU's CMOS begins its seconds when the machine begins, not when the host's begin. So it says how much time has passed,
 //! stop or no stop, and not what time it is: that comes from the kernel's own reading at boot, until the host says it
 //! exactly with SetGuestDateTime.
 

@@ -19,20 +19,31 @@ pub fn is(bytes: &[u8]) -> bool {
 /// # Errors
 /// When it is damaged. It never takes more memory than the bytes could describe.
 pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, ReadError> {
-    let field = |at: u64, value: Option<u64>| {
-        value.ok_or(ReadError { what: "the superblock", offset: SUPERBLOCK + at })
-    };
-    let bits = field(12, number::<1>(bytes, SUPERBLOCK + 12))?;
-    if !(9..=16).contains(&bits) {
-        return Err(ReadError { what: "the block size", offset: SUPERBLOCK + 12 });
-    }
-    let block = 1 << bits;
-    let root = field(14, number::<2>(bytes, SUPERBLOCK + 14))?;
-    let inodes = field(40, number::<4>(bytes, SUPERBLOCK + 40))? * block;
-    let reader = Reader { bytes, block, inodes };
+    let (reader, root) = Reader::open(bytes)?;
     let mut found = Vec::new();
-    reader.list(root, "", &mut BTreeSet::from([root]), &mut found)?;
+    reader.list(root, "", &mut BTreeSet::from([root]), &mut |path, inode| {
+        found.push(reader.entry(inode, path)?);
+        // Each has 12 bytes of its own in a directory.
+        if found.len() > bytes.len() / 12 {
+            return Err(ReadError { what: "the number of entries", offset: inode.at });
+        }
+        Ok(())
+    })?;
     found.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// The content of all files, by path.
+#[cfg(test)]
+pub(super) fn contents(bytes: &[u8]) -> Result<std::collections::BTreeMap<String, Vec<u8>>, ReadError> {
+    let (reader, root) = Reader::open(bytes)?;
+    let mut found = std::collections::BTreeMap::new();
+    reader.list(root, "", &mut BTreeSet::from([root]), &mut |path, inode| {
+        if inode.mode & TYPE == REGULAR {
+            found.insert(path, reader.content(inode, bytes.len() as u64)?);
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 
@@ -53,7 +64,22 @@ struct Inode {
     gid: u32,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// The reader, and the number of the root's inode.
+    fn open(bytes: &'a [u8]) -> Result<(Self, u64), ReadError> {
+        let field = |at: u64, value: Option<u64>| {
+            value.ok_or(ReadError { what: "the superblock", offset: SUPERBLOCK + at })
+        };
+        let bits = field(12, number::<1>(bytes, SUPERBLOCK + 12))?;
+        if !(9..=16).contains(&bits) {
+            return Err(ReadError { what: "the block size", offset: SUPERBLOCK + 12 });
+        }
+        let block = 1 << bits;
+        let root = field(14, number::<2>(bytes, SUPERBLOCK + 14))?;
+        let inodes = field(40, number::<4>(bytes, SUPERBLOCK + 40))? * block;
+        Ok((Reader { bytes, block, inodes }, root))
+    }
+
     fn inode(&self, id: u64) -> Result<Inode, ReadError> {
         let at = id.checked_mul(32).and_then(|at| at.checked_add(self.inodes));
         let at = at.ok_or(ReadError { what: "the number of an inode", offset: 0 })?;
@@ -99,12 +125,13 @@ impl Reader<'_> {
         Ok(content)
     }
 
+    /// Gives `visit` everything below the directory `id`, whose path is `path`. `above` are the directories that it is in.
     fn list(
         &self,
         id: u64,
         path: &str,
         above: &mut BTreeSet<u64>,
-        found: &mut Vec<Entry>,
+        visit: &mut dyn FnMut(String, &Inode) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let directory = self.inode(id)?;
         let damage = ReadError { what: "a directory", offset: directory.at };
@@ -133,16 +160,13 @@ impl Reader<'_> {
                 }
                 let path = format!("{path}/{}", String::from_utf8_lossy(name));
                 let inode = self.inode(child)?;
-                found.push(self.entry(&inode, path.clone())?);
-                if found.len() > self.bytes.len() / 12 {
-                    return Err(damage);
-                }
+                visit(path.clone(), &inode)?;
                 if inode.mode & TYPE == DIRECTORY {
                     // A directory below itself would never end.
                     if !above.insert(child) {
                         return Err(damage);
                     }
-                    self.list(child, &path, above, found)?;
+                    self.list(child, &path, above, visit)?;
                     above.remove(&child);
                 }
             }

@@ -182,6 +182,35 @@ fn what_is_written_is_read() {
     assert!(found.iter().any(|entry| entry.path == "/void" && entry.mode & crate::entry::TYPE == DIRECTORY));
 }
 
+/// For kernels with larger pages that take no smaller blocks.
+#[test]
+fn blocks_of_every_size_hold_the_same() {
+    let tree = everything();
+    let usual = read(&image()).unwrap();
+    for block_size in BlockSize::ALL {
+        let parameters = Parameters { uuid: [7; 16], block_size };
+        let mut bytes = Vec::new();
+        write(&tree, parameters, &mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64 % block_size.bytes(), 0);
+        assert_eq!(1 << bytes[1024 + 12], block_size.bytes());
+        assert_eq!(read(&bytes).unwrap(), usual, "{block_size:?}");
+        let contents = super::read::contents(&bytes).unwrap();
+        assert_eq!(contents.len(), 608, "{block_size:?}");
+        for (path, content) in contents {
+            let Kind::File(expected) = &tree.get(&path).unwrap().kind else { panic!("{path} is no file") };
+            let mut bytes = Vec::new();
+            expected.copy(0, expected.len(), &mut bytes).unwrap();
+            assert!(content == bytes, "{path} with blocks of {block_size:?}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_file(&tree, parameters, file.as_file()).unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == bytes, "{block_size:?}");
+    }
+    let mut plain = Vec::new();
+    write(&tree, Parameters { uuid: [7; 16], ..Parameters::default() }, &mut plain).unwrap();
+    assert!(plain == image(), "4 KiB is the usual size");
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 

@@ -12,7 +12,6 @@ use crate::tree::{Inode, InodeId, Kind, Tree};
 
 const FORMAT: &str = "EROFS";
 
-const BLOCK: u64 = 4096;
 const SLOT: u64 = 32;
 const INODE: u64 = 64;
 const SUPERBLOCK: usize = 1024;
@@ -23,8 +22,58 @@ const FEATURES: u32 = 0x1 | 0x2;
 const FLAT_PLAIN: u16 = 0;
 const FLAT_INLINE: u16 = 2;
 
-const TOO_LARGE: WriteError =
-    WriteError::TooLarge { format: FORMAT, problem: "blocks are counted with 32 bits, which ends at 16 TiB" };
+const TOO_LARGE: WriteError = WriteError::TooLarge {
+    format: FORMAT,
+    problem: "blocks are counted with 32 bits, which ends at 16 TiB of blocks of 4 KiB",
+};
+
+/// Bytes of a block. A kernel mounts only blocks that are as large as its pages or smaller; before Linux 6.4, only those that are
+/// exactly as large.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 4 KiB: for every kernel since 6.4, and for older ones with pages of this size.
+    #[default]
+    K4,
+    /// 16 KiB: for kernels before 6.4 with pages of this size.
+    K16,
+    /// 64 KiB: for kernels before 6.4 with pages of this size.
+    K64,
+}
+
+impl BlockSize {
+    /// All of them.
+    pub const ALL: [BlockSize; 3] = [BlockSize::K4, BlockSize::K16, BlockSize::K64];
+
+    /// Its binary logarithm, which the superblock has.
+    const fn bits(self) -> u8 {
+        match self {
+            BlockSize::K4 => 12,
+            BlockSize::K16 => 14,
+            BlockSize::K64 => 16,
+        }
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        1 << self.bits()
+    }
+}
+
+/// What is said of a file system besides its tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Its name.
+    pub uuid: [u8; 16],
+    /// How large its blocks are.
+    pub block_size: BlockSize,
+}
+
+/// A file system of this name, with the usual blocks.
+impl From<[u8; 16]> for Parameters {
+    fn from(uuid: [u8; 16]) -> Parameters {
+        Parameters { uuid, ..Parameters::default() }
+    }
+}
 
 /// Where an inode and its content go.
 #[derive(Debug)]
@@ -48,26 +97,13 @@ impl Place {
     fn number(&self) -> u64 {
         self.offset / SLOT
     }
-
-    /// Where its whole blocks begin.
-    fn start(&self) -> u64 {
-        u64::from(self.block) * BLOCK
-    }
-
-    /// Bytes of its content that are not behind the inode.
-    fn whole(&self) -> u64 {
-        self.outside().min(self.size)
-    }
-
-    /// Bytes of the blocks that are only its content's.
-    fn outside(&self) -> u64 {
-        if self.inline { self.size / BLOCK * BLOCK } else { self.size.next_multiple_of(BLOCK) }
-    }
 }
 
 /// Where the inodes of a tree go.
 struct Layout<'a> {
     tree: &'a Tree,
+    /// Bytes of a block.
+    block: u64,
     places: Vec<Place>,
     /// The place of each inode of the tree, [`NOWHERE`] for one without a name.
     index: Vec<usize>,
@@ -77,23 +113,24 @@ struct Layout<'a> {
 
 const NOWHERE: usize = usize::MAX;
 
-/// Writes `tree` to `out`; `uuid` names the file system.
+/// Writes `tree` to `out`. A uuid alone makes a file system with blocks of 4 KiB.
 ///
 /// # Errors
 /// When something in the tree does not fit the format, content cannot be read, or `out` fails.
-pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteError> {
-    let layout = Layout::of(tree)?;
+pub fn write(tree: &Tree, parameters: impl Into<Parameters>, out: impl Write) -> Result<(), WriteError> {
+    let parameters = parameters.into();
+    let layout = Layout::of(tree, parameters.block_size)?;
     let mut writer = Counted::new(BufWriter::with_capacity(PIECE, out));
-    writer.write_all(&layout.superblock(uuid))?;
+    writer.write_all(&layout.superblock(parameters))?;
     for place in &layout.places {
         let content = if place.inline { Some(layout.content(place)?) } else { None };
         layout.write_inode(place, content.as_ref(), &mut writer)?;
     }
-    for place in layout.places.iter().filter(|place| place.outside() > 0) {
-        writer.pad_to(place.start())?;
-        layout.content(place)?.copy(0, place.whole(), &mut writer)?;
+    for place in layout.places.iter().filter(|place| layout.outside(place) > 0) {
+        writer.pad_to(layout.start(place))?;
+        layout.content(place)?.copy(0, layout.whole(place), &mut writer)?;
     }
-    writer.pad_to(u64::from(layout.blocks) * BLOCK)?;
+    writer.pad_to(layout.len())?;
     Ok(writer.flush()?)
 }
 
@@ -102,19 +139,20 @@ pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteEr
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_file(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteError> {
-    let layout = Layout::of(tree)?;
+pub fn write_file(tree: &Tree, parameters: impl Into<Parameters>, out: &File) -> Result<(), WriteError> {
+    let parameters = parameters.into();
+    let layout = Layout::of(tree, parameters.block_size)?;
     // What nobody writes is zeros.
-    out.set_len(u64::from(layout.blocks) * BLOCK)?;
+    out.set_len(layout.len())?;
     // Both areas are filled from their beginnings to their ends, at the same time.
     let mut inodes = Counted::new(BufWriter::with_capacity(PIECE, At { out, offset: 0 }));
-    let mut blocks = Blocks { out, start: 0, pending: vec![0; PIECE], used: 0 };
-    inodes.write_all(&layout.superblock(uuid))?;
+    let mut blocks = Blocks { out, block: layout.block, start: 0, pending: vec![0; PIECE], used: 0 };
+    inodes.write_all(&layout.superblock(parameters))?;
     for place in &layout.places {
         let content = if place.size > 0 { Some(layout.content(place)?) } else { None };
         layout.write_inode(place, content.as_ref(), &mut inodes)?;
-        if let Some(content) = content.filter(|_| place.outside() > 0) {
-            blocks.put(&content, place.whole(), place.start())?;
+        if let Some(content) = content.filter(|_| layout.outside(place) > 0) {
+            blocks.put(&content, layout.whole(place), layout.start(place))?;
         }
     }
     blocks.flush()?;
@@ -124,6 +162,8 @@ pub fn write_file(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteEr
 /// The blocks of content in a file. Small content is collected, because a call for each takes longer than another copy.
 struct Blocks<'a> {
     out: &'a File,
+    /// Bytes of a block.
+    block: u64,
     /// Where what is pending belongs.
     start: u64,
     /// A piece, of which some is used.
@@ -141,7 +181,7 @@ impl Blocks<'_> {
             return content.send(0, len, self.out, start);
         }
         let end = self.start + self.used as u64;
-        let is_next = end.next_multiple_of(BLOCK) == start;
+        let is_next = end.next_multiple_of(self.block) == start;
         if !is_next || start + len > self.start + PIECE as u64 {
             self.flush()?;
             self.start = start;
@@ -162,11 +202,12 @@ impl Blocks<'_> {
 }
 
 impl<'a> Layout<'a> {
-    fn of(tree: &'a Tree) -> Result<Self, WriteError> {
-        let mut layout = Self::find(tree)?;
-        let mut next = 1 + layout.lay_out_inodes().div_ceil(BLOCK);
-        for place in &mut layout.places {
-            let blocks = place.outside() / BLOCK;
+    fn of(tree: &'a Tree, block_size: BlockSize) -> Result<Self, WriteError> {
+        let mut layout = Self::find(tree, block_size.bytes())?;
+        let mut next = 1 + layout.lay_out_inodes().div_ceil(layout.block);
+        let sizes: Vec<u64> =
+            layout.places.iter().map(|place| layout.outside(place) / layout.block).collect();
+        for (place, blocks) in layout.places.iter_mut().zip(sizes) {
             place.block = if blocks == 0 { u32::MAX } else { u32::try_from(next).map_err(|_| TOO_LARGE)? };
             next += blocks;
         }
@@ -174,8 +215,29 @@ impl<'a> Layout<'a> {
         Ok(layout)
     }
 
+    /// Bytes of the file system.
+    fn len(&self) -> u64 {
+        u64::from(self.blocks) * self.block
+    }
+
+    /// Where the whole blocks of an inode begin.
+    fn start(&self, place: &Place) -> u64 {
+        u64::from(place.block) * self.block
+    }
+
+    /// Bytes of an inode's content that are not behind it.
+    fn whole(&self, place: &Place) -> u64 {
+        self.outside(place).min(place.size)
+    }
+
+    /// Bytes of the blocks that are only one inode's content.
+    fn outside(&self, place: &Place) -> u64 {
+        let size = place.size;
+        if place.inline { size / self.block * self.block } else { size.next_multiple_of(self.block) }
+    }
+
     /// Finds every inode that has a name, the root first, breadth first.
-    fn find(tree: &'a Tree) -> Result<Self, WriteError> {
+    fn find(tree: &'a Tree, block: u64) -> Result<Self, WriteError> {
         let mut places: Vec<Place> = Vec::new();
         let mut index = vec![NOWHERE; tree.len()];
         let mut queue = VecDeque::from([(InodeId::ROOT, 0)]);
@@ -201,7 +263,7 @@ impl<'a> Layout<'a> {
                 queue.push_back((child, here));
             }
             let size = match &inode.kind {
-                Kind::Directory(_) => directory_size(tree, id),
+                Kind::Directory(_) => directory_size(tree, id, block),
                 Kind::File(content) => content.len(),
                 Kind::Symlink(target) => target.len() as u64,
                 _ => 0,
@@ -219,22 +281,22 @@ impl<'a> Layout<'a> {
                 inline: false,
             });
         }
-        Ok(Self { tree, places, index, blocks: 0 })
+        Ok(Self { tree, block, places, index, blocks: 0 })
     }
 
     /// Gives every inode its slots; answers how many bytes they take.
     fn lay_out_inodes(&mut self) -> u64 {
-        let mut at: u64 = 0;
+        let (block, mut at) = (self.block, 0);
         for place in &mut self.places {
             let head = INODE + place.attributes.len() as u64;
             let has_content = matches!(
                 self.tree.inode(place.source).kind,
                 Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_)
             );
-            let tail = if has_content { place.size % BLOCK } else { 0 };
+            let tail = if has_content { place.size % block } else { 0 };
             // The tail must not cross into another block; neither does the inode itself, for the readers' ease.
-            let block_left = BLOCK - at % BLOCK;
-            if tail > 0 && head + tail <= BLOCK {
+            let block_left = block - at % block;
+            if tail > 0 && head + tail <= block {
                 place.inline = true;
                 if head + tail > block_left {
                     at += block_left;
@@ -252,8 +314,8 @@ impl<'a> Layout<'a> {
         let parent = self.places[place.parent].source;
         let names = sorted_names(self.tree, place.source, parent);
         let mut bytes = Vec::new();
-        for block in blocks_of(&names) {
-            bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+        for block in blocks_of(&names, self.block) {
+            bytes.resize(bytes.len().next_multiple_of(self.block as usize), 0);
             let mut name_at = 12 * block.len();
             for (name, id) in block {
                 let number = self.places.get(self.index[id.index()]).map_or(0, Place::number);
@@ -269,8 +331,8 @@ impl<'a> Layout<'a> {
         bytes
     }
 
-    fn superblock(&self, uuid: [u8; 16]) -> Vec<u8> {
-        superblock(self.places.len() as u64, self.blocks, uuid)
+    fn superblock(&self, parameters: Parameters) -> Vec<u8> {
+        superblock(self.places.len() as u64, self.blocks, parameters)
     }
 
     /// Writes an inode, and what follows it; `content` is there if some of it does.
@@ -280,11 +342,11 @@ impl<'a> Layout<'a> {
         content: Option<&Opened<'_>>,
         out: &mut Counted<impl Write>,
     ) -> io::Result<()> {
-        out.pad_to(BLOCK + place.offset)?;
+        out.pad_to(self.block + place.offset)?;
         out.write_all(&inode_bytes(self.tree.inode(place.source), place))?;
         out.write_all(&place.attributes)?;
         match content.filter(|_| place.inline) {
-            Some(content) => content.copy(place.whole(), place.size - place.whole(), out),
+            Some(content) => content.copy(self.whole(place), place.size - self.whole(place), out),
             None => Ok(()),
         }
     }
@@ -386,13 +448,13 @@ fn sorted_names(tree: &Tree, id: InodeId, parent: InodeId) -> Vec<(&[u8], InodeI
     names
 }
 
-/// How many names go into each block: 12 bytes per entry, then the names.
-fn blocks_of<'a, 'b>(names: &'b [(&'a [u8], InodeId)]) -> Vec<&'b [(&'a [u8], InodeId)]> {
+/// How many names go into each block of `block` bytes: 12 bytes per entry, then the names.
+fn blocks_of<'a, 'b>(names: &'b [(&'a [u8], InodeId)], block: u64) -> Vec<&'b [(&'a [u8], InodeId)]> {
     let mut blocks = Vec::new();
     let (mut start, mut used) = (0, 0);
     for (position, (name, _)) in names.iter().enumerate() {
         let need = 12 + name.len() as u64;
-        if used + need > BLOCK {
+        if used + need > block {
             blocks.push(&names[start..position]);
             (start, used) = (position, 0);
         }
@@ -402,12 +464,12 @@ fn blocks_of<'a, 'b>(names: &'b [(&'a [u8], InodeId)]) -> Vec<&'b [(&'a [u8], In
     blocks
 }
 
-fn directory_size(tree: &Tree, id: InodeId) -> u64 {
+fn directory_size(tree: &Tree, id: InodeId, block: u64) -> u64 {
     let names = sorted_names(tree, id, id);
-    let blocks = blocks_of(&names);
+    let blocks = blocks_of(&names, block);
     let last: u64 =
         blocks.last().map_or(0, |names| names.iter().map(|(name, _)| 12 + name.len() as u64).sum());
-    (blocks.len() as u64 - 1) * BLOCK + last
+    (blocks.len() as u64 - 1) * block + last
 }
 
 fn file_type(kind: &Kind) -> u8 {
@@ -422,20 +484,21 @@ fn file_type(kind: &Kind) -> u8 {
     }
 }
 
-fn superblock(inodes: u64, blocks: u32, uuid: [u8; 16]) -> Vec<u8> {
-    let mut block = vec![0; BLOCK as usize];
+fn superblock(inodes: u64, blocks: u32, Parameters { uuid, block_size }: Parameters) -> Vec<u8> {
+    let mut block = vec![0; block_size.bytes() as usize];
     let mut field = |at: usize, value: &[u8]| {
         block[SUPERBLOCK + at..SUPERBLOCK + at + value.len()].copy_from_slice(value);
     };
     field(0, &MAGIC.to_le_bytes());
     field(8, &FEATURES.to_le_bytes());
-    field(12, &[12]);
+    field(12, &[block_size.bits()]);
     // The root is the first inode, in slot 0.
     field(14, &0_u16.to_le_bytes());
     field(16, &inodes.to_le_bytes());
     field(36, &blocks.to_le_bytes());
     field(40, &1_u32.to_le_bytes());
     field(48, &uuid);
+    // Of the block that the superblock is in.
     let checksum = crc32c(&block[SUPERBLOCK..]);
     block[SUPERBLOCK + 4..SUPERBLOCK + 8].copy_from_slice(&checksum.to_le_bytes());
     block

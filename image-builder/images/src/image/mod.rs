@@ -36,10 +36,12 @@ use serde::{Deserialize, Serialize};
 pub use ceiling::Ceiling;
 pub use config::{Account, ImageConfig, SignalError, UserError, signal_number};
 pub use error::ImageError;
+pub use platform::parse_platform;
 pub use rootfs::contents;
 
 use source::Opened;
 use spool::Spool;
+use store::arch::Arch;
 use store::cache::Cache;
 use store::digest::Digest;
 
@@ -56,6 +58,8 @@ pub struct Image {
     pub disk: PathBuf,
     /// Size of the disk in bytes.
     pub size: u64,
+    /// The architecture of its programs, where the image says that: a root file system does not.
+    pub arch: Option<Arch>,
     /// What the image says about running it.
     pub config: ImageConfig,
     /// Whether the disk was in the cache already.
@@ -69,7 +73,7 @@ struct Record {
     config: ImageConfig,
 }
 
-/// Makes a disk of the image at `reference`: a directory or file, with `:NAME` or `@DIGEST` behind it when it holds more than
+/// Makes a disk of the image for guests of the host's architecture at `reference`: a directory or file, with `:NAME` or `@DIGEST` behind it when it holds more than
 /// one image. See `docs/images.md` for all that is read.
 ///
 /// # Errors
@@ -84,9 +88,36 @@ pub fn prepare(reference: &str, cache: &Cache) -> Result<Image, ImageError> {
 /// # Errors
 /// As [`prepare`]; also when the image is larger than that.
 pub fn prepare_within(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Image, ImageError> {
-    let opened = source::open(reference, cache, ceiling)?;
+    prepare_for(reference, Some(Arch::host()), cache, ceiling)
+}
+
+/// As [`prepare_within`], for guests of another architecture. Without one, for any that guests can have: of several, the host's
+/// own before others. [`Image::arch`] says which.
+///
+/// # Errors
+/// As [`prepare_within`]; also when there is no image for that architecture.
+pub fn prepare_for(
+    reference: &str,
+    arch: Option<Arch>,
+    cache: &Cache,
+    ceiling: Ceiling,
+) -> Result<Image, ImageError> {
+    let opened = source::open(reference, arch, cache, ceiling)?;
     let key = opened.key()?;
     make(reference, key, &opened, cache, ceiling)
+}
+
+/// The architecture of the image that [`prepare_for`] would make a disk of, where the image says that. Reads its documents only.
+///
+/// # Errors
+/// As [`prepare_for`].
+pub fn arch_of(
+    reference: &str,
+    wanted: Option<Arch>,
+    cache: &Cache,
+    ceiling: Ceiling,
+) -> Result<Option<Arch>, ImageError> {
+    Ok(source::open(reference, wanted, cache, ceiling)?.arch())
 }
 
 /// Writes the disk of the image at `reference` to a new file, and answers how the image is run. This is the part of [`prepare`]
@@ -97,7 +128,7 @@ pub fn prepare_within(reference: &str, cache: &Cache, ceiling: Ceiling) -> Resul
 /// As [`prepare`]; also when there is a file `disk` already.
 pub fn pack(reference: &str, disk: &Path, cache: &Cache) -> Result<ImageConfig, ImageError> {
     let ceiling = Ceiling::default();
-    let opened = source::open(reference, cache, ceiling)?;
+    let opened = source::open(reference, Some(Arch::host()), cache, ceiling)?;
     let work = cache.workspace()?;
     write(reference, opened.key()?, &opened, disk, work.path(), ceiling)
 }
@@ -155,7 +186,7 @@ fn make(
     if let Some(entry) = cache.entry(KIND, &key) {
         // Whoever makes room begins with what was not used for the longest time. A cache of somebody else has its own.
         drop(File::open(&entry).and_then(|entry| entry.set_modified(SystemTime::now())));
-        return load(&entry, true);
+        return load(&entry, content.arch(), true);
     }
     let work = cache.workspace()?;
     let entry = work.path().join("entry");
@@ -167,7 +198,7 @@ fn make(
         serde_json::to_vec_pretty(&record).map_err(|error| ImageError::io("write", &disk, error.into()))?;
     fs::write(entry.join(RECORD), text)
         .map_err(|error| ImageError::io("write", entry.join(RECORD), error))?;
-    load(&cache.publish(KIND, &key, &entry)?, false)
+    load(&cache.publish(KIND, &key, &entry)?, content.arch(), false)
 }
 
 /// Writes the disk of what was opened, with `work` for files that are needed meanwhile.
@@ -197,14 +228,14 @@ fn write(
     Ok(config)
 }
 
-fn load(entry: &Path, cached: bool) -> Result<Image, ImageError> {
+fn load(entry: &Path, arch: Option<Arch>, cached: bool) -> Result<Image, ImageError> {
     let path = entry.join(RECORD);
     let text = fs::read(&path).map_err(|error| ImageError::io("read", &path, error))?;
     let record: Record =
         serde_json::from_slice(&text).map_err(|source| ImageError::Json { path: path.clone(), source })?;
     let disk = entry.join(DISK);
     let size = fs::metadata(&disk).map_err(|error| ImageError::io("read", &disk, error))?.len();
-    Ok(Image { disk, size, config: record.config, cached })
+    Ok(Image { disk, size, arch, config: record.config, cached })
 }
 
 #[cfg(test)]

@@ -54,7 +54,11 @@ impl Saved {
     }
 
     fn open(&self, name: &str) -> Result<Opened, ImageError> {
-        source::open(&format!("{}{name}", self.path.display()), &self.cache, Ceiling::default())
+        self.open_for(name, Some(Arch::host()))
+    }
+
+    fn open_for(&self, name: &str, arch: Option<Arch>) -> Result<Opened, ImageError> {
+        source::open(&format!("{}{name}", self.path.display()), arch, &self.cache, Ceiling::default())
     }
 
     /// What a name leads to: the content of two files, whether a third was taken away, and how it is run.
@@ -242,8 +246,12 @@ impl Images {
     }
 
     fn chosen(self) -> Result<String, String> {
+        self.chosen_for(Some(Arch::host()))
+    }
+
+    fn chosen_for(self, arch: Option<Arch>) -> Result<String, String> {
         let saved = self.saved();
-        let opened = saved.open("").map_err(|error| error.to_string())?;
+        let opened = saved.open_for("", arch).map_err(|error| error.to_string())?;
         let config = opened
             .fill(&mut Tree::new(), &mut Spool::new(&std::env::temp_dir(), Ceiling::default()).unwrap())
             .map_err(|error| error.to_string())?;
@@ -268,9 +276,45 @@ fn the_platform_is_chosen_as_containerd_chooses_it() {
     assert!(error.contains("linux/amd64, only for linux/arm64, windows/amd64"), "{error}");
     // One alone is opened for what it says itself.
     let error = chosen(&[arm]).unwrap_err();
-    assert!(error.contains("an image for linux/arm64, which a guest on this machine cannot run"), "{error}");
+    assert!(
+        error.contains("an image for linux/arm64, and not for linux/amd64, which was asked for"),
+        "{error}"
+    );
     assert!(chosen(&[("windows", "amd64", "")]).unwrap_err().contains("windows/amd64"));
     assert!(chosen(&[("linux", "386", "")]).unwrap_err().contains("linux/386"));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn an_image_for_another_architecture_is_taken_where_there_is_no_other() {
+    let of = |platforms: &[(&str, &str, &str)], arch| Images::of(platforms).chosen_for(arch);
+    let (amd, arm) = (("linux", "amd64", ""), ("linux", "arm64", "v8"));
+    let (i386, v9) = (("linux", "386", ""), ("linux", "arm64", "v9"));
+    // Whatever is wanted: the host's own first.
+    assert_eq!(of(&[arm, amd], None).unwrap(), "linux/amd64/");
+    assert_eq!(of(&[i386, arm, v9], None).unwrap(), "linux/arm64/v8");
+    assert_eq!(of(&[arm], None).unwrap(), "linux/arm64/v8");
+    // What is asked for, and nothing else.
+    assert_eq!(of(&[amd, v9, arm], Some(Arch::Aarch64)).unwrap(), "linux/arm64/v8");
+    let error = of(&[amd, i386], Some(Arch::Aarch64)).unwrap_err();
+    assert!(error.contains("holds no image for linux/arm64, only for linux/amd64, linux/386"), "{error}");
+    let error = of(&[i386, ("windows", "arm64", "")], None).unwrap_err();
+    assert!(error.contains("for linux/amd64 or linux/arm64, only for linux/386, windows/arm64"), "{error}");
+    let error = of(&[i386], None).unwrap_err();
+    assert!(
+        error.contains("for linux/386, which no guest can run; take the one for linux/amd64 or"),
+        "{error}"
+    );
+    let saved = Images::of(&[amd, arm]).saved();
+    for (wanted, found) in [(None, Arch::X86_64), (Some(Arch::Aarch64), Arch::Aarch64)] {
+        let reference = saved.path.display().to_string();
+        assert_eq!(arch_of(&reference, wanted, &saved.cache, Ceiling::default()).unwrap(), Some(found));
+        let image = prepare_for(&reference, wanted, &saved.cache, Ceiling::default()).unwrap();
+        assert_eq!((image.arch, image.cached), (Some(found), false));
+    }
+    let blank = Images::of(&[("linux", "", "")]).saved();
+    let reference = blank.path.display().to_string();
+    assert_eq!(arch_of(&reference, Some(Arch::Aarch64), &blank.cache, Ceiling::default()).unwrap(), None);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::ImageError;
 use super::blobs::Blobs;
 use super::document::{Descriptor, Index, Manifest, Platform};
 use super::name::{Choice, fit};
-use super::platform::architecture;
+use super::platform::listed as platforms_of;
+use store::arch::Arch;
 use store::text;
 
 /// Indexes inside indexes.
@@ -46,19 +47,20 @@ impl Descriptor {
     }
 }
 
-/// Finds the manifest that is meant, for the machine we run on.
+/// Finds the manifest that is meant: for the architecture that is wanted, or else for the host's before others.
 pub(super) fn select(
     path: &Path,
     blobs: &Blobs,
     index: Index,
     choice: Option<&Choice>,
+    wanted: Option<Arch>,
 ) -> Result<Descriptor, ImageError> {
     let mut index = index;
     let mut choice = choice;
     for depth in 0..=MAX_DEPTH {
-        let found = candidates(&index, choice);
+        let found = candidates(&index, choice, wanted);
         let found = match found.as_slice() {
-            [] => return Err(none(path, &index.manifests, choice)),
+            [] => return Err(none(path, &index.manifests, choice, wanted)),
             [one] => one,
             // In an index of one image, the first of equals is taken; elsewhere they are different images.
             [first, ..] if depth > 0 => first,
@@ -79,8 +81,8 @@ pub(super) fn select(
     Err(ImageError::source(path, "the index leads to indexes without end"))
 }
 
-/// The entries that are meant, each digest once: those of the best fitting name, and of these the best for this machine.
-fn candidates(index: &Index, choice: Option<&Choice>) -> Vec<Descriptor> {
+/// The entries that are meant, each digest once: those of the best fitting name, and of these the best for the guest.
+fn candidates(index: &Index, choice: Option<&Choice>, wanted: Option<Arch>) -> Vec<Descriptor> {
     let fits = |descriptor: &Descriptor| match choice {
         None => Some(0),
         Some(Choice::Digest(digest)) => (descriptor.digest == *digest).then_some(0),
@@ -97,7 +99,11 @@ fn candidates(index: &Index, choice: Option<&Choice>) -> Vec<Descriptor> {
         }
     }
     if found.len() > 1 {
-        found.retain(|one| one.platform.as_ref().is_none_or(|platform| platform.is_ours()));
+        let is_for =
+            |one: &Descriptor, arch| one.platform.as_ref().is_none_or(|platform| platform.is_for(arch));
+        let arch =
+            Arch::preferred(wanted).into_iter().find(|arch| found.iter().any(|one| is_for(one, *arch)));
+        found.retain(|one| arch.is_some_and(|arch| is_for(one, arch)));
         let rank = |one: &Descriptor| one.platform.as_ref().map(Platform::rank).unwrap_or_default();
         if let Some(least) = found.iter().map(rank).min() {
             found.retain(|one| rank(one) == least);
@@ -107,7 +113,7 @@ fn candidates(index: &Index, choice: Option<&Choice>) -> Vec<Descriptor> {
 }
 
 /// Why nothing was found.
-fn none(path: &Path, all: &[Descriptor], choice: Option<&Choice>) -> ImageError {
+fn none(path: &Path, all: &[Descriptor], choice: Option<&Choice>, wanted: Option<Arch>) -> ImageError {
     if all.is_empty() {
         return ImageError::source(path, "is empty: its index names no image");
     }
@@ -124,7 +130,7 @@ fn none(path: &Path, all: &[Descriptor], choice: Option<&Choice>) -> ImageError 
     platforms.dedup();
     let platforms =
         if platforms.is_empty() { String::new() } else { format!(", only for {}", platforms.join(", ")) };
-    ImageError::source(path, format!("holds no image for linux/{}{platforms}", architecture()))
+    ImageError::source(path, format!("holds no image for {}{platforms}", platforms_of(wanted)))
 }
 
 /// The names of images; the digest for one that has none.

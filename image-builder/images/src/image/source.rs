@@ -14,10 +14,11 @@ use super::archive::{Archive, decompress};
 use super::blobs::{Blobs, Hashing, mismatch};
 use super::document::{Configuration, Descriptor, Index, Manifest, SavedImage, parse};
 use super::name::{Choice, fit, locate};
-use super::platform::architecture;
+use super::platform::listed as platforms_of;
 use super::select::{check, select};
 use super::spool::Spool;
 use super::{Ceiling, ImageConfig, ImageError, bundle, directory, layer};
+use store::arch::Arch;
 use store::cache::Cache;
 use store::digest::Digest;
 use store::text;
@@ -32,6 +33,14 @@ pub(super) enum Opened {
 }
 
 impl Opened {
+    /// The architecture of its programs, where it says that.
+    pub(super) fn arch(&self) -> Option<Arch> {
+        match self {
+            Self::Image(image) => image.configuration.platform.arch(),
+            Self::Directory(..) | Self::RootArchive(..) => None,
+        }
+    }
+
     /// What identifies it: the same key has the same content.
     pub(super) fn key(&self) -> Result<Digest, ImageError> {
         match self {
@@ -102,27 +111,40 @@ struct LayerRef {
     stored: Option<String>,
 }
 
-/// Opens what `reference` names.
-pub(super) fn open(reference: &str, cache: &Cache, ceiling: Ceiling) -> Result<Opened, ImageError> {
-    let (path, choice) = locate(reference)?;
-    let metadata = fs::metadata(&path).map_err(|error| ImageError::io("read", &path, error))?;
-    if metadata.is_dir() { open_directory(path, choice) } else { open_archive(path, choice, cache, ceiling) }
+/// What of all that is at a path is meant.
+struct Wish {
+    choice: Option<Choice>,
+    /// For which architecture; any that guests can have, the host's before others, where this is none.
+    arch: Option<Arch>,
 }
 
-fn open_directory(path: PathBuf, choice: Option<Choice>) -> Result<Opened, ImageError> {
+/// Opens what `reference` names, for an architecture, or for any that guests can have.
+pub(super) fn open(
+    reference: &str,
+    arch: Option<Arch>,
+    cache: &Cache,
+    ceiling: Ceiling,
+) -> Result<Opened, ImageError> {
+    let (path, choice) = locate(reference)?;
+    let wish = Wish { choice, arch };
+    let metadata = fs::metadata(&path).map_err(|error| ImageError::io("read", &path, error))?;
+    if metadata.is_dir() { open_directory(path, wish) } else { open_archive(path, wish, cache, ceiling) }
+}
+
+fn open_directory(path: PathBuf, wish: Wish) -> Result<Opened, ImageError> {
     let has = |name: &str| path.join(name).is_file();
     if has("index.json") && (has("oci-layout") || path.join("blobs").is_dir()) {
-        return layout(path.clone(), Blobs::Layout(path), choice);
+        return layout(path.clone(), Blobs::Layout(path), wish);
     }
     if has("manifest.json") && has("version") {
-        return flat(path, choice);
+        return flat(path, wish);
     }
     if has("manifest.json")
         && let Ok(images) = saved_images(&path, &Blobs::Layout(path.clone()))
     {
-        return docker(path.clone(), Blobs::Layout(path), images, choice);
+        return docker(path.clone(), Blobs::Layout(path), images, &wish);
     }
-    if let Some(choice) = choice {
+    if let Some(choice) = wish.choice {
         return Err(ImageError::source(
             &path,
             format!("has no image {:?}: it holds no images", choice.to_string()),
@@ -134,20 +156,15 @@ fn open_directory(path: PathBuf, choice: Option<Choice>) -> Result<Opened, Image
     Ok(Opened::Directory(path, ImageConfig::default()))
 }
 
-fn open_archive(
-    path: PathBuf,
-    choice: Option<Choice>,
-    cache: &Cache,
-    ceiling: Ceiling,
-) -> Result<Opened, ImageError> {
+fn open_archive(path: PathBuf, wish: Wish, cache: &Cache, ceiling: Ceiling) -> Result<Opened, ImageError> {
     let archive = Archive::open(&path, cache, ceiling)?;
     if archive.has("index.json") && (archive.has("oci-layout") || !archive.has("manifest.json")) {
-        return layout(path, Blobs::Archive(archive), choice);
+        return layout(path, Blobs::Archive(archive), wish);
     }
     if archive.has("manifest.json") {
         let blobs = Blobs::Archive(archive);
         let images = saved_images(&path, &blobs)?;
-        return docker(path, blobs, images, choice);
+        return docker(path, blobs, images, &wish);
     }
     if archive.has("repositories") {
         return Err(ImageError::source(
@@ -164,7 +181,7 @@ fn open_archive(
             "is neither an image nor a root file system: there are no files in it",
         ));
     }
-    match choice {
+    match wish.choice {
         None => Ok(Opened::RootArchive(path, archive)),
         Some(choice) => Err(ImageError::source(
             &path,
@@ -178,42 +195,47 @@ fn open_archive(
 }
 
 /// An OCI layout.
-fn layout(path: PathBuf, blobs: Blobs, choice: Option<Choice>) -> Result<Opened, ImageError> {
+fn layout(path: PathBuf, blobs: Blobs, wish: Wish) -> Result<Opened, ImageError> {
     let index: Index = parse(&path, "index.json", &blobs.document(&path, "index.json")?)?;
-    let chosen = select(&path, &blobs, index, choice.as_ref())?;
+    let chosen = select(&path, &blobs, index, wish.choice.as_ref(), wish.arch)?;
     let manifest: Manifest = blobs.verified(&path, &chosen)?;
-    resolve(path, blobs, &manifest)
+    resolve(path, blobs, &manifest, wish.arch)
 }
 
 /// A directory as skopeo's transport `dir:` and `podman save --format docker-dir` write it: a manifest, and blobs beside it.
-fn flat(path: PathBuf, choice: Option<Choice>) -> Result<Opened, ImageError> {
+fn flat(path: PathBuf, wish: Wish) -> Result<Opened, ImageError> {
     let blobs = Blobs::Flat(path.clone());
     let document = blobs.document(&path, "manifest.json")?;
     let manifest: Manifest = parse(&path, "manifest.json", &document)?;
     if let Some(manifests) = manifest.manifests {
-        let chosen = select(&path, &blobs, Index { manifests }, choice.as_ref())?;
+        let chosen = select(&path, &blobs, Index { manifests }, wish.choice.as_ref(), wish.arch)?;
         let manifest: Manifest = blobs.verified(&path, &chosen)?;
-        return resolve(path, blobs, &manifest);
+        return resolve(path, blobs, &manifest, wish.arch);
     }
     // It has no name; a digest can be asked for.
     let digest = format!("sha256:{}", Digest::of(&document));
-    match choice {
+    match wish.choice {
         Some(choice) if choice != Choice::Digest(digest.clone()) => Err(ImageError::source(
             &path,
             format!("holds no image {:?}; it has one without a name, @{digest}", choice.to_string()),
         )),
-        _ => resolve(path, blobs, &manifest),
+        _ => resolve(path, blobs, &manifest, wish.arch),
     }
 }
 
 /// Reads what a manifest names.
-fn resolve(path: PathBuf, blobs: Blobs, manifest: &Manifest) -> Result<Opened, ImageError> {
+fn resolve(
+    path: PathBuf,
+    blobs: Blobs,
+    manifest: &Manifest,
+    arch: Option<Arch>,
+) -> Result<Opened, ImageError> {
     let config = check(&path, manifest)?;
     let configuration: Configuration = blobs.verified(&path, config)?;
     let layers =
         manifest.layers.iter().map(|layer| stored_layer(&path, &blobs, layer)).collect::<Result<_, _>>()?;
     let key = Digest::of(config.digest.as_bytes());
-    runs_here(&path, &configuration)?;
+    runs_in_a_guest(&path, &configuration, arch)?;
     let _number =
         ImageConfig::of(&configuration).stop_signal().map_err(|error| ImageError::source(&path, error))?;
     Ok(Opened::Image(Box::new(Resolved { path, blobs, key, configuration, layers })))
@@ -235,13 +257,8 @@ fn saved_images(path: &Path, blobs: &Blobs) -> Result<Vec<SavedImage>, ImageErro
 }
 
 /// An archive of `docker save`.
-fn docker(
-    path: PathBuf,
-    blobs: Blobs,
-    images: Vec<SavedImage>,
-    choice: Option<Choice>,
-) -> Result<Opened, ImageError> {
-    let image = one_of(&path, images, choice.as_ref())?;
+fn docker(path: PathBuf, blobs: Blobs, images: Vec<SavedImage>, wish: &Wish) -> Result<Opened, ImageError> {
+    let image = one_of(&path, images, wish.choice.as_ref())?;
     let document = blobs.document(&path, &image.config)?;
     let found = Digest::of(&document);
     // The configuration is named after its digest: `<hex>.json` or `blobs/sha256/<hex>`.
@@ -254,7 +271,7 @@ fn docker(
     let configuration: Configuration = parse(&path, &image.config, &document)?;
     let key = Digest::of(format!("sha256:{found}").as_bytes());
     let layers = image.layers.into_iter().map(|name| LayerRef { name, stored: None }).collect();
-    runs_here(&path, &configuration)?;
+    runs_in_a_guest(&path, &configuration, wish.arch)?;
     let _number =
         ImageConfig::of(&configuration).stop_signal().map_err(|error| ImageError::source(&path, error))?;
     Ok(Opened::Image(Box::new(Resolved { path, blobs, key, configuration, layers })))
@@ -307,19 +324,29 @@ fn one_of(path: &Path, images: Vec<SavedImage>, choice: Option<&Choice>) -> Resu
 }
 
 /// Refuses an image whose programs the guest cannot run.
-fn runs_here(path: &Path, configuration: &Configuration) -> Result<(), ImageError> {
+fn runs_in_a_guest(
+    path: &Path,
+    configuration: &Configuration,
+    wanted: Option<Arch>,
+) -> Result<(), ImageError> {
     let platform = &configuration.platform;
-    if platform.is_blank() || platform.is_ours() {
+    if platform.is_blank() || Arch::preferred(wanted).into_iter().any(|arch| platform.is_for(arch)) {
         return Ok(());
     }
-    Err(ImageError::source(
-        path,
-        format!(
-            "is an image for {}, which a guest on this machine cannot run; take the one for linux/{}",
-            text::printable(&platform.to_string()),
-            architecture()
-        ),
-    ))
+    let found = platform.to_string();
+    let found = text::printable(&found);
+    let problem = match (platform.arch(), wanted) {
+        (Some(_), Some(wanted)) => {
+            format!("is an image for {found}, and not for {}, which was asked for", wanted.platform())
+        }
+        _ => {
+            format!(
+                "is an image for {found}, which no guest can run; take the one for {}",
+                platforms_of(wanted)
+            )
+        }
+    };
+    Err(ImageError::source(path, problem))
 }
 
 impl Resolved {

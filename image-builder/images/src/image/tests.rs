@@ -130,12 +130,12 @@ fn a_layout_becomes_a_disk_once() {
 fn a_recipe_gets_the_files_of_an_image() {
     let place = Place::new();
     let reference = place.write(&layout());
-    let tree = contents(&format!("{reference}:latest")).unwrap();
+    let tree = contents(&format!("{reference}:latest"), Arch::host()).unwrap();
     let names: Vec<_> = tree.walk().into_iter().map(|(path, _)| String::from_utf8(path).unwrap()).collect();
     assert_eq!(names, ["/etc", "/etc/passwd", "/new"]);
     assert_eq!(tree.get("/new").unwrap().mode(), 0o100_644);
     assert_eq!(&*tree.file(b"new").unwrap().bytes().unwrap(), b"content");
-    let error = contents("/nonexistent/image").unwrap_err().to_string();
+    let error = contents("/nonexistent/image", Arch::host()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/image"), "{error}");
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::VmError;
+use store::arch::Arch;
 use store::cache;
 
 /// Which accelerator to use.
@@ -42,10 +43,27 @@ impl Engine {
     }
 }
 
-/// What to try, in order, each with whether it is only a trial that may fail.
-pub(super) fn candidates(wanted: Accel, memory: &Memory) -> Vec<(Engine, bool)> {
+/// What to try for guests of an architecture, in order, each with whether it is only a trial that may fail.
+///
+/// # Errors
+/// When KVM is wanted for another architecture than the host's.
+pub(super) fn candidates(wanted: Accel, arch: Arch, memory: &Memory) -> Result<Vec<(Engine, bool)>, VmError> {
+    if arch != Arch::host() {
+        return foreign(wanted, arch);
+    }
     let kvm_opens = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    decide(wanted, kvm_opens, memory.kvm_boots())
+    Ok(decide(wanted, kvm_opens, memory.kvm_boots()))
+}
+
+/// Processors of another architecture than the host's can only be emulated.
+fn foreign(wanted: Accel, arch: Arch) -> Result<Vec<(Engine, bool)>, VmError> {
+    match wanted {
+        Accel::Kvm => Err(VmError::Config(format!(
+            "KVM runs guests of the host's architecture, which is {}; this guest is for {arch}: use --accel tcg or auto",
+            Arch::host()
+        ))),
+        Accel::Auto | Accel::Tcg => Ok(vec![(Engine::Tcg, false)]),
+    }
 }
 
 fn decide(wanted: Accel, kvm_opens: impl Fn() -> bool, known: Option<bool>) -> Vec<(Engine, bool)> {
@@ -140,6 +158,18 @@ mod tests {
     fn a_wish_is_obeyed() {
         assert_eq!(decide(Accel::Kvm, || false, Some(false)), [(Engine::Kvm, false)]);
         assert_eq!(decide(Accel::Tcg, || true, Some(true)), [(Engine::Tcg, false)]);
+    }
+
+    #[test]
+    fn a_guest_of_another_architecture_is_emulated() {
+        let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host()).unwrap();
+        let memory = Memory { file: None, host_boot: "one".into() };
+        for wanted in [Accel::Auto, Accel::Tcg] {
+            assert_eq!(candidates(wanted, other, &memory).unwrap(), [(Engine::Tcg, false)]);
+        }
+        let text = candidates(Accel::Kvm, other, &memory).unwrap_err().to_string();
+        assert!(text.contains(&format!("this guest is for {other}")), "{text}");
+        assert_eq!(candidates(Accel::Kvm, Arch::host(), &memory).unwrap(), [(Engine::Kvm, false)]);
     }
 
     #[test]

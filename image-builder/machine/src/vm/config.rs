@@ -11,13 +11,14 @@ use super::model::{Disk, Machine};
 use super::nic::Nic;
 use super::patience;
 use super::share::Share;
+use store::arch::Arch;
 
 /// What to boot, and in which machine.
 #[derive(Debug, Clone)]
 pub struct VmConfig {
     /// The machine model.
     pub machine: Machine,
-    /// The kernel: a `vmlinux` with a PVH note or a bzImage.
+    /// The kernel: a `vmlinux` with a PVH note or a bzImage; an `Image` for a virt.
     pub kernel: PathBuf,
     /// What the guest runs.
     pub root: Root,
@@ -44,7 +45,7 @@ pub struct VmConfig {
     /// Whether QEMU gives up the system calls that it needs no more (its `-sandbox`). Where it cannot, the guest boots without,
     /// and a note says so.
     pub sandbox: bool,
-    /// Whether [`Vm::save`](super::Vm::save) can be asked for. Wants a q35 where the vsock device is not the kernel's.
+    /// Whether [`Vm::save`](super::Vm::save) can be asked for. Wants a q35 or a virt where the vsock device is not the kernel's.
     pub savable: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
     pub extra: Vec<OsString>,
@@ -112,10 +113,10 @@ pub struct Growth {
 }
 
 impl VmConfig {
-    /// A microvm with 512 MiB and one CPU, no disks and no network.
+    /// The host's architecture, the machine that boots fastest, 512 MiB and one CPU, no disks and no network.
     pub fn new(kernel: impl Into<PathBuf>, initrd: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
         Self {
-            machine: Machine::Microvm,
+            machine: Machine::fastest(Arch::host()),
             kernel: kernel.into(),
             root: Root::Initrd(initrd.into()),
             memory_mib: 512,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use protocols::client::DialError;
 
+use super::host::Qemu;
+
 /// How an end by this signal is told: a system call that a filter forbids.
 const SIGSYS: &str = "signal 31";
 
@@ -20,6 +22,9 @@ pub enum VmError {
         /// What the user can do.
         fix: &'static str,
     },
+    /// There is no QEMU for the guest's architecture.
+    #[error("{} is not installed; install it (Debian: {}) or name it in {}", .0.name, .0.fix, .0.variable)]
+    MissingQemu(Qemu),
     /// An operation of the host failed.
     #[error("cannot {operation} {subject}")]
     Io {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use store::arch::Arch;
 use store::cache::Cache;
 
 /// What to do on a host that has no vsock, whose kernel's module is the other way.
@@ -12,6 +13,41 @@ pub const VSOCK_FIX: &str = "the Debian package and the tarball of a release hav
 /// What to do on a host without the daemon of shared directories.
 pub const VIRTIOFSD_FIX: &str = "apt-get install qemu-system-common on Debian 12, virtiofsd on newer ones; in the source tree \
     `make setup-run` builds it; PITH_VIRTIOFSD names another one";
+
+/// The QEMU for guests of an architecture: its name, the variable that names another one, and what to do where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program.
+    pub name: &'static str,
+    /// The variable.
+    pub variable: &'static str,
+    /// What to do.
+    pub fix: &'static str,
+}
+
+impl Qemu {
+    /// For guests of this architecture. `PITH_QEMU` is for those of the host's own.
+    pub fn of(arch: Arch) -> Self {
+        let own = arch == Arch::host();
+        match arch {
+            Arch::X86_64 => Self {
+                name: "qemu-system-x86_64",
+                variable: if own { "PITH_QEMU" } else { "PITH_QEMU_X86_64" },
+                fix: "apt-get install qemu-system-x86",
+            },
+            Arch::Aarch64 => Self {
+                name: "qemu-system-aarch64",
+                variable: if own { "PITH_QEMU" } else { "PITH_QEMU_AARCH64" },
+                fix: "apt-get install qemu-system-arm",
+            },
+        }
+    }
+
+    /// Where it is.
+    pub fn find(self) -> Option<PathBuf> {
+        find_tool(self.name, self.variable)
+    }
+}
 
 /// Finds a program: by an environment variable, on PATH, in the cache's `bin`, or where a release has it beside this program.
 pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {

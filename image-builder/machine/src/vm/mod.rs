@@ -40,7 +40,7 @@ pub use accel::Accel;
 pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
-pub use host::{VIRTIOFSD_FIX, VSOCK_FIX, find_tool};
+pub use host::{Qemu, VIRTIOFSD_FIX, VSOCK_FIX, find_tool};
 pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
@@ -156,10 +156,8 @@ impl Started {
             VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
         };
         let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
-        let binary = find_tool("qemu-system-x86_64", "PITH_QEMU").ok_or(VmError::MissingTool {
-            tool: "qemu-system-x86_64",
-            fix: "install it (Debian: apt-get install qemu-system-x86) or name it in PITH_QEMU",
-        })?;
+        let qemu = Qemu::of(config.machine.arch());
+        let binary = qemu.find().ok_or(VmError::MissingQemu(qemu))?;
         let mut command = Command::new(binary);
         command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir, incoming));
         let powered_on = Instant::now();
@@ -219,7 +217,7 @@ impl Vm {
         let memory = Memory::of_this_host();
         let mut notes = Vec::new();
         let mut kvm_failure = None;
-        for (engine, on_trial) in accel::candidates(config.accel, &memory) {
+        for (engine, on_trial) in accel::candidates(config.accel, config.machine.arch(), &memory)? {
             let deadline = if on_trial { patience::TRIAL.min(config.deadline) } else { config.deadline };
             let deadline = deadline.saturating_mul(patience);
             match Self::boot_with(&config, engine, deadline).await {

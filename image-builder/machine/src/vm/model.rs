@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use store::arch::Arch;
+
 /// The hardware address of the guest's network interface.
 pub const MAC: &str = "52:54:00:70:69:74";
 
@@ -20,6 +22,8 @@ pub enum Machine {
     Microvm,
     /// Like `microvm`, with ACPI tables that name the devices.
     MicrovmAcpi,
+    /// 64-bit Arm with PCI Express, described by a device tree. The only model for guests of that architecture.
+    Virt,
 }
 
 /// A disk image the guest gets as virtio-blk.
@@ -52,16 +56,40 @@ pub(super) enum Transport {
 impl Machine {
     pub(super) fn transport(self) -> Transport {
         match self {
-            Self::Q35 => Transport::Pci,
+            Self::Q35 | Self::Virt => Transport::Pci,
             Self::Microvm | Self::MicrovmAcpi => Transport::Mmio,
         }
     }
 
+    /// The architecture of its processors.
+    pub fn arch(self) -> Arch {
+        match self {
+            Self::Q35 | Self::Microvm | Self::MicrovmAcpi => Arch::X86_64,
+            Self::Virt => Arch::Aarch64,
+        }
+    }
+
+    /// The model of an architecture that boots fastest.
+    pub fn fastest(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::Microvm,
+            Arch::Aarch64 => Self::Virt,
+        }
+    }
+
+    /// The model of an architecture into which devices can be plugged while the guest runs.
+    pub fn pluggable(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::Q35,
+            Arch::Aarch64 => Self::Virt,
+        }
+    }
+
     /// How many virtio devices fit: QEMU 7.2 gives a microvm 8 transports on the first interrupt controller, and
-    /// 24 with the second that comes with ACPI; on q35 one bus has 32 slots of which we leave 4 to the machine.
+    /// 24 with the second that comes with ACPI; on q35 and virt one bus has 32 slots of which we leave 4 to the machine.
     pub(super) fn device_limit(self) -> usize {
         match self {
-            Self::Q35 => 28,
+            Self::Q35 | Self::Virt => 28,
             Self::Microvm => 8,
             Self::MicrovmAcpi => 24,
         }

@@ -1,8 +1,15 @@
 //! The one instruction that Rust calls unsafe and the boot needs.
 
-/// Reads the time-stamp counter.
+/// Reads the time-stamp counter; none on a processor that is not x86.
+#[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
-pub(super) fn time_stamp() -> u64 {
+pub(super) fn time_stamp() -> Option<u64> {
     // SAFETY: every x86-64 CPU has RDTSC, it touches no memory, and Linux leaves it enabled for user space.
-    unsafe { core::arch::x86_64::_rdtsc() }
+    Some(unsafe { core::arch::x86_64::_rdtsc() })
+}
+
+/// Reads the time-stamp counter; none on a processor that is not x86.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn time_stamp() -> Option<u64> {
+    None
 }

@@ -38,7 +38,7 @@ fn khz(ticks: u64, time: Duration) -> Option<u64> {
 fn paired_reading() -> Option<(Instant, u64)> {
     (0..TRIES).find_map(|_| {
         let before = Instant::now();
-        let ticks = time_stamp();
+        let ticks = time_stamp()?;
         (before.elapsed() < WINDOW).then_some((before, ticks))
     })
 }

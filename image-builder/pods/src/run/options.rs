@@ -9,6 +9,7 @@ use super::state::{Origin, StateDir};
 use super::timing::Timings;
 use images::image::Ceiling;
 use machine::vm::{Accel, Machine, Root};
+use store::arch::Arch;
 use store::cache::Cache;
 
 /// How urgently a run should end.
@@ -30,7 +31,9 @@ pub struct RunOptions {
     pub kernel: PathBuf,
     /// What the guest runs.
     pub root: Root,
-    /// The machine model; chosen by the number of devices when absent.
+    /// The architecture of the guest, and of the images that are taken.
+    pub arch: Arch,
+    /// The machine model, which must be one of that architecture; chosen by the number of devices when absent.
     pub machine: Option<Machine>,
     /// The accelerator.
     pub accel: Accel,

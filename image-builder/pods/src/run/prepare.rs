@@ -110,7 +110,7 @@ fn image(container: &Container, options: &RunOptions, board: &Board) -> Result<I
         Some(source) => source.clone(),
         None => options.base.join(&container.image).display().to_string(),
     };
-    let image = image::prepare_within(&reference, &options.cache, options.ceiling)
+    let image = image::prepare_for(&reference, Some(options.arch), &options.cache, options.ceiling)
         .map_err(|source| RunError::Image { container: container.name.clone(), source: Box::new(source) })?;
     board.show(Event::Image {
         container: container.name.clone(),
@@ -207,7 +207,7 @@ impl Prepared {
             serial: "pith-scratch".to_owned(),
         }));
         config.shares = self.shares.clone();
-        config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(&config));
+        config.machine = options.machine.unwrap_or_else(|| Machine::smallest_for(options.arch, &config));
         config
     }
 }

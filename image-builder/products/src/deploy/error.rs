@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use store::arch::Arch;
 use store::digest::Digest;
 
 /// Why products cannot be put in their places.
@@ -114,6 +115,18 @@ pub enum DeployError {
     /// The end was called for.
     #[error("stopped; nothing was left behind")]
     Stopped,
+    /// The kernel is for another processor than the guest.
+    #[error(
+        "the kernel {profile:?} is for {theirs}, and the guest for {arch}; add --arch {theirs}, or take another --profile"
+    )]
+    Processor {
+        /// Its profile.
+        profile: String,
+        /// What it is for.
+        theirs: Arch,
+        /// What the guest is for.
+        arch: Arch,
+    },
     /// A combination that no VMM can boot.
     #[error("{0}")]
     Impossible(&'static str),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 use store::product::{FileSystem, Form};
@@ -71,8 +72,14 @@ impl<'a> Products<'a> {
         Ok(Config::parse(&text))
     }
 
+    /// What commands need for products of another architecture than the host's.
+    fn option(&self) -> String {
+        let arch = self.layout.arch();
+        if arch == Arch::host() { String::new() } else { format!(" --arch {arch}") }
+    }
+
     pub(super) fn initrd(&self, flavour: &str) -> Result<(PathBuf, Digest), DeployError> {
-        let command = format!("image-builder initrd --flavour {flavour}");
+        let command = format!("image-builder initrd --flavour {flavour}{}", self.option());
         self.get(self.layout.flavour_initrd(flavour), &command)
     }
 
@@ -82,7 +89,7 @@ impl<'a> Products<'a> {
         form: Form,
         root_fs: FileSystem,
     ) -> Result<(PathBuf, Digest, &DiskPart), DeployError> {
-        let mut command = format!("image-builder disk --flavour {flavour} --form {form}");
+        let mut command = format!("image-builder disk --flavour {flavour} --form {form}{}", self.option());
         if root_fs != FileSystem::default() {
             command += &format!(" --root-fs {root_fs}");
         }

@@ -58,6 +58,8 @@ const VSOCK: Need = ("CONFIG_VIRTIO_VSOCKETS", "the agent is reached over vsock"
 const PVH: Need = ("CONFIG_PVH", "vmlinux is entered directly");
 const PCI: Need = ("CONFIG_VIRTIO_PCI", "all its devices are on PCI, so no vsock device would be found");
 const ACPI: Need = ("CONFIG_ACPI", "its PCI bus is found in ACPI tables");
+const TREE: Need = ("CONFIG_PCI_HOST_GENERIC", "its PCI bus is found in a device tree");
+const SERIAL: Need = ("CONFIG_SERIAL_OF_PLATFORM", "its serial port is found in a device tree");
 const MMIO: Need = ("CONFIG_VIRTIO_MMIO", "without --enable-pci its devices are virtio-mmio");
 const ANNOUNCED: Need = (
     "CONFIG_ACPI or CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES",
@@ -85,18 +87,29 @@ fn admit(
     }
 }
 
-/// The kernel's configuration. A kernel for another processor has no agent, and one with too little memory says nothing.
+/// The kernel's configuration. A kernel for another processor than the agent's does not start it, and a guest with too little memory
+/// says nothing.
 fn config(products: &Products<'_>, options: &Options) -> Result<Config, DeployError> {
     machine::vm::check_memory(options.memory_mib)?;
     options.root.admits(options.root_fs)?;
-    let of_arm = Product::kernel(Arch::Aarch64.image(), &options.profile).file_name();
-    if products.manifest.products.contains_key(&of_arm) {
-        return Err(DeployError::Impossible(
-            "this kernel is for 64-bit Arm, and there is no agent for that processor; take another profile",
-        ));
+    let arch = products.layout.arch();
+    let is_there = |arch: &Arch| {
+        let name = Product::kernel(arch.image(), &options.profile).file_name(*arch);
+        products.manifest.products.contains_key(&name)
+    };
+    if let Some(theirs) = Arch::ALL.into_iter().find(is_there).filter(|theirs| *theirs != arch) {
+        return Err(DeployError::Processor { profile: options.profile.clone(), theirs, arch });
     }
-    products.kernel("vmlinux", &options.profile)?;
+    products.kernel(image(arch), &options.profile)?;
     products.kernel_config(&options.profile)
+}
+
+/// The form of the kernel that both VMMs boot.
+fn image(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "vmlinux",
+        Arch::Aarch64 => arch.image(),
+    }
 }
 
 fn files(
@@ -110,7 +123,7 @@ fn files(
         let path = path.canonicalize().map_err(DeployError::io("find", &path))?;
         Ok::<_, DeployError>(path.display().to_string())
     };
-    let kernel = absolute(products.kernel("vmlinux", &options.profile)?.0)?;
+    let kernel = absolute(products.kernel(image(products.layout.arch()), &options.profile)?.0)?;
     let mut cmdline: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let (mut initrd, mut disk) = (None, None);
     match options.root {
@@ -136,9 +149,19 @@ fn files(
 /// and it adds `pci=off` behind all words of ours (`src/vmm/src/builder.rs` and `device_manager/mmio.rs`). No word takes either
 /// back. So a kernel that reads both finds each device twice (the second time in vain, `error -16`), and one with PCI says that it
 /// found no way to it; both are errors, which `quiet` shows, and no harm. They are left out by the next lower level.
-fn firecracker_words(config: &Config, enable_pci: bool) -> Vec<&'static str> {
+///
+/// On Arm the devices are in the device tree alone. `pci=off` is there, too, and a kernel with PCI complains that it does not know
+/// that word (`drivers/pci/pci.c`).
+fn firecracker_words(arch: Arch, config: &Config, enable_pci: bool) -> Vec<&'static str> {
     let mut words = vec!["console=ttyS0", "quiet"];
     let pci = has(config, "CONFIG_PCI");
+    if arch == Arch::Aarch64 {
+        if !enable_pci && pci {
+            words.push("loglevel=3");
+        }
+        words.push("panic=-1");
+        return words;
+    }
     let twice = has(config, "CONFIG_ACPI") && has(config, "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES");
     if !enable_pci && (pci || twice) {
         words.push("loglevel=3");
@@ -157,9 +180,9 @@ fn firecracker_words(config: &Config, enable_pci: bool) -> Vec<&'static str> {
 /// When a product is missing, when the kernel would not find Firecracker's devices, or when the memory is too little.
 pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, DeployError> {
     let config = config(products, options)?;
-    let way_out = "take another --profile";
+    let (arch, way_out) = (products.layout.arch(), "take another --profile");
     if options.enable_pci {
-        let needs = [VSOCK, PCI, ACPI];
+        let needs = [VSOCK, PCI, if arch == Arch::Aarch64 { TREE } else { ACPI }];
         admit(
             &config,
             options,
@@ -168,9 +191,10 @@ pub fn firecracker(products: &Products<'_>, options: &Options) -> Result<Value, 
             "take another --profile, or leave --enable-pci out",
         )?;
     } else {
-        admit(&config, options, "Firecracker", &[VSOCK, MMIO, ANNOUNCED], way_out)?;
+        let announced = if arch == Arch::Aarch64 { SERIAL } else { ANNOUNCED };
+        admit(&config, options, "Firecracker", &[VSOCK, MMIO, announced], way_out)?;
     }
-    let words = firecracker_words(&config, options.enable_pci);
+    let words = firecracker_words(arch, &config, options.enable_pci);
     let Files { kernel, initrd, disk, cmdline } = files(products, options, &config, &words)?;
     let mut boot = json!({ "kernel_image_path": kernel, "boot_args": cmdline });
     if let Some(path) = initrd {
@@ -202,9 +226,17 @@ pub fn cloud_hypervisor(products: &Products<'_>, options: &Options) -> Result<St
         return Err(DeployError::Impossible("Cloud Hypervisor always has PCI; leave --enable-pci out"));
     }
     let config = config(products, options)?;
-    admit(&config, options, "Cloud Hypervisor", &[VSOCK, PVH, PCI, ACPI], "take --profile kata")?;
     // A panic without a restart would be a VM that stays and does nothing.
-    let words = ["console=ttyS0", "quiet", "panic=-1"];
+    let words = match products.layout.arch() {
+        Arch::X86_64 => {
+            admit(&config, options, "Cloud Hypervisor", &[VSOCK, PVH, PCI, ACPI], "take --profile kata")?;
+            ["console=ttyS0", "quiet", "panic=-1"]
+        }
+        Arch::Aarch64 => {
+            admit(&config, options, "Cloud Hypervisor", &[VSOCK, PCI, TREE], "take another --profile")?;
+            ["console=ttyAMA0", "quiet", "panic=-1"]
+        }
+    };
     let Files { kernel, initrd, disk, cmdline } = files(products, options, &config, &words)?;
     let mut lines = vec![format!("--kernel {}", quoted(&kernel))];
     lines.extend(initrd.map(|path| format!("--initramfs {}", quoted(&path))));

@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::source::Tarball;
 use store::progress::{Progress, bytes};
 
-use super::arch::Arch;
+use super::arch::{self, Arch};
 use super::config::Config;
 use super::error::KernelError;
 use super::profile::Profile;
@@ -21,7 +21,7 @@ use super::toolchain::{self, INSTALL, Toolchain};
 
 /// Names the way of building. Part of the cache key: change it when the steps below change their outcome.
 pub(super) fn recipe(arch: Arch) -> String {
-    format!("tinyconfig+fragments, in tree, {}+vmlinux, strip -s, version 1", arch.target())
+    format!("tinyconfig+fragments, in tree, {}+vmlinux, strip -s, version 1", arch::target(arch))
 }
 
 /// Everything that one compilation needs.
@@ -60,14 +60,14 @@ impl Job<'_> {
         };
         let mut step = progress.step("compile the kernel", self.expected);
         let arch = self.profile.arch;
-        let make = self.make(&tree, jobs).args([arch.target(), "vmlinux"]);
+        let make = self.make(&tree, jobs).args([arch::target(arch), "vmlinux"]);
         make.run(|line| step.advance_if(piece(line)))
             .await
             .map_err(KernelError::program("compile the kernel"))?;
         let pieces = step.count();
 
         let vmlinux = product.join("vmlinux");
-        let strip = Program::new(&format!("{}strip", arch.prefix()), toolchain::install(arch))
+        let strip = Program::new(&format!("{}strip", arch.tools()), &toolchain::install(arch))
             .arg("--strip-all")
             .arg("-o")
             .arg(&vmlinux)
@@ -80,14 +80,14 @@ impl Job<'_> {
             }
             Arch::Aarch64 => None,
         };
-        let image = format!("arch/{}/boot/{}", arch.directory(), arch.target());
+        let image = format!("arch/{}/boot/{}", arch.linux_directory(), arch::target(arch));
         for (from, to) in
             [(image.as_str(), arch.image()), (".config", "config"), ("System.map", "System.map")]
         {
             let from = tree.join(from);
             fs::copy(&from, product.join(to)).map_err(KernelError::io("copy", &from))?;
         }
-        Sizes::measure(&tree, arch.directory(), &Config::parse(&config))?.write(&product)?;
+        Sizes::measure(&tree, arch.linux_directory(), &Config::parse(&config))?.write(&product)?;
         let path = tree.join("include/config/kernel.release");
         let release = fs::read_to_string(&path).map_err(KernelError::io("read", &path))?.trim().to_string();
         let size =
@@ -112,9 +112,7 @@ impl Job<'_> {
     /// make with the environment that makes the outcome depend on the input alone.
     fn make(&self, tree: &Path, jobs: usize) -> Program {
         let build = &self.profile.kernel.build;
-        self.profile
-            .arch
-            .told(Program::new("make", INSTALL))
+        arch::told(self.profile.arch, Program::new("make", INSTALL))
             .arg("--directory")
             .arg(tree)
             .arg(format!("--jobs={jobs}"))

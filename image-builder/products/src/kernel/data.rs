@@ -73,6 +73,18 @@ pub enum DataError {
         /// What there is.
         known: String,
     },
+    /// A profile is not for the processor that was asked for.
+    #[error("the kernel profile {name} is for {theirs}, not for {arch}; for {arch} there are: {known}")]
+    ProfileArch {
+        /// The profile.
+        name: String,
+        /// What it is for.
+        theirs: Arch,
+        /// What was asked for.
+        arch: Arch,
+        /// The profiles for that.
+        known: String,
+    },
     /// A profile says that it meets a requirement of another processor.
     #[error("{path}: meets {name:?}, which is for {theirs}, and this profile is for {ours}")]
     OtherArch {

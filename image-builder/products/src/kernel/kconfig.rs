@@ -43,7 +43,7 @@ pub(super) async fn configure(
     let wanted = work.path().join("wanted");
     let mut text = String::new();
     // The kernel's own fragments that make `tinyconfig`; not every release and architecture has all three.
-    let of_arch = format!("arch/{}/configs/tiny.config", profile.arch.directory());
+    let of_arch = format!("arch/{}/configs/tiny.config", profile.arch.linux_directory());
     for name in ["kernel/configs/tiny-base.config", "kernel/configs/tiny.config", &of_arch] {
         text.push_str(&fs::read_to_string(tree.join(name)).unwrap_or_default());
     }
@@ -51,9 +51,7 @@ pub(super) async fn configure(
     fs::write(&wanted, text).map_err(KernelError::io("write", &wanted))?;
     let step = progress.step(&format!("configure {version}"), None);
     let make = |target: &str| {
-        profile
-            .arch
-            .told(Program::new("make", INSTALL))
+        super::arch::told(profile.arch, Program::new("make", INSTALL))
             .arg("--directory")
             .arg(&tree)
             .arg(format!("O={}", work.path().display()))

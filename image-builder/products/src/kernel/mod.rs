@@ -55,6 +55,8 @@ use toolchain::Toolchain;
 pub struct Options {
     /// The profile's name.
     pub profile: String,
+    /// The processor that the profile must be for, if that matters.
+    pub arch: Option<Arch>,
     /// Fragments of a user, which go over those of the profile.
     pub fragments: Vec<PathBuf>,
     /// A path or URL in place of the one in `kernel.toml`.
@@ -120,7 +122,7 @@ pub async fn check(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Checked, KernelError> {
-    let profile = Profile::load(dir, &options.profile)?.with_fragments(dir, &options.fragments)?;
+    let profile = Profile::of(dir, options)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
     let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
     let config = Config::parse(&config);
@@ -206,7 +208,7 @@ impl Input {
         cache: &Cache,
         progress: Progress,
     ) -> Result<Self, KernelError> {
-        let profile = Profile::load(dir, &options.profile)?.with_fragments(dir, &options.fragments)?;
+        let profile = Profile::of(dir, options)?;
         let tarball = source(&profile, options)?.fetch(cache, progress).await?;
         let toolchain = Toolchain::detect(profile.arch)
             .await
@@ -226,7 +228,7 @@ fn entry(cache: &Cache, key: &Digest, arch: Arch) -> Option<PathBuf> {
             && read("System.map").ends_with(b"\n")
             && read("config").ends_with(b"\n")
             && Record::read(dir).is_ok()
-            && arch.is_whole(&read(arch.image()))
+            && arch::is_whole(arch, &read(arch.image()))
     })
 }
 
@@ -254,7 +256,7 @@ fn key(profile: &Profile, tarball: &Tarball, toolchain: &Toolchain) -> Digest {
         ("requests", profile.requests.to_config().as_bytes()),
         ("compiler", toolchain.compiler.as_bytes()),
         ("linker", toolchain.linker.as_bytes()),
-        ("arch", profile.arch.name().as_bytes()),
+        ("arch", profile.arch.linux().as_bytes()),
         ("user", build.user.as_bytes()),
         ("host", build.host.as_bytes()),
     ])
@@ -304,6 +306,11 @@ impl Kernel {
         self.arch.image()
     }
 
+    /// The processor that it is for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// The profile it was asked for by.
     pub fn profile(&self) -> &str {
         &self.profile
@@ -311,7 +318,7 @@ impl Kernel {
 
     /// The names of the files that [`Kernel::install`] makes.
     pub fn products(&self) -> Vec<String> {
-        let name = |file: &str| Product::kernel(file, &self.profile).file_name();
+        let name = |file: &str| Product::kernel(file, &self.profile).file_name(self.arch);
         products(self.arch).into_iter().map(name).collect()
     }
 }

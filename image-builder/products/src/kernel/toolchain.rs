@@ -13,13 +13,8 @@ pub(crate) const INSTALL: &str =
     "install gcc, make, binutils, flex, bison, bc, libelf-dev, xz-utils and zstd";
 
 /// What to install when a tool of an architecture is missing.
-pub(super) fn install(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => INSTALL,
-        Arch::Aarch64 => {
-            "install the cross-compiler: apt-get install gcc-aarch64-linux-gnu, or run make setup"
-        }
-    }
+pub(super) fn install(arch: Arch) -> String {
+    if arch == Arch::host() { INSTALL.to_owned() } else { arch.compiler_hint() }
 }
 
 /// What else the build runs; some of it only after minutes, so their absence is better found out before.
@@ -35,15 +30,15 @@ impl Toolchain {
             version(name, INSTALL).await?;
         }
         // The build has programs of its own that run here; where the kernel does too, its compiler is the same.
-        if !arch.prefix().is_empty() {
+        if arch != Arch::host() {
             version("gcc", INSTALL).await?;
         }
         let hint = install(arch);
-        let of_arch = |name: &str| format!("{}{name}", arch.prefix());
-        version(&of_arch("strip"), hint).await?;
+        let of_arch = |name: &str| format!("{}{name}", arch.tools());
+        version(&of_arch("strip"), &hint).await?;
         Ok(Self {
-            compiler: version(&of_arch("gcc"), hint).await?,
-            linker: version(&of_arch("ld"), hint).await?,
+            compiler: version(&of_arch("gcc"), &hint).await?,
+            linker: version(&of_arch("ld"), &hint).await?,
         })
     }
 }
@@ -61,10 +56,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_cross_compiler_is_named_with_its_package() {
-        let name = format!("{}no-such-tool", Arch::Aarch64.prefix());
-        let error = version(&name, install(Arch::Aarch64)).await.unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&name) && text.contains("apt-get install gcc-aarch64-linux-gnu"), "{text}");
-        assert!(error.source().is_some());
+        for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::host()) {
+            let name = format!("{}no-such-tool", arch.tools());
+            let error = version(&name, &install(arch)).await.unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&name), "{text}");
+            assert!(text.contains(&format!("apt-get install {}", arch.compiler_package())), "{text}");
+            assert!(error.source().is_some());
+        }
     }
 }

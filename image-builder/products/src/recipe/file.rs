@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use store::arch::Arch;
 use toml::Spanned;
 
 use super::users::{Owner, User};
@@ -41,6 +42,27 @@ pub(super) struct File {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Budget {
+    pub(super) compressed: Option<u64>,
+    pub(super) disk: Option<u64>,
+    #[serde(default)]
+    pub(super) aarch64: Bounds,
+}
+
+impl Budget {
+    /// What one processor's products may have: its own bounds, where it has them.
+    pub(super) fn of(&self, arch: Arch) -> Bounds {
+        let own = match arch {
+            Arch::X86_64 => Bounds::default(),
+            Arch::Aarch64 => self.aarch64,
+        };
+        Bounds { compressed: own.compressed.or(self.compressed), disk: own.disk.or(self.disk) }
+    }
+}
+
+/// Bounds in bytes.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bounds {
     pub(super) compressed: Option<u64>,
     pub(super) disk: Option<u64>,
 }

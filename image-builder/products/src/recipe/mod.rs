@@ -15,12 +15,15 @@ use std::path::{Path, PathBuf};
 use fs_image::{Inode, Kind, Tree, TreeError};
 use toml::Spanned;
 
-use crate::debian::{DPKG, Database, DebianError};
-use crate::host::{self, HostError};
+use crate::debian::{Database, DebianError};
+use crate::elf;
+use crate::host::{Files, HostError};
+use crate::place::Place;
 use file::{
     Device, DeviceKind, Directory, File, Host, Image, Package, ProductName, Regular, Symlink, Symlinks,
 };
 use images::image::{self, ImageError};
+use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 use users::{Owner, User};
@@ -39,7 +42,7 @@ pub enum RecipeError {
     /// A file of one's own has a name that no product can have.
     #[error(
         "{0} cannot be the name of a recipe: the part before `.toml` becomes the name of the product, and must be letters, \
-         digits and `-`, and none of this source tree's flavours"
+         digits and `-`, none of this source tree's flavours, and must not end with the name of a processor"
     )]
     Name(PathBuf),
     /// A flavour of the source tree has no bound.
@@ -54,6 +57,16 @@ pub enum RecipeError {
         hint: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// The agent is for another processor.
+    #[error("{path} is for {found}, not for {arch}; build it again: image-builder agent --arch {arch}")]
+    OtherArch {
+        /// The agent.
+        path: PathBuf,
+        /// What it is for.
+        found: Arch,
+        /// What the product is for.
+        arch: Arch,
     },
     /// The recipe is not TOML of the expected shape.
     #[error("{path} is not understood")]
@@ -211,7 +224,8 @@ impl Recipe {
             Choice::File(path) => {
                 let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
                 let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-                if !is_name || name.is_empty() || !is_toml || known(layout).contains(&name) {
+                let is_taken = known(layout).contains(&name) || Arch::claimed_by(&name).is_some();
+                if !is_name || name.is_empty() || !is_toml || is_taken {
                     return Err(RecipeError::Name(path.clone()));
                 }
                 (path.clone(), Some(path.parent().unwrap_or(Path::new("")).to_path_buf()))
@@ -287,14 +301,14 @@ impl Recipe {
         self.digest
     }
 
-    /// How many bytes the packed image may have, if there is a bound.
-    pub fn budget(&self) -> Option<u64> {
-        self.file.budget.compressed
+    /// How many bytes the packed image may have for a processor, if there is a bound.
+    pub fn budget(&self, arch: Arch) -> Option<u64> {
+        self.file.budget.of(arch).compressed
     }
 
-    /// How many bytes the file system of a disk may have, if there is a bound.
-    pub fn disk_budget(&self) -> Option<u64> {
-        self.file.budget.disk
+    /// How many bytes the file system of a disk may have for a processor, if there is a bound.
+    pub fn disk_budget(&self, arch: Arch) -> Option<u64> {
+        self.file.budget.of(arch).disk
     }
 
     /// The cargo features that the agent is built with: the recipe's own, and of what it extends.
@@ -354,7 +368,17 @@ impl Recipe {
         }
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
-                (Some(ProductName::Agent), _) => read(agent, "build it first: image-builder agent")?,
+                (Some(ProductName::Agent), _) => {
+                    let program = read(agent, "build it first: image-builder agent")?;
+                    let found = elf::machine(&program).ok().and_then(Arch::of_elf_machine);
+                    match found.filter(|found| *found != layout.arch()) {
+                        Some(found) => {
+                            let (path, arch) = (agent.to_path_buf(), layout.arch());
+                            return Err(RecipeError::OtherArch { path, found, arch });
+                        }
+                        None => program,
+                    }
+                }
                 (None, Some(source)) => read(&self.home(layout).join(source), self.source_hint())?,
                 (None, None) => text.clone().unwrap_or_default().into_bytes(),
             };
@@ -380,10 +404,11 @@ impl Recipe {
             let inode = owned(path, owner, Inode::new(mode.0, kind))?;
             add(path.get_ref(), Some(self.line(path)), inode)?;
         }
-        for (path, inode) in self.host_files()? {
+        let debian = Place::of(layout);
+        for (path, inode) in self.host_files(&debian)? {
             add(&path, None, inode)?;
         }
-        for (line, below) in self.packages_of()?.trees {
+        for (line, below) in self.packages_of(&debian)?.trees {
             tree.underlay(below).map_err(|source| self.error(Some(line), source))?;
         }
         for name in &self.file.overlays {
@@ -397,10 +422,12 @@ impl Recipe {
             // An absolute path stays as it is.
             let reference = self.home(layout).join(path.get_ref());
             let mut below =
-                image::contents(&reference.to_string_lossy()).map_err(|source| RecipeError::Image {
-                    recipe: self.path.clone(),
-                    line: self.line(path),
-                    source: Box::new(source),
+                image::contents(&reference.to_string_lossy(), layout.arch()).map_err(|source| {
+                    RecipeError::Image {
+                        recipe: self.path.clone(),
+                        line: self.line(path),
+                        source: Box::new(source),
+                    }
                 })?;
             if !attributes {
                 below.retain_xattrs(|_| false);
@@ -423,7 +450,7 @@ impl Recipe {
     }
 
     /// The Debian packages that the recipe names, with those that they depend on.
-    fn packages_of(&self) -> Result<Packages, RecipeError> {
+    fn packages_of(&self, debian: &Place) -> Result<Packages, RecipeError> {
         let mut all = Packages::default();
         if self.file.package.is_empty() {
             return Ok(all);
@@ -433,7 +460,7 @@ impl Recipe {
             move |source| RecipeError::Package { recipe, line, source: Box::new(source) }
         };
         let first = self.file.package.first().map_or(1, |package| self.line(&package.name));
-        let database = Database::read(Path::new(DPKG)).map_err(failed(first))?;
+        let database = Database::read(debian).map_err(failed(first))?;
         for Package { name, without } in &self.file.package {
             let line = self.line(name);
             let found = database.closure(name.get_ref(), without).map_err(failed(line))?;
@@ -447,10 +474,10 @@ impl Recipe {
     }
 
     /// The programs of this machine that the recipe names, with what they need. Two may need the same library.
-    fn host_files(&self) -> Result<host::Files, RecipeError> {
-        let mut files = host::Files::new();
+    fn host_files(&self, debian: &Place) -> Result<Files, RecipeError> {
+        let mut files = Files::new();
         for Host { package, files: wanted } in &self.file.host {
-            let closure = host::closure(package, wanted);
+            let closure = debian.closure(package, wanted);
             files.extend(closure.map_err(|source| RecipeError::Host { recipe: self.path.clone(), source })?);
         }
         Ok(files)
@@ -460,13 +487,14 @@ impl Recipe {
     ///
     /// # Errors
     /// As [`Recipe::tree`].
-    pub fn packages(&self) -> Result<BTreeMap<String, String>, RecipeError> {
+    pub fn packages(&self, layout: &Layout) -> Result<BTreeMap<String, String>, RecipeError> {
         let mut packages = match &self.base {
-            Some(base) => base.packages()?,
+            Some(base) => base.packages(layout)?,
             None => BTreeMap::new(),
         };
-        packages.extend(host::packages(self.host_files()?.keys().map(String::as_str)));
-        packages.extend(self.packages_of()?.versions);
+        let debian = Place::of(layout);
+        packages.extend(debian.packages(self.host_files(&debian)?.keys().map(String::as_str)));
+        packages.extend(self.packages_of(&debian)?.versions);
         Ok(packages)
     }
 

@@ -199,7 +199,7 @@ fn a_flavour_has_all_that_it_extends_and_circles_end() {
     let get = |path: &str| tree.get(path).cloned().unwrap();
     assert_eq!(get("/tmp"), Inode::new(0o1777, Kind::directory()));
     assert_eq!(get("/bin/b").kind, Kind::Symlink("box".into()));
-    assert!(more.packages().unwrap().is_empty());
+    assert!(more.packages(&layout).unwrap().is_empty());
     write("base", MINIMAL);
     assert_ne!(Recipe::load(&layout, &"more".into()).unwrap().digest(), more.digest());
     write("base", &format!("extends = 'more'\n{MINIMAL}"));
@@ -263,7 +263,7 @@ fn every_shipped_flavour_is_understood() {
     assert!(names.contains(&"minimal".to_string()), "{names:?}");
     for name in names {
         let recipe = Recipe::load(&layout, &name.as_str().into()).unwrap();
-        assert!(!recipe.description().is_empty() && recipe.budget() > Some(0), "{name}");
+        assert!(!recipe.description().is_empty() && recipe.budget(Arch::host()) > Some(0), "{name}");
     }
     let error = Recipe::load(&layout, &"../x".into()).unwrap_err().to_string();
     assert!(error.contains("minimal"), "{error}");
@@ -331,7 +331,10 @@ fn a_recipe_of_ones_own_is_anywhere_and_names_what_is_beside_it() {
     );
     let choice = Choice::File(mine.clone());
     let recipe = Recipe::load(&layout, &choice).unwrap();
-    assert_eq!((recipe.name(), choice.name().as_str(), recipe.budget()), ("my-own", "my-own", None));
+    assert_eq!(
+        (recipe.name(), choice.name().as_str(), recipe.budget(Arch::host())),
+        ("my-own", "my-own", None)
+    );
     let made = recipe.tree(&layout).unwrap();
     for (path, expected) in [("/etc/motd", "hello"), ("/etc/conf", "conf"), ("/bin/tool", "tool")] {
         assert_eq!(text(&made, path), expected, "{path}");
@@ -362,4 +365,26 @@ fn a_package_that_is_not_installed_is_named_with_the_line() {
     let error = recipe.tree(&layout).unwrap_err();
     assert_eq!(error.to_string(), "t.toml:5: a package cannot be taken in");
     assert!(chain(&error).contains("no-such-package"), "{}", chain(&error));
+}
+
+#[test]
+fn a_processor_has_bounds_of_its_own_or_those_of_all() {
+    let text = "description = 'd'\n[budget]\ncompressed = 9\ndisk = 7\naarch64 = { compressed = 10 }\n";
+    let recipe = parse(text).unwrap();
+    assert_eq!((recipe.budget(Arch::X86_64), recipe.disk_budget(Arch::X86_64)), (Some(9), Some(7)));
+    assert_eq!((recipe.budget(Arch::Aarch64), recipe.disk_budget(Arch::Aarch64)), (Some(10), Some(7)));
+    assert_eq!(parse(MINIMAL).unwrap().budget(Arch::Aarch64), Some(9));
+    assert!(parse("description = 'd'\n[budget]\naarch64 = { colour = 1 }\n").is_err());
+}
+
+#[test]
+fn the_name_of_a_recipe_does_not_end_with_that_of_a_processor() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path().into(), None);
+    for name in ["aarch64", "mine-aarch64", "mine-x86_64"] {
+        let path = dir.path().join(format!("{name}.toml"));
+        store::cache::write_atomically(&path, b"description = 'd'\n").unwrap();
+        let error = Recipe::load(&layout, &Choice::File(path)).unwrap_err().to_string();
+        assert!(error.contains("must not end with the name of a processor"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::SbomError;
-use crate::agent::{TARGET, cargo_name};
+use crate::agent::cargo_name;
 use crate::program::Program;
 use store::digest::Digest;
 
@@ -33,12 +33,13 @@ struct Locked {
     checksum: Option<Digest>,
 }
 
-/// What the program `package` links with these features, itself included, in order of name. Macros, which run at build time,
+/// What the program `package` links with these features for the target, itself included, in order of name. Macros, which run at build time,
 /// are not among it.
 pub(super) async fn linked(
     root: &Path,
     package: &str,
     features: &BTreeSet<String>,
+    target: &str,
 ) -> Result<Vec<Crate>, SbomError> {
     let path = root.join("Cargo.lock");
     let lock =
@@ -46,7 +47,7 @@ pub(super) async fn linked(
     let listed = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let lines = Program::new(&cargo_name(), "install Rust by rustup")
         .current_dir(root)
-        .args(["tree", "--locked", "--package", package, "--features", &listed, "--target", TARGET])
+        .args(["tree", "--locked", "--package", package, "--features", &listed, "--target", target])
         .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}\t{l}"])
         .lines()
         .await

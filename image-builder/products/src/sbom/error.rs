@@ -11,6 +11,9 @@ pub enum SbomError {
     /// There is nothing to list.
     #[error("{0} has no manifest.json that names products; `image-builder build` makes one")]
     NoManifest(PathBuf),
+    /// A program is for a processor that this version does not know.
+    #[error("{0} is for {1}, which this version of image-builder does not know; build it again")]
+    Target(String, String),
     /// cargo failed.
     #[error("cannot ask cargo what {program} links")]
     Cargo {

@@ -13,17 +13,25 @@ use std::path::PathBuf;
 
 pub use document::{Document, Package, Relationship};
 
-use crate::host;
 use crate::install::{self, InstallError, Source};
 use crate::manifest::{AgentPart, KernelPart, Manifest, SbomPart};
+use crate::place::Place;
 use crates::Crate;
 pub use error::SbomError;
+use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
-use store::product::{FLAVOUR, PROFILE, PROGRAMS, Product};
+use store::product::{PROFILE, Product, is_program};
 
-/// What static programs have in them of the build machine's C library.
-const C_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.a";
+/// What static programs have in them of the build machine's C library: where Debian has the library for a processor, its own or
+/// that of a cross-compiler.
+fn c_library(arch: Arch) -> BTreeMap<String, String> {
+    let path = match arch == Arch::host() {
+        true => format!("/usr/lib/{}/libc.a", arch.gnu()),
+        false => format!("/usr/{}/lib/libc.a", arch.gnu()),
+    };
+    Place::machine().packages(std::iter::once(path.as_str()))
+}
 
 /// Lists what the products of a directory are made of; `epoch` (seconds since 1970) is when, as far as the list says.
 ///
@@ -54,21 +62,32 @@ pub async fn list_with(layout: &Layout, epoch: u32, programs: &[HostProgram]) ->
         return Err(SbomError::NoManifest(layout.out().to_path_buf()));
     }
     let mut linked = BTreeMap::new();
-    let features = |name: &str| match name {
-        "agent" => manifest.agent.as_ref().map(|part| part.features.clone()),
-        other => manifest.agents.get(other).map(|part| part.features.clone()),
+    let part = |name: &str| match name {
+        "agent" => manifest.agent.as_ref(),
+        other => manifest.agents.get(other),
     };
     for name in manifest.products.keys() {
-        if let Some(features) = features(name) {
-            linked.insert(name.clone(), crates::linked(layout.root(), "agent", &features).await?);
+        if let Some(AgentPart { features, target, .. }) = part(name) {
+            let arch = Arch::ALL.into_iter().find(|arch| arch.rust() == target);
+            let arch = arch.ok_or_else(|| SbomError::Target(name.clone(), target.clone()))?;
+            let crates = crates::linked(layout.root(), "agent", features, target).await?;
+            linked.insert(name.clone(), Linked { crates, c_library: c_library(arch) });
         }
     }
+    let host = Arch::host();
     for HostProgram { name, source, .. } in programs {
-        linked.insert(name.clone(), crates::linked(source, name, &BTreeSet::new()).await?);
+        let crates = crates::linked(source, name, &BTreeSet::new(), host.rust()).await?;
+        linked.insert(name.clone(), Linked { crates, c_library: c_library(host) });
     }
     let programs = programs.iter().map(|program| (program.name.clone(), program.sha256)).collect();
-    let c_library = host::packages(std::iter::once(C_LIBRARY));
-    Ok(describe(&manifest, &programs, &linked, &c_library, epoch))
+    Ok(describe(&manifest, &programs, &linked, epoch))
+}
+
+/// What a program links.
+struct Linked {
+    crates: Vec<Crate>,
+    /// The Debian packages of the C library, with their versions.
+    c_library: BTreeMap<String, String>,
 }
 
 /// Writes the list into the product directory and notes it in the manifest.
@@ -78,20 +97,20 @@ pub async fn list_with(layout: &Layout, epoch: u32, programs: &[HostProgram]) ->
 pub fn install(layout: &Layout, document: &Document) -> Result<(), InstallError> {
     let part = SbomPart { source_date_epoch: document.epoch() };
     let text = document.to_json();
-    let files = [(Product::Sbom.file_name(), Source::Bytes(text.as_bytes()))];
+    let files = [(Product::Sbom.file_name(layout.arch()), Source::Bytes(text.as_bytes()))];
     install::install(layout, &files, Some(&part))
 }
 
 fn describe(
     manifest: &Manifest,
     programs: &BTreeMap<String, Digest>,
-    linked: &BTreeMap<String, Vec<Crate>>,
-    c_library: &BTreeMap<String, String>,
+    linked: &BTreeMap<String, Linked>,
     epoch: u32,
 ) -> Document {
     let mut document = Document::new(epoch);
     // Other programs are for those who develop; no guest has them.
-    let in_guests = |name: &str| name != Product::Sbom.file_name() && !PROGRAMS.contains(&name);
+    let listed = Product::Sbom.file_name(Arch::host());
+    let in_guests = |name: &String| *name != listed && !is_program(name);
     for (name, product) in manifest.products.iter().filter(|(name, _)| in_guests(name)) {
         document.product(name, product.sha256);
     }
@@ -103,7 +122,7 @@ fn describe(
     for (profile, part) in kernels.chain(others) {
         kernel(&mut document, manifest, profile, part);
     }
-    for (name, crates) in linked {
+    for (name, Linked { crates, c_library }) in linked {
         for Crate { name: krate, version, licence, sha256 } in crates {
             let package = document.krate(krate, version, licence.as_deref(), *sha256);
             document.relate_product(name, Relationship::StaticLink, &package);
@@ -113,27 +132,25 @@ fn describe(
             document.relate_product(name, Relationship::StaticLink, &package);
         }
     }
-    let agent = |part: Option<&AgentPart>| part.is_some();
-    let initrds = manifest.initrd.iter().map(|part| (initrd_name(FLAVOUR), &part.packages));
-    let flavours = manifest.flavours.iter().map(|(name, part)| (initrd_name(name), &part.packages));
-    let disks = manifest.disks.iter().map(|(name, part)| (name.clone(), &part.packages));
-    for (product, packages) in initrds.chain(flavours).chain(disks) {
+    let initrds = manifest.initrd.iter().chain(manifest.flavours.values());
+    let initrds = initrds.map(|part| (part.product(), &part.packages, &part.entries));
+    let disks = manifest.disks.iter().map(|(name, part)| (name.clone(), &part.packages, &part.entries));
+    for (product, packages, entries) in initrds.chain(disks) {
         for (package, version) in packages {
             let package = document.debian(package, version);
             document.relate_product(&product, Relationship::Contains, &package);
         }
-        if agent(manifest.agent.as_ref()) {
-            // A flavour with cargo features has an agent called after it.
-            let own = manifest.agents.keys().find(|name| {
-                let feature = name.strip_prefix("agent-").unwrap_or(name);
-                product.split(['-', '.']).any(|part| part == feature)
-            });
-            let name = own.map_or("agent", String::as_str);
-            document.relate_product(&product, Relationship::Contains, &Document::product_id(name));
+        // The agent is known by its bytes: flavours with cargo features have one of their own, and so has each processor.
+        for name in manifest.agent.iter().map(|_| "agent").chain(manifest.agents.keys().map(String::as_str)) {
+            let agent = manifest.products.get(name).map(|file| file.sha256);
+            if agent.is_some() && entries.iter().any(|entry| entry.sha256 == agent) {
+                document.relate_product(&product, Relationship::Contains, &Document::product_id(name));
+            }
         }
     }
     for (product, part) in &manifest.ukis {
-        for name in ["vmlinuz".to_owned(), initrd_name(&part.flavour)] {
+        let kernel = Product::kernel(part.arch.image(), part.arch.profile());
+        for name in [kernel, Product::initrd(&part.flavour)].map(|product| product.file_name(part.arch)) {
             if manifest.products.contains_key(&name) {
                 document.relate_product(product, Relationship::Contains, &Document::product_id(&name));
             }
@@ -146,15 +163,11 @@ fn describe(
     document
 }
 
-fn initrd_name(flavour: &str) -> String {
-    Product::initrd(flavour).file_name()
-}
-
 fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &KernelPart) {
     let version = part.release.split('-').next().unwrap_or(&part.release);
     let source = document.linux(version, &part.source, part.source_sha256);
     for file in ["vmlinuz", "Image", "vmlinux"] {
-        let name = Product::kernel(file, profile).file_name();
+        let name = Product::kernel(file, profile).file_name(Arch::X86_64);
         if manifest.products.contains_key(&name) {
             document.relate_product(&name, Relationship::GeneratedFrom, &source);
         }
@@ -164,7 +177,7 @@ fn kernel(document: &mut Document, manifest: &Manifest, profile: &str, part: &Ke
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{InitrdPart, Product as File};
+    use crate::manifest::{EntryPart, InitrdPart, Product as File};
 
     fn manifest() -> Manifest {
         let product = |name: &str| (name.to_owned(), File { size: 1, sha256: Digest::of(name.as_bytes()) });
@@ -176,22 +189,41 @@ mod tests {
             features: BTreeSet::new(),
             lock_sha256: Digest::of(b""),
         };
-        let initrd = |flavour: &str, packages: &[(&str, &str)]| InitrdPart {
+        let init = |agent: &str| EntryPart {
+            path: "/init".into(),
+            kind: "file".into(),
+            mode: "0755".into(),
+            size: Some(1),
+            sha256: Some(Digest::of(agent.as_bytes())),
+            target: None,
+            link: None,
+            xattrs: BTreeMap::new(),
+        };
+        let initrd = |flavour: &str, arch, agent: &str, packages: &[(&str, &str)]| InitrdPart {
             flavour: flavour.into(),
+            arch,
             recipe_sha256: Digest::of(b""),
             compression: "zstd".into(),
             source_date_epoch: 0,
             unpacked_size: 1,
             packages: packages.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect(),
-            entries: Vec::new(),
+            entries: vec![init(agent)],
         };
         Manifest {
-            agents: [("agent-policy".to_owned(), agent.clone())].into(),
+            agents: [
+                ("agent-policy".to_owned(), agent.clone()),
+                (
+                    "agent-aarch64".to_owned(),
+                    AgentPart { target: Arch::Aarch64.rust().into(), ..agent.clone() },
+                ),
+            ]
+            .into(),
             agent: Some(agent),
-            initrd: Some(initrd("minimal", &[])),
+            initrd: Some(initrd("minimal", Arch::X86_64, "agent", &[])),
             flavours: [
-                ("policy".to_owned(), initrd("policy", &[])),
-                ("standard".to_owned(), initrd("standard", &[("libc6", "2.36")])),
+                ("policy".to_owned(), initrd("policy", Arch::X86_64, "agent-policy", &[])),
+                ("standard".to_owned(), initrd("standard", Arch::X86_64, "agent", &[("libc6", "2.36")])),
+                ("minimal-aarch64".to_owned(), initrd("minimal", Arch::Aarch64, "agent-aarch64", &[])),
             ]
             .into(),
             products: [
@@ -200,7 +232,10 @@ mod tests {
                 "initrd.img",
                 "initrd-policy.img",
                 "initrd-standard.img",
+                "agent-aarch64",
+                "initrd-aarch64.img",
                 "jail",
+                "jail-aarch64",
                 "sbom.spdx.json",
             ]
             .map(product)
@@ -216,15 +251,18 @@ mod tests {
             licence: Some(licence.into()),
             sha256: Some(Digest::of(name.as_bytes())),
         };
+        let libc = |package: &str| [(package.to_owned(), "2.36-9".to_owned())].into();
+        let linked = |crates, package| Linked { crates, c_library: libc(package) };
+        let serde = || krate("serde", "MIT/Apache-2.0");
         let linked = [
-            ("agent".to_owned(), vec![krate("serde", "MIT/Apache-2.0"), krate("ring_", "ISC")]),
-            ("pith".to_owned(), vec![krate("serde", "MIT/Apache-2.0")]),
+            ("agent".to_owned(), linked(vec![serde(), krate("ring_", "ISC")], "libc6-dev")),
+            ("agent-aarch64".to_owned(), linked(vec![serde()], "libc6-dev-arm64-cross")),
+            ("pith".to_owned(), linked(vec![serde()], "libc6-dev")),
         ]
         .into();
         let programs = [("pith".to_owned(), Digest::of(b"pith"))].into();
-        let libc = [("libc6-dev".to_owned(), "2.36-9".to_owned())].into();
-        let text = describe(&manifest(), &programs, &linked, &libc, epoch).to_json();
-        assert_eq!(text, describe(&manifest(), &programs, &linked, &libc, epoch).to_json());
+        let text = describe(&manifest(), &programs, &linked, epoch).to_json();
+        assert_eq!(text, describe(&manifest(), &programs, &linked, epoch).to_json());
         serde_json::from_str(&text).unwrap()
     }
 
@@ -255,7 +293,15 @@ mod tests {
             related(&json, "SPDXRef-Product-pith", "STATIC_LINK"),
             ["SPDXRef-Crate-serde-1.2.3", "SPDXRef-Debian-libc6-dev-2.36-9"]
         );
-        assert_eq!(related(&json, "SPDXRef-DOCUMENT", "DESCRIBES").len(), 6);
+        assert_eq!(
+            related(&json, "SPDXRef-Product-initrd-aarch64.img", "CONTAINS"),
+            ["SPDXRef-Product-agent-aarch64"]
+        );
+        assert_eq!(
+            related(&json, "SPDXRef-Product-agent-aarch64", "STATIC_LINK"),
+            ["SPDXRef-Crate-serde-1.2.3", "SPDXRef-Debian-libc6-dev-arm64-cross-2.36-9"]
+        );
+        assert_eq!(related(&json, "SPDXRef-DOCUMENT", "DESCRIBES").len(), 8);
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl FakeHost {
         let parameters = verity::hash(&[0; 2 * verity::BLOCK], Digest::of(b"")).0;
         let part = DiskPart {
             flavour: "minimal".into(),
+            arch: layout.arch(),
             recipe_sha256: Digest::of(b""),
             form: "kata".into(),
             file_system: "erofs".into(),

@@ -15,12 +15,24 @@ const KATA: &str = "CONFIG_ACPI=y\nCONFIG_PCI=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIR
 /// One that finds its devices in one way, and has no PCI.
 const SANDBOX: &str = "CONFIG_ACPI=y\nCONFIG_VIRTIO_MMIO=y\nCONFIG_PVH=y\nCONFIG_VIRTIO_VSOCKETS=y\n";
 
+/// The kernel for Arm.
+const ARM: &str = "CONFIG_PCI=y\nCONFIG_PCI_HOST_GENERIC=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_MMIO=y\n\
+    CONFIG_SERIAL_OF_PLATFORM=y\nCONFIG_VIRTIO_VSOCKETS=y\nCONFIG_DM_VERITY=y\nCONFIG_DM_INIT=y\n";
+
 /// Products, among them a kernel of the profile `other` that was built with this configuration.
 fn layout(dir: &Path, other: &str) -> Layout {
-    let layout = Layout::new(dir.into(), None);
-    let names =
-        ["vmlinux", "vmlinux-sandbox", "vmlinux-other", "vmlinux-aarch64", "Image-aarch64", "initrd.img"];
-    let configs = [("config", KATA), ("config-sandbox", SANDBOX), ("config-other", other)];
+    let layout = Layout::new(dir.into(), None).for_arch(Arch::X86_64);
+    let names = [
+        "vmlinux",
+        "vmlinux-sandbox",
+        "vmlinux-other",
+        "vmlinux-aarch64",
+        "Image-aarch64",
+        "initrd.img",
+        "initrd-aarch64.img",
+    ];
+    let configs =
+        [("config", KATA), ("config-sandbox", SANDBOX), ("config-other", other), ("config-aarch64", ARM)];
     let files = names.iter().map(|name| (*name, *name)).chain(configs);
     for (name, text) in files.clone() {
         write_atomically(&layout.out().join(name), text.as_bytes()).unwrap();
@@ -183,11 +195,45 @@ fn a_guest_that_starts_again_ends_the_monitor() {
 }
 
 #[test]
-fn a_kernel_without_an_agent_starts_no_guest() {
+fn a_kernel_for_another_processor_starts_no_guest() {
     let dir = tempfile::tempdir().unwrap();
     let layout = layout(dir.path(), "");
     let refused = firecracker(&Products::of(&layout), &options("aarch64", RootKind::Initrd));
-    assert!(refused.unwrap_err().to_string().contains("no agent"));
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("is for aarch64, and the guest for x86_64; add --arch aarch64")
+    );
+    let arm = layout.for_arch(Arch::Aarch64);
+    let missing =
+        cloud_hypervisor(&Products::of(&arm), &options("sandbox", RootKind::Initrd)).unwrap_err().to_string();
+    assert!(
+        missing.contains("Image-sandbox")
+            && missing.ends_with("image-builder kernel build --profile sandbox"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn on_arm_the_kernel_the_serial_port_and_the_initrd_are_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path(), "").for_arch(Arch::Aarch64);
+    let products = Products::of(&layout);
+    let path = |name: &str| layout.out().join(name).canonicalize().unwrap().display().to_string();
+    let plain = options("aarch64", RootKind::Initrd);
+    let value = firecracker(&products, &plain).unwrap();
+    assert_eq!(value["boot-source"]["kernel_image_path"], path("Image-aarch64"));
+    assert_eq!(value["boot-source"]["initrd_path"], path("initrd-aarch64.img"));
+    assert_eq!(words(&value), "console=ttyS0 quiet loglevel=3 panic=-1 agent.log=debug");
+    let value = firecracker(&products, &with_pci("aarch64")).unwrap();
+    assert_eq!(words(&value), "console=ttyS0 quiet panic=-1 agent.log=debug");
+    let text = cloud_hypervisor(&products, &plain).unwrap();
+    assert!(text.contains(&format!("--kernel '{}'", path("Image-aarch64"))), "{text}");
+    assert!(text.contains("--cmdline 'console=ttyAMA0 quiet panic=-1 agent.log=debug'"), "{text}");
+    let disk = firecracker(&products, &options("aarch64", RootKind::Disk)).unwrap_err().to_string();
+    let option = if Arch::host() == Arch::Aarch64 { "" } else { " --arch aarch64" };
+    assert!(disk.ends_with(&format!("image-builder disk --flavour minimal --form gpt{option}")), "{disk}");
 }
 
 #[test]
