@@ -127,7 +127,7 @@ fn cors(response: Response) -> Response {
 
 async fn routed(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Response {
     let port = ports::wanted(&request.head);
-    if let Err(response) = sandbox.auth.check(&request.head, port.is_some()) {
+    if let Err(response) = sandbox.auth.check(&request.head, port.is_some(), is_host) {
         return response;
     }
     if let Some(port) = port {
