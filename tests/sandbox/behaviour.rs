@@ -208,7 +208,10 @@ async fn the_pods_network_is_served_with_a_token_only() -> Result<()> {
     let (status, _) = http.ask("POST /init", "application/json", br#"{"accessToken":"secret"}"#).await?;
     ensure!(status == 204, "{status}");
     let mut http = http.token("secret");
-    until("it listens", async || Ok(http.run(&get("envs", "secret")).await?.0 == "{}0\n")).await?;
+    until("it listens", async || {
+        Ok(http.run(&get("envs", "secret")).await?.0 == "{\"E2B_SANDBOX\":\"true\"}0\n")
+    })
+    .await?;
     for wrong in ["", "wrong"] {
         let (output, _) = http.run(&get("envs", wrong)).await?;
         ensure!(output.contains("401"), "{wrong:?}: {output}");

@@ -249,7 +249,7 @@ mod tests {
         );
         assert!(ask(&sandbox, "GET /envs HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 401 "));
         let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nX-Access-Token: t1\r\n\r\n").await;
-        assert!(answer.ends_with(r#"{"A":"1"}"#), "{answer}");
+        assert!(answer.ends_with(r#"{"A":"1","E2B_SANDBOX":"true"}"#), "{answer}");
         let refused = ask(&sandbox, &post(r#"{"accessToken":"t2"}"#, "")).await;
         assert!(
             refused.starts_with("HTTP/1.1 401 ") && refused.ends_with("access token validation failed"),
