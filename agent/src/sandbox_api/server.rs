@@ -120,7 +120,8 @@ async fn answer(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Resp
 fn cors(response: Response) -> Response {
     response
         .with("access-control-allow-origin", "*")
-        .with("access-control-allow-headers", "*")
+        // Browsers do not take the star for this one.
+        .with("access-control-allow-headers", "*, Authorization")
         .with("access-control-expose-headers", "*")
         .with("access-control-max-age", "7200")
 }
@@ -229,6 +230,9 @@ mod tests {
         }
         let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nOrigin: http://x\r\n\r\n").await;
         assert!(answer.contains("access-control-allow-origin: *\r\n"), "{answer}");
+        let answer =
+            ask(&sandbox, "OPTIONS /process.Process/List HTTP/1.1\r\nOrigin: http://x\r\n\r\n").await;
+        assert!(answer.contains("access-control-allow-headers: *, Authorization\r\n"), "{answer}");
     }
 
     #[cfg(not(feature = "policy"))]
