@@ -72,6 +72,9 @@ async fn no_memory(guest: &Guest) -> Result<()> {
     let (_, end) = Http::open(guest, BOX).await?.run("exec tail /dev/zero").await?;
     ensure!(end["error"] == "killed: out of memory" && end["exitCode"] == -1, "{end}");
     ensure!(end["status"] == "signal: killed", "{end}");
+    // Of what a shell has started, it is told as well.
+    let (_, end) = Http::open(guest, BOX).await?.run("tail /dev/zero; exit $?").await?;
+    ensure!(end["error"] == "killed: out of memory" && end["exitCode"] == 137, "{end}");
     // Who is killed otherwise is not said to be.
     let (_, end) = Http::open(guest, BOX).await?.run("kill -9 $$").await?;
     ensure!(end["error"] == "signal: killed", "{end}");
