@@ -1,14 +1,16 @@
-//! What no SDK asks for: freezing, floods of events, full disks, memory that runs out, clients that stand still or are gone, and
-//! the pod's network as a way in. Guests of one container, by HTTP.
+//! What no SDK asks for: ports, several containers, freezing, floods of events, full disks, memory that runs out, clients that
+//! stand still or are gone, and the pod's network as a way in. By HTTP.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::{Guest, Http, SANDBOX_PORT, ended, until};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const BOX: &str = "box";
+/// What is told of a port of the pod at which nothing listens.
+const CLOSED: &str = "port is not open";
 /// How long something has to stay away to be taken for absent.
 const ABSENT: Duration = Duration::from_secs(2);
 
@@ -24,6 +26,8 @@ async fn boot(switch: &str) -> Result<Guest> {
 #[tokio::test]
 async fn commands_files_and_watches_at_their_limits() -> Result<()> {
     let guest = boot("agent.sandbox_api=vsock").await?;
+    ports(&guest).await.context("ports")?;
+    containers(&guest).await.context("containers")?;
     frozen_commands(&guest).await.context("freeze")?;
     no_memory(&guest).await.context("memory")?;
     no_space(&guest).await.context("space")?;
@@ -31,6 +35,86 @@ async fn commands_files_and_watches_at_their_limits() -> Result<()> {
     certificates(&guest).await.context("caBundle")?;
     stalled_transfers(&guest).await.context("stalled transfers")?;
     guest.destroy().await
+}
+
+/// One request to a port of the pod. What comes back until `end` comes, nothing listens there, or the connection ends.
+async fn to_port(guest: &Guest, port: u16, fields: &str, more: &str, end: &str) -> Result<String> {
+    let mut stream = guest.vm().dial(SANDBOX_PORT).await?;
+    let head =
+        format!("GET /page HTTP/1.1\r\nE2b-Sandbox-Id: {BOX}\r\nE2b-Sandbox-Port: {port}\r\n{fields}\r\n");
+    stream.write_all(format!("{head}{more}").as_bytes()).await?;
+    let (mut all, mut piece) = (Vec::new(), vec![0; 4096]);
+    let is_over = |all: &[u8]| {
+        let text = String::from_utf8_lossy(all);
+        text.contains(CLOSED) || (!end.is_empty() && text.contains(end))
+    };
+    while !is_over(&all) {
+        match tokio::time::timeout(Duration::from_secs(30), stream.read(&mut piece)).await?? {
+            0 => break,
+            length => all.extend_from_slice(&piece[..length]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
+/// Servers in the pod are reached through the API's port, and connections that are upgraded stay open.
+async fn ports(guest: &Guest) -> Result<()> {
+    let answer = to_port(guest, 8080, "", "", "").await?;
+    ensure!(answer.starts_with("HTTP/1.1 502 ") && answer.contains(CLOSED), "{answer}");
+    let (mut pages, mut echo) = (Http::open(guest, BOX).await?, Http::open(guest, BOX).await?);
+    pages.start("echo text > /tmp/page; exec httpd -f -p 127.0.0.1:8080 -h /tmp").await?;
+    echo.start("while true; do nc -l -s 127.0.0.1 -p 8081 -e cat; done").await?;
+    let started = [pages.message().await?, echo.message().await?];
+    let token = "X-Access-Token: secret\r\n";
+    until("pages are served", async || {
+        let answer = to_port(guest, 8080, token, "", "").await?;
+        Ok(answer.split(' ').nth(1) == Some("200") && answer.ends_with("text\n"))
+    })
+    .await?;
+    // What comes back of an upgrade is what was sent, without what is not the server's business.
+    let upgrade = format!("{token}Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    until("an upgrade is passed on", async || {
+        let echoed = to_port(guest, 8081, &upgrade, "first words", "first words").await?;
+        let is_whole =
+            echoed.starts_with("GET /page HTTP/1.1\r\n") && echoed.ends_with("\r\n\r\nfirst words");
+        ensure!(!echoed.contains("secret"), "{echoed}");
+        Ok(is_whole && echoed.contains("upgrade: websocket\r\n"))
+    })
+    .await?;
+    for event in started {
+        kill(guest, BOX, &event).await?;
+    }
+    Ok(())
+}
+
+/// Kills the command whose first event this is, with what it has started.
+async fn kill(guest: &Guest, container: &str, started: &Value) -> Result<()> {
+    let asked = json!({ "process": started["event"]["start"], "signal": "SIGNAL_SIGKILL" });
+    let mut http = Http::open(guest, container).await?;
+    let (status, answer) = http.call("process.Process/SendSignal", &asked).await?;
+    ensure!(status == 200, "{answer}");
+    Ok(())
+}
+
+/// A request is for the container that it names, else for the first one.
+async fn containers(guest: &Guest) -> Result<()> {
+    guest.container("other").run().await?;
+    let mut other = Http::open(guest, "other").await?;
+    let (status, _) = other.ask("POST /files?path=/tmp/which", "application/octet-stream", b"other").await?;
+    ensure!(status == 200, "{status}");
+    for (named, expected) in [("other", 200), (BOX, 404), ("debug_sandbox_id", 404)] {
+        let (status, _) = Http::open(guest, named).await?.ask("GET /files?path=/tmp/which", "", b"").await?;
+        ensure!(status == expected, "{named}: {status}");
+    }
+    // A command is known in its own container only.
+    let mut command = Http::open(guest, "other").await?;
+    command.start("sleep 1000").await?;
+    let started = command.message().await?;
+    for (named, is_listed) in [("other", true), (BOX, false)] {
+        let (_, listed) = Http::open(guest, named).await?.call("process.Process/List", &json!({})).await?;
+        ensure!(listed.to_string().contains("sleep 1000") == is_listed, "{named}: {listed}");
+    }
+    kill(guest, "other", &started).await
 }
 
 async fn frozen_commands(guest: &Guest) -> Result<()> {
@@ -72,6 +156,9 @@ async fn no_memory(guest: &Guest) -> Result<()> {
     let (_, end) = Http::open(guest, BOX).await?.run("exec tail /dev/zero").await?;
     ensure!(end["error"] == "killed: out of memory" && end["exitCode"] == -1, "{end}");
     ensure!(end["status"] == "signal: killed", "{end}");
+    // Of what a shell has started, it is told as well.
+    let (_, end) = Http::open(guest, BOX).await?.run("tail /dev/zero; exit $?").await?;
+    ensure!(end["error"] == "killed: out of memory" && end["exitCode"] == 137, "{end}");
     // Who is killed otherwise is not said to be.
     let (_, end) = Http::open(guest, BOX).await?.run("kill -9 $$").await?;
     ensure!(end["error"] == "signal: killed", "{end}");
@@ -208,7 +295,10 @@ async fn the_pods_network_is_served_with_a_token_only() -> Result<()> {
     let (status, _) = http.ask("POST /init", "application/json", br#"{"accessToken":"secret"}"#).await?;
     ensure!(status == 204, "{status}");
     let mut http = http.token("secret");
-    until("it listens", async || Ok(http.run(&get("envs", "secret")).await?.0 == "{}0\n")).await?;
+    until("it listens", async || {
+        Ok(http.run(&get("envs", "secret")).await?.0 == "{\"E2B_SANDBOX\":\"true\"}0\n")
+    })
+    .await?;
     for wrong in ["", "wrong"] {
         let (output, _) = http.run(&get("envs", wrong)).await?;
         ensure!(output.contains("401"), "{wrong:?}: {output}");

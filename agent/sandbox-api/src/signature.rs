@@ -3,9 +3,9 @@
 //! `v1_` and the SHA-256 digest of `PATH:OPERATION:USERNAME:TOKEN[:EXPIRATION]` in base64 without padding. What is not in
 //! it (method, body, size, number of uses) is not signed.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest as _, Sha256};
+
+use crate::connect::encode_base64;
 
 /// What a signature allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn sign(
     if let Some(expiration) = expiration {
         digest.update(format!(":{expiration}"));
     }
-    format!("v1_{}", STANDARD_NO_PAD.encode(digest.finalize()))
+    format!("v1_{}", encode_base64(&digest.finalize()).trim_end_matches('='))
 }
 
 /// Whether two secrets are the same. How long it takes tells their length, and nothing of where they differ.

@@ -68,14 +68,16 @@ impl Auth {
     }
 
     /// Refuses a request without the token, unless its path judges for itself.
-    /// A port of the pod has no such paths.
-    pub(super) fn check(&self, head: &Head, is_for_port: bool) -> Result<(), Response> {
+    /// A port of the pod has no such paths. In the pod's network, nobody is let in while there is no token: `/init` may have
+    /// cleared it.
+    pub(super) fn check(&self, head: &Head, is_for_port: bool, is_host: bool) -> Result<(), Response> {
         let is_open = !is_for_port
             && matches!(
                 (head.method.as_str(), head.path.as_str()),
                 ("GET" | "HEAD", "/health") | ("GET" | "HEAD" | "POST", "/files") | ("POST", "/init")
             );
-        if is_open || self.is_right(head.headers.get("x-access-token")) {
+        let is_let_in = is_open || self.is_right(head.headers.get("x-access-token"));
+        if is_let_in && (is_host || self.is_set()) {
             return Ok(());
         }
         Err(Response::failure(401, REFUSED))
@@ -92,7 +94,7 @@ mod tests {
         let check = |method: &str, path: &str, token: Option<&str>| {
             let mut head = Head::of(method, path);
             token.iter().for_each(|token| head.headers.push("X-Access-Token", token));
-            auth.check(&head, false).map_err(|response| response.status)
+            auth.check(&head, false, true).map_err(|response| response.status)
         };
         assert_eq!(check("GET", "/metrics", None), Ok(()));
         auth.set(Some("secret".into())).unwrap();
@@ -116,10 +118,16 @@ mod tests {
             assert_eq!(check(method, path, None), Ok(()), "{path}");
         }
         assert_eq!(
-            auth.check(&Head::of("GET", "/health"), true).map_err(|response| response.status),
+            auth.check(&Head::of("GET", "/health"), true, true).map_err(|response| response.status),
             Err(401)
         );
+        let from_pod =
+            |path| auth.check(&Head::of("GET", path), false, false).map_err(|refused| refused.status);
+        assert_eq!((from_pod("/health"), from_pod("/files"), from_pod("/envs")), (Ok(()), Ok(()), Err(401)));
         auth.set(None).unwrap();
+        for path in ["/health", "/files", "/envs"] {
+            assert_eq!(from_pod(path), Err(401), "{path}");
+        }
         assert!(!auth.is_set());
         assert_eq!(check("GET", "/metrics", None), Ok(()));
         assert!(auth.set(Some("x".repeat(LONGEST + 1))).is_err());

@@ -30,7 +30,7 @@ const GENERATION: &str = "/run/pith/generation";
 
 /// The variables of every command.
 pub(super) fn envs(sandbox: &Arc<Sandbox>) -> Response {
-    let envs = sandbox.settings().envs.clone();
+    let envs = sandbox.global();
     Response::json(200, &texts_to_json(&mut envs.iter().map(|(name, value)| (name, value))))
 }
 

@@ -60,7 +60,7 @@ const LARGE_INPUTS: usize = 4;
 /// What /init sets.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
-    /// Variables of every command.
+    /// Its variables of every command.
     pub(super) envs: Vec<(String, String)>,
     /// The user of who names none.
     pub(super) user: Option<String>,
@@ -147,6 +147,13 @@ impl Sandbox {
     /// What /init has set. The lock is held for moments.
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Variables of every command: those of /init, and the one that tells programs where they run, which /init cannot set.
+    pub(super) fn global(&self) -> Vec<(String, String)> {
+        let mut envs = self.settings().envs.clone();
+        envs.push(("E2B_SANDBOX".to_owned(), "true".to_owned()));
+        envs
     }
 
     /// The container that a request is for, once it runs.

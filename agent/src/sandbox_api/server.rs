@@ -120,14 +120,15 @@ async fn answer(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Resp
 fn cors(response: Response) -> Response {
     response
         .with("access-control-allow-origin", "*")
-        .with("access-control-allow-headers", "*")
+        // Browsers do not take the star for this one.
+        .with("access-control-allow-headers", "*, Authorization")
         .with("access-control-expose-headers", "*")
         .with("access-control-max-age", "7200")
 }
 
 async fn routed(sandbox: &Arc<Sandbox>, request: Request, is_host: bool) -> Response {
     let port = ports::wanted(&request.head);
-    if let Err(response) = sandbox.auth.check(&request.head, port.is_some()) {
+    if let Err(response) = sandbox.auth.check(&request.head, port.is_some(), is_host) {
         return response;
     }
     if let Some(port) = port {
@@ -229,6 +230,9 @@ mod tests {
         }
         let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nOrigin: http://x\r\n\r\n").await;
         assert!(answer.contains("access-control-allow-origin: *\r\n"), "{answer}");
+        let answer =
+            ask(&sandbox, "OPTIONS /process.Process/List HTTP/1.1\r\nOrigin: http://x\r\n\r\n").await;
+        assert!(answer.contains("access-control-allow-headers: *, Authorization\r\n"), "{answer}");
     }
 
     #[cfg(not(feature = "policy"))]
@@ -249,7 +253,7 @@ mod tests {
         );
         assert!(ask(&sandbox, "GET /envs HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 401 "));
         let answer = ask(&sandbox, "GET /envs HTTP/1.1\r\nX-Access-Token: t1\r\n\r\n").await;
-        assert!(answer.ends_with(r#"{"A":"1"}"#), "{answer}");
+        assert!(answer.ends_with(r#"{"A":"1","E2B_SANDBOX":"true"}"#), "{answer}");
         let refused = ask(&sandbox, &post(r#"{"accessToken":"t2"}"#, "")).await;
         assert!(
             refused.starts_with("HTTP/1.1 401 ") && refused.ends_with("access token validation failed"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -87,6 +88,15 @@ pub fn deadline(head: &Head) -> Result<Option<Duration>, Error> {
     number.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {
         Error::invalid(format!("connect-timeout-ms: {text:?} is not a number of at most 10 digits"))
     })
+}
+
+/// Answers a unary call, as long as its client waits for it.
+pub async fn in_time(head: &Head, work: BoxFuture<'_, Response>) -> Response {
+    match deadline(head) {
+        Ok(None) => work.await,
+        Ok(Some(limit)) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| unary(Err(too_late()))),
+        Err(error) => unary(Err(error)),
+    }
 }
 
 /// The error of a call whose time is over.
@@ -333,6 +343,23 @@ mod tests {
         assert!(client_stream(cut, &Incoming::default()).unwrap().next().await.is_err());
         let unary_type = Request::of(head(&[("content-type", UNARY)]), "");
         assert_eq!(client_stream(unary_type, &Incoming::default()).unwrap_err().status, 415);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_unary_call_has_the_time_that_its_client_gives_it() {
+        let slow = || {
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                unary(Ok(json!({})))
+            })
+        };
+        let status = async |fields: &[(&str, &str)]| in_time(&head(fields), slow()).await.status;
+        assert_eq!(status(&[]).await, 200);
+        assert_eq!(status(&[("connect-timeout-ms", "3000")]).await, 200);
+        assert_eq!(status(&[("connect-timeout-ms", "x")]).await, 400);
+        let late = in_time(&head(&[("connect-timeout-ms", "1000")]), slow()).await;
+        let text = text(late).await;
+        assert_eq!(text, br#"{"code":"deadline_exceeded","message":"context deadline exceeded"}"#);
     }
 
     #[test]

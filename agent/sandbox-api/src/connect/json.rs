@@ -1,10 +1,6 @@
 //! Messages of protobuf in JSON, read leniently: names in either case, numbers as texts, `null` for what is absent, bytes in
 //! either alphabet, enumerations by name or number. What is unknown is passed over.
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::code::Error;
@@ -182,19 +178,49 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// Base64 with padding, as the JSON mapping of protobuf writes it.
+/// Base64 (RFC 4648) with padding, as the JSON mapping of protobuf writes it.
 pub fn encode_base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
 }
 
-/// Base64 of both alphabets, with padding or without.
+/// Base64 of either alphabet, with padding or without.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    if text.contains(['-', '_']) { URL_SAFE.decode(text).ok() } else { STANDARD.decode(text).ok() }
+    let (digits, is_url_safe) = (text.trim_end_matches('='), text.contains(['-', '_']));
+    if digits.len() % 4 == 1 || text.len() - digits.len() > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    let (mut bits, mut count) = (0u32, 0);
+    for digit in digits.bytes() {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' if !is_url_safe => 62,
+            b'/' if !is_url_safe => 63,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        // What is shifted out at the top was taken already.
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 /// Whether a text has so few values that they can be held. Counts what separates them, outside of strings.
@@ -250,8 +276,34 @@ mod tests {
             assert_eq!(decode_base64(text), Some(vec![0xfb, 0xff, 0xbf, 0]), "{text}");
         }
         assert_eq!(decode_base64(""), Some(vec![]));
-        assert_eq!(decode_base64("a"), None);
-        assert_eq!(decode_base64("+_AA"), None);
+        for wrong in ["a", "+_AA", "AA===", "A=AA", "AAAA====", "A A", "Aé"] {
+            assert_eq!(decode_base64(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_go_out_with_padding_and_come_back() {
+        // RFC 4648, section 10.
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(encode_base64(bytes.as_bytes()), text);
+        }
+        let all: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in 990..1000 {
+            let text = encode_base64(&all[..length]);
+            assert_eq!(decode_base64(&text).as_deref(), Some(&all[..length]));
+            assert_eq!(
+                decode_base64(&text.replace('+', "-").replace('/', "_")).as_deref(),
+                Some(&all[..length])
+            );
+        }
     }
 
     #[test]

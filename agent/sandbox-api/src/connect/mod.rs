@@ -10,7 +10,7 @@ mod json;
 pub use code::{Code, Error};
 pub use envelope::{END, EnvelopeError, Frame, Frames, encode};
 pub use exchange::{
-    ClientStream, Incoming, STREAM, UNARY, client_stream, deadline, keepalive, read_unary, stream, too_late,
-    unary,
+    ClientStream, Incoming, STREAM, UNARY, client_stream, deadline, in_time, keepalive, read_unary, stream,
+    too_late, unary,
 };
 pub use json::{MOST_MESSAGE, Message, decode_base64, encode_base64};

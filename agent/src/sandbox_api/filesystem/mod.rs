@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::FutureExt as _;
+use futures_util::future::{FutureExt as _, TryFutureExt as _};
 use futures_util::stream::{self, Stream};
 use sandbox_api::connect::{
     self, Code, Error, Message, UNARY, client_stream, keepalive, read_unary, too_late,
@@ -53,13 +53,14 @@ pub(super) async fn call(sandbox: &Arc<Sandbox>, name: &str, mut request: Reques
         Ok(message) => message,
         Err(response) => return *response,
     };
+    let head = &request.head;
     // Large, and not to be held as a whole tree of values.
-    let large = match name {
-        "ListDir" => list(sandbox, &request.head, &message).boxed().await,
-        "GetWatcherEvents" => happened(sandbox, &message).boxed().await,
-        _ => return connect::unary(answer(sandbox, name, &request.head, &message).boxed().await),
+    let work = match name {
+        "ListDir" => list(sandbox, head, &message).boxed(),
+        "GetWatcherEvents" => happened(sandbox, &message).boxed(),
+        _ => answer(sandbox, name, head, &message).map_ok(|told| connect::unary(Ok(told))).boxed(),
     };
-    large.unwrap_or_else(|error| connect::unary(Err(error)))
+    connect::in_time(head, work.unwrap_or_else(|error| connect::unary(Err(error))).boxed()).await
 }
 
 /// What happened since the last question.

@@ -14,7 +14,7 @@ use rustjail::cgroup::{Cgroup, Nested};
 use sandbox_api::connect::{Code, Error};
 use tokio::sync::{Notify, watch};
 
-use super::end::End;
+use super::end::{End, SHELL_KILLED};
 use super::feed::{Feed, LITTLE_ROOM, Piece, ROOM, Stream, Taken};
 use crate::container::Born;
 use crate::process::reaper::Cause;
@@ -216,10 +216,16 @@ impl Command {
 
     async fn end(&self) -> End {
         let status = self.process.end().await.unwrap_or(-1);
-        let Some((signal, core)) = self.cause.signal() else { return End::Exited(status) };
-        let is_ours = self.is_killed.load(Ordering::Relaxed);
-        let is_oom = signal == nix::libc::SIGKILL && !is_ours && self.kills().await > self.kills_before;
-        End::Killed { signal, core, is_oom }
+        let cause = self.cause.signal();
+        let could_be_oom = match cause {
+            Some((signal, _)) => signal == nix::libc::SIGKILL && !self.is_killed.load(Ordering::Relaxed),
+            None => status == SHELL_KILLED,
+        };
+        let is_oom = could_be_oom && self.kills().await > self.kills_before;
+        match cause {
+            Some((signal, core)) => End::Killed { signal, core, is_oom },
+            None => End::Exited { code: status, is_oom },
+        }
     }
 
     async fn kills(&self) -> u64 {

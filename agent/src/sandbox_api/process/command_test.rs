@@ -91,8 +91,14 @@ async fn output_without_a_listener_and_the_exit_code_are_kept() {
     let tag = Selector::Tag("a".into());
     assert_eq!(commands.find("c1", &tag).err().unwrap().code, Code::NotFound);
     let kept = commands.find_kept("c1", &tag).unwrap();
-    assert_eq!(all(&kept.listen().unwrap()).await, ("out\n".into(), Taken::End(End::Exited(7))));
-    assert_eq!(all(&kept.listen().unwrap()).await, (String::new(), Taken::End(End::Exited(7))));
+    assert_eq!(
+        all(&kept.listen().unwrap()).await,
+        ("out\n".into(), Taken::End(End::Exited { code: 7, is_oom: false }))
+    );
+    assert_eq!(
+        all(&kept.listen().unwrap()).await,
+        (String::new(), Taken::End(End::Exited { code: 7, is_oom: false }))
+    );
     assert!(commands.find_kept("c2", &tag).is_err(), "it is another container's");
     assert_eq!(commands.held().load(Ordering::Relaxed), 0);
     until(|| !dir.path().join("c1/a").exists()).await;

@@ -5,8 +5,13 @@ use serde_json::{Value, json};
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// By itself, with this status.
-    Exited(i32),
+    /// By itself.
+    Exited {
+        /// Its status.
+        code: i32,
+        /// Whether it is a shell's status of a program that the kernel killed for want of memory.
+        is_oom: bool,
+    },
     /// By a signal.
     Killed {
         /// Its number.
@@ -18,18 +23,24 @@ pub(super) enum End {
     },
 }
 
+/// What a shell exits with when SIGKILL has ended its last program.
+pub(super) const SHELL_KILLED: i32 = 128 + nix::libc::SIGKILL;
+/// The error of what the kernel killed for want of memory.
+const OOM: &str = "killed: out of memory";
+
 impl End {
     /// As the last event of a stream. What has its default value is left out, as in all JSON of protobuf.
     pub(super) fn to_json(self) -> Value {
         match self {
-            End::Exited(0) => json!({ "exited": true, "status": "exit status 0" }),
-            End::Exited(code) => {
+            End::Exited { code: 0, .. } => json!({ "exited": true, "status": "exit status 0" }),
+            End::Exited { code, is_oom } => {
                 let text = format!("exit status {code}");
-                json!({ "exitCode": code, "exited": true, "status": text, "error": text })
+                let error = if is_oom { OOM } else { &text };
+                json!({ "exitCode": code, "exited": true, "status": text, "error": error })
             }
             End::Killed { signal, core, is_oom } => {
                 let status = format!("signal: {}{}", name(signal), if core { " (core dumped)" } else { "" });
-                let error = if is_oom { "killed: out of memory" } else { &status };
+                let error = if is_oom { OOM } else { &status };
                 json!({ "exitCode": -1, "status": status, "error": error })
             }
         }
@@ -66,9 +77,12 @@ mod tests {
     #[test]
     fn ends_are_told_as_envd_tells_them() {
         let text = |end: End| end.to_json().to_string();
-        assert_eq!(text(End::Exited(0)), r#"{"exited":true,"status":"exit status 0"}"#);
+        let exited = |code, is_oom| End::Exited { code, is_oom };
+        assert_eq!(text(exited(0, false)), r#"{"exited":true,"status":"exit status 0"}"#);
+        assert_eq!(exited(137, true).to_json()["error"], "killed: out of memory");
+        assert_eq!(exited(137, true).to_json()["status"], "exit status 137");
         assert_eq!(
-            End::Exited(7).to_json(),
+            exited(7, false).to_json(),
             json!({"exitCode": 7, "exited": true, "status": "exit status 7", "error": "exit status 7"})
         );
         let killed = |signal, core, is_oom| End::Killed { signal, core, is_oom }.to_json();

@@ -63,29 +63,23 @@ pub(in crate::sandbox_api) async fn call(
                 Ok(message) => message,
                 Err(refused) => return *refused,
             };
-            connect::unary(unary(sandbox, &request.head, name, message).boxed().await)
+            let work = unary(sandbox, &request.head, name, message).map(connect::unary);
+            connect::in_time(&request.head, work.boxed()).await
         }
         _ => not_found(),
     }
 }
 
 async fn unary(sandbox: &Arc<Sandbox>, head: &Head, name: &str, message: Message) -> Result<Value, Error> {
-    let limit = connect::deadline(head)?;
-    let work = async {
-        match name {
-            "List" => Ok(list(sandbox, head)),
-            "Update" => update(sandbox, head, &message),
-            "SendInput" => send_input(sandbox, head, message).await,
-            "SendSignal" => send_signal(sandbox, head, &message).await,
-            _ => {
-                find(sandbox, head, &message)?.close_stdin().await?;
-                Ok(json!({}))
-            }
+    match name {
+        "List" => Ok(list(sandbox, head)),
+        "Update" => update(sandbox, head, &message),
+        "SendInput" => send_input(sandbox, head, message).await,
+        "SendSignal" => send_signal(sandbox, head, &message).await,
+        _ => {
+            find(sandbox, head, &message)?.close_stdin().await?;
+            Ok(json!({}))
         }
-    };
-    match limit {
-        None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(too_late())),
     }
 }
 

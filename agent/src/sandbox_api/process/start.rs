@@ -136,12 +136,7 @@ fn process(caller: &Caller, asked: &Asked, global: &[(String, String)]) -> Resul
         .collect();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let path = [pair("PATH", PATH)];
-    let user = [
-        pair("HOME", &account.home),
-        pair("USER", &account.name),
-        pair("LOGNAME", &account.name),
-        pair("E2B_SANDBOX", "true"),
-    ];
+    let user = [pair("HOME", &account.home), pair("USER", &account.name), pair("LOGNAME", &account.name)];
     let mut numbers = User::default();
     numbers.set_uid(account.uid).set_gid(account.gid).set_additional_gids(Some(account.groups.clone()));
     let adjust = process.oom_score_adj().unwrap_or_default().saturating_add(OOM_ADJUST).min(1000);
@@ -177,7 +172,7 @@ pub(super) async fn start(
         None => place.await?,
     };
     let commands = Arc::clone(&sandbox.commands);
-    let global = sandbox.settings().envs.clone();
+    let global = sandbox.global();
     let task = tokio::spawn(async move {
         let listening = begin(&commands, &place, caller, asked, global).await?;
         if let Some(limit) = limit {
