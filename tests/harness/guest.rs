@@ -53,6 +53,7 @@ pub struct GuestBuilder {
     files: Tree,
     growth: Growth,
     savable: bool,
+    plain: bool,
     qemu: Vec<OsString>,
 }
 
@@ -111,6 +112,13 @@ impl GuestBuilder {
     pub fn savable(mut self) -> GuestBuilder {
         self.machine = Machine::Q35;
         self.savable = true;
+        self
+    }
+
+    /// Booted as by a monitor that takes no shortcuts under emulation: the guest unpacks its initrd itself.
+    #[must_use]
+    pub fn plain(mut self) -> GuestBuilder {
+        self.plain = true;
         self
     }
 
@@ -224,6 +232,7 @@ impl GuestBuilder {
         config.shares = self.shares;
         config.growth = self.growth;
         config.savable = self.savable;
+        config.shortcuts = !self.plain;
         config.extra = self.qemu;
         config.disks.push(Disk { path: busybox()?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {
