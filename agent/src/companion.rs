@@ -18,7 +18,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub(crate) const PROGRAM: &str = "/companion";
 /// Between two connections to a port that nobody answers at, at first and in the end.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// The pod's names.
+const HOSTS: &str = "/etc/hosts";
 /// Where the files of another container are.
 const TARGET: &str = "/target";
 
@@ -82,13 +84,34 @@ fn connect(host: &str, port: &str) -> io::Result<TcpStream> {
         .parse()
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{port:?} is no port")))?;
     let mut last = io::Error::other(format!("{host} has no address"));
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect(address) {
+    // A file that is missing knows no names.
+    let known = std::fs::read_to_string(HOSTS).unwrap_or_default();
+    for address in addresses(host, &known) {
+        match TcpStream::connect((address, port)) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = io::Error::new(error.kind(), format!("connect to {address}: {error}")),
         }
     }
     Err(last)
+}
+
+/// What a name or an address stands for, by the text of `/etc/hosts`. The container has no other source of names, and the
+/// resolver of libc would be a thirtieth of the agent.
+fn addresses(host: &str, known: &str) -> Vec<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return vec![address];
+    }
+    let named = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default();
+        let (address, names) = line.trim_start().split_once(char::is_whitespace)?;
+        names.split_whitespace().find(|name| name.eq_ignore_ascii_case(host))?;
+        address.parse().ok()
+    };
+    let mut found: Vec<IpAddr> = known.lines().filter_map(named).collect();
+    if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
+        found.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    }
+    found
 }
 
 /// Waits until somebody answers at a port.
@@ -200,6 +223,20 @@ mod tests {
 
     fn run(words: &[&str]) -> bool {
         main(words.iter().map(OsString::from)) == ExitCode::SUCCESS
+    }
+
+    #[test]
+    fn names_are_those_of_the_hosts_file() {
+        let known = "# 10.0.0.9 web\n127.0.0.1\tlocalhost\n10.0.0.1  web web.default # 10.0.0.8 other\nfe00::1 WEB\nnonsense web\n";
+        let of = |host| addresses(host, known).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(of("web"), ["10.0.0.1", "fe00::1"]);
+        assert_eq!(of("Web.Default"), ["10.0.0.1"]);
+        assert_eq!(of("localhost"), ["127.0.0.1"]);
+        assert_eq!((of("10.1.2.3"), of("::2")), (vec!["10.1.2.3".into()], vec!["::2".into()]));
+        for unknown in ["we", "other", "10.0.0", "#", ""] {
+            assert!(of(unknown).is_empty(), "{unknown:?}");
+        }
+        assert_eq!(addresses("localhost", "").len(), 2, "it needs no line");
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub struct GuestBuilder {
     files: Tree,
     growth: Growth,
     savable: bool,
+    plain: bool,
     qemu: Vec<OsString>,
 }
 
@@ -139,6 +140,13 @@ impl GuestBuilder {
     pub fn savable(mut self) -> GuestBuilder {
         self.machine = Machine::Q35;
         self.savable = true;
+        self
+    }
+
+    /// Booted as by a monitor that takes no shortcuts under emulation: the guest unpacks its initrd itself.
+    #[must_use]
+    pub fn plain(mut self) -> GuestBuilder {
+        self.plain = true;
         self
     }
 
@@ -252,6 +260,7 @@ impl GuestBuilder {
         config.shares = self.shares;
         config.growth = self.growth;
         config.savable = self.savable;
+        config.shortcuts = !self.plain;
         config.extra = self.qemu;
         config.disks.push(Disk { path: busybox_for(arch)?, readonly: true, serial: "busybox".into() });
         config.disks.extend(self.disks.into_iter().enumerate().map(|(at, path)| Disk {

@@ -43,6 +43,8 @@ async fn boots(kernel: PathBuf, image: &[u8], machine: Machine) -> Result<()> {
     std::fs::write(&initrd, image)?;
     let mut config = VmConfig::new(kernel, initrd, directory.path().join("vm"));
     config.machine = machine;
+    // The kernel unpacks it, as under KVM and other monitors.
+    config.shortcuts = false;
     let vm = Vm::boot(config).await?;
     assert!(!vm.ready().version.is_empty());
     vm.stop().await?;

@@ -47,6 +47,9 @@ pub struct VmConfig {
     pub sandbox: bool,
     /// Whether [`Vm::save`](super::Vm::save) can be asked for. Wants a q35 or a virt where the vsock device is not the kernel's.
     pub savable: bool,
+    /// Whether an emulated guest is spared what takes an emulated processor long: it gets its initrd unpacked, and the only
+    /// processor of a q35 no timer of its own. Without, it boots as under a monitor that knows nothing of it.
+    pub shortcuts: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
     pub extra: Vec<OsString>,
 }
@@ -131,6 +134,7 @@ impl VmConfig {
             growth: Growth::default(),
             sandbox: true,
             savable: false,
+            shortcuts: true,
             extra: Vec::new(),
         }
     }

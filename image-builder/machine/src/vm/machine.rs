@@ -320,8 +320,11 @@ fn kernel_cmdline(config: &VmConfig, engine: Engine, tsc_khz: Option<u64>) -> St
             words.push(format!("tsc_early_khz={khz}"));
             words.push("tsc=reliable".to_owned());
         }
-        // Calibrating the APIC timer takes 220 ms and more here; the PIT does for one CPU.
-        if config.machine == Machine::Microvm && config.cpus == 1 {
+        // Calibrating the APIC timer takes 220 ms and more here; for one CPU the HPET or the PIT does. If more CPUs can be
+        // plugged in, each needs a timer of its own.
+        let alone = config.cpus == 1 && config.growth.cpus <= 1;
+        if alone && (config.machine == Machine::Microvm || config.machine == Machine::Q35 && config.shortcuts)
+        {
             words.push("nolapic_timer".to_owned());
         }
     }
@@ -419,6 +422,28 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn one_processor_that_stays_alone_needs_no_timer_of_its_own() {
+        for (machine, cpus, most, expected) in [
+            (Machine::Q35, 1, 0, true),
+            (Machine::Q35, 1, 1, true),
+            (Machine::Q35, 1, 4, false),
+            (Machine::Q35, 2, 0, false),
+            (Machine::Microvm, 1, 0, true),
+            (Machine::Microvm, 2, 0, false),
+            (Machine::MicrovmAcpi, 1, 0, false),
+        ] {
+            let mut config = config(machine);
+            (config.cpus, config.growth.cpus) = (cpus, most);
+            let line = text(&config, Engine::Tcg, &VsockDevice::Vhost { cid: 9 });
+            assert_eq!(line.contains("nolapic_timer"), expected, "{machine:?}, {cpus} of {most}");
+        }
+        let mut config = config(Machine::Q35);
+        config.shortcuts = false;
+        let line = text(&config, Engine::Tcg, &VsockDevice::Vhost { cid: 9 });
+        assert!(!line.contains("nolapic_timer"), "{line}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod snapshot;
 mod sys;
 mod transfer;
 mod tsc;
+mod unpacked;
 mod vsock;
 
 use std::fs;
@@ -48,6 +49,7 @@ pub use protocols::client::{AGENT_PORT, AgentClient, DialError, Endpoint};
 pub use share::{Share, find_virtiofsd};
 pub use snapshot::Snapshot;
 pub use tsc::host_khz as host_tsc_khz;
+pub use unpacked::unpacked_initrd;
 
 use accel::{Engine, Memory};
 use console::{Console, Stage};
@@ -159,6 +161,12 @@ impl Started {
         let qemu = Qemu::of(config.machine.arch());
         let binary = qemu.find().ok_or(VmError::MissingQemu(qemu))?;
         let mut command = Command::new(binary);
+        let config = &match &config.root {
+            Root::Initrd(packed) if config.shortcuts && engine == Engine::Tcg => {
+                VmConfig { root: Root::Initrd(unpacked_initrd(packed)), ..config.clone() }
+            }
+            _ => config.clone(),
+        };
         command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir, incoming));
         let powered_on = Instant::now();
         let (qemu, serial) =
