@@ -21,7 +21,7 @@ mod read;
 mod write;
 
 pub use read::{is, read};
-pub use write::{is_attribute, write, write_file};
+pub use write::{is_attribute, write};
 
 #[cfg(test)]
 mod tests;

@@ -77,32 +77,12 @@ struct Layout<'a> {
 
 const NOWHERE: usize = usize::MAX;
 
-/// Writes `tree` to `out`; `uuid` names the file system.
-///
-/// # Errors
-/// When something in the tree does not fit the format, content cannot be read, or `out` fails.
-pub fn write(tree: &Tree, uuid: [u8; 16], out: impl Write) -> Result<(), WriteError> {
-    let layout = Layout::of(tree)?;
-    let mut writer = Counted::new(BufWriter::with_capacity(PIECE, out));
-    writer.write_all(&layout.superblock(uuid))?;
-    for place in &layout.places {
-        let content = if place.inline { Some(layout.content(place)?) } else { None };
-        layout.write_inode(place, content.as_ref(), &mut writer)?;
-    }
-    for place in layout.places.iter().filter(|place| place.outside() > 0) {
-        writer.pad_to(place.start())?;
-        layout.content(place)?.copy(0, place.whole(), &mut writer)?;
-    }
-    writer.pad_to(u64::from(layout.blocks) * BLOCK)?;
-    Ok(writer.flush()?)
-}
-
-/// As [`write()`], to a file with nothing in it. It is the faster of the two: each file of the tree is opened once, and the
+/// Writes `tree` to `out`, a file with nothing in it; `uuid` names the file system. Each file of the tree is opened once, and the
 /// kernel copies large ones by itself.
 ///
 /// # Errors
-/// As [`write()`].
-pub fn write_file(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteError> {
+/// When something in the tree does not fit the format, content cannot be read, or `out` fails.
+pub fn write(tree: &Tree, uuid: [u8; 16], out: &File) -> Result<(), WriteError> {
     let layout = Layout::of(tree)?;
     // What nobody writes is zeros.
     out.set_len(u64::from(layout.blocks) * BLOCK)?;
