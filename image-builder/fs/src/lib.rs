@@ -39,9 +39,9 @@
 //! tree.link("/etc/issue", "/etc/motd")?;
 //! let mut initramfs = Vec::new();
 //! cpio::write(&tree, &mut initramfs)?;
-//! let mut disk = Vec::new();
-//! erofs::write(&tree, [7; 16], &mut disk)?;
-//! assert_eq!(disk.len() % 4096, 0);
+//! let disk = tempfile::tempfile()?;
+//! erofs::write(&tree, [7; 16], &disk)?;
+//! assert_eq!(disk.metadata()?.len() % 4096, 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

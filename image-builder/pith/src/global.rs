@@ -11,7 +11,7 @@ use pods::run::state::StateDir;
 use serde::Serialize;
 use store::arch::Arch;
 use store::cache::Cache;
-use store::layout::Layout;
+use store::layout::{INSTALLED_DATA, INSTALLED_PRODUCTS, Layout};
 use store::progress::Progress;
 use store::text;
 
@@ -38,11 +38,11 @@ fn has_products(place: &Path) -> bool {
 }
 
 /// Where packages put products, relative to the directory above the program's.
-const INSTALLED: [&str; 2] = ["lib/pith", "share/pith"];
+const INSTALLED: [&str; 2] = [INSTALLED_PRODUCTS, INSTALLED_DATA];
 
 /// The recipes and kernel fragments that came with the package of `program`.
 pub fn installed_data(program: &Path) -> Option<PathBuf> {
-    let data = program.parent()?.parent()?.join(INSTALLED[1]);
+    let data = program.parent()?.parent()?.join(INSTALLED_DATA);
     Layout::find_root(&data).ok().filter(|root| *root == data)
 }
 

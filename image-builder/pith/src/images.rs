@@ -3,12 +3,14 @@
 //! Pulled images and disks are in the cache, which has a limit. After something was added, the entries that were unused for
 //! longest are removed. Must never remove what a running image needs.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::images::image::{self, Ceiling, Made, parse_platform};
+use ::images::image::{self, Ceiling, parse_platform};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use pods::run::pod::Pull;
@@ -16,15 +18,11 @@ use pods::run::{Pod, quantity};
 use registry::{Kept, Library, Limits, Reference};
 use serde_json::json;
 use store::arch::Arch;
-use store::cache::Cache;
 use store::progress::bytes;
 
-use crate::global::{Global, columns, state};
+use crate::global::{Global, columns};
+use room::{Removed, in_use, limit, make_room};
 
-/// What the cache may hold when nobody says otherwise.
-const LIMIT: u64 = 20_000_000_000;
-/// The variable that says otherwise.
-const LIMIT_VARIABLE: &str = "PITH_CACHE_LIMIT";
 /// Work that takes longer than this is shown.
 const SHOWN_AFTER: Duration = Duration::from_millis(400);
 
@@ -209,78 +207,6 @@ async fn make(
         step.done(&format!("a disk of {}", bytes(image.size)));
     }
     Ok(image)
-}
-
-/// What the cache may hold.
-pub(crate) fn limit() -> anyhow::Result<u64> {
-    match std::env::var(LIMIT_VARIABLE) {
-        Ok(text) if !text.is_empty() => {
-            quantity::bytes(&text).map_err(|problem| anyhow::anyhow!("{LIMIT_VARIABLE}: {problem}"))
-        }
-        _ => Ok(LIMIT),
-    }
-}
-
-/// Something in the cache that can go.
-enum Piece {
-    Disk(Made),
-    Pulled(Kept),
-}
-
-/// Removes disks and images that were last used before `before`, the oldest first, until the cache holds at most `limit`
-/// bytes. Answers what it removed.
-fn make_room(cache: &Cache, limit: u64, before: SystemTime) -> anyhow::Result<Removed> {
-    let library = Library::new(cache);
-    let disks = image::made(cache);
-    let mut total = library.size() + disks.iter().map(|disk| disk.bytes).sum::<u64>();
-    let mut removed = Removed::default();
-    if total <= limit {
-        return Ok(removed);
-    }
-    let in_use = in_use(&library);
-    let mut pieces: Vec<(SystemTime, Piece)> =
-        disks.into_iter().map(|disk| (disk.used, Piece::Disk(disk))).collect();
-    for kept in library.list()?.into_iter().filter(|kept| !in_use.contains(&kept.digest)) {
-        pieces.push((library.used(&kept), Piece::Pulled(kept)));
-    }
-    pieces.retain(|(used, _)| *used < before);
-    pieces.sort_by_key(|(used, _)| *used);
-    let halfway = library.clean()?;
-    (total, removed.bytes) = (total.saturating_sub(halfway), halfway);
-    for (_, piece) in pieces {
-        if total <= limit {
-            break;
-        }
-        let freed = match piece {
-            Piece::Disk(disk) => {
-                image::discard(&disk, cache)?;
-                removed.disks += 1;
-                disk.bytes
-            }
-            Piece::Pulled(kept) => {
-                removed.images.push(kept.reference.clone());
-                library.remove(&kept)?
-            }
-        };
-        (total, removed.bytes) = (total.saturating_sub(freed), removed.bytes + freed);
-    }
-    Ok(removed)
-}
-
-/// The digests of images that pods which run now were started from.
-fn in_use(library: &Library) -> std::collections::BTreeSet<String> {
-    let pods = state().pods().unwrap_or_default();
-    let images = pods.iter().flat_map(|pod| &pod.containers).map(|container| &container.image);
-    let all = images.flat_map(|image| library.find_all(image).unwrap_or_default());
-    all.map(|kept| kept.digest).collect()
-}
-
-/// What was removed from the cache.
-#[derive(Debug, Default, serde::Serialize)]
-struct Removed {
-    images: Vec<String>,
-    disks: usize,
-    bytes: u64,
 }
 
 /// `sha256:` and the first twelve digits.
@@ -508,44 +434,6 @@ impl ImageArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A cache with disks of these directories.
-    fn cache(names: &[&str]) -> (tempfile::TempDir, Cache) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path().join("cache"));
-        for name in names {
-            let root = dir.path().join(name);
-            std::fs::create_dir(&root).unwrap();
-            std::fs::write(root.join("file"), name).unwrap();
-            image::prepare(&root.display().to_string(), &cache).unwrap();
-        }
-        (dir, cache)
-    }
-
-    #[test]
-    fn room_is_made_by_what_was_not_used_for_longest() {
-        let (dir, cache) = cache(&["one", "two", "three"]);
-        let total: u64 = image::made(&cache).iter().map(|disk| disk.bytes).sum();
-        let old = |name: &str, seconds: u64| {
-            let disks = image::made(&cache);
-            let disk = disks.iter().find(|disk| disk.source.ends_with(name)).unwrap();
-            let time = SystemTime::now() - Duration::from_secs(seconds);
-            std::fs::File::open(&disk.path).unwrap().set_modified(time).unwrap();
-        };
-        old("one", 300);
-        old("two", 900);
-        old("three", 600);
-        // Being used again makes it young.
-        image::prepare(&dir.path().join("two").display().to_string(), &cache).unwrap();
-        let before = SystemTime::now() - Duration::from_secs(60);
-        assert_eq!(make_room(&cache, total, before).unwrap().disks, 0, "there is room");
-        assert_eq!(make_room(&cache, total - 1, before).unwrap().disks, 1);
-        let left: Vec<String> = image::made(&cache).into_iter().map(|disk| disk.source).collect();
-        assert!(left.iter().all(|source| !source.ends_with("three")), "{left:?}");
-        make_room(&cache, 0, before).unwrap();
-        let left: Vec<String> = image::made(&cache).into_iter().map(|disk| disk.source).collect();
-        assert!(left.len() == 1 && left[0].ends_with("two"), "what is used now stays: {left:?}");
-    }
 
     #[test]
     fn the_manifest_says_when_an_image_is_pulled() {

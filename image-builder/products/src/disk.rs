@@ -95,18 +95,18 @@ fn file_system(
     uuid: [u8; 16],
     epoch: u32,
 ) -> Result<(Vec<u8>, Option<String>), WriteError> {
-    match root_fs {
+    let file = tempfile::NamedTempFile::new()?;
+    let formatted_by = match root_fs {
         FileSystem::Erofs => {
-            let mut root = Vec::new();
-            erofs::write(tree, uuid, &mut root)?;
-            Ok((root, None))
+            erofs::write(tree, uuid, file.as_file())?;
+            None
         }
         FileSystem::Ext4 => {
-            let file = tempfile::NamedTempFile::new()?;
             ext4::write(tree, uuid, epoch, file.path())?;
-            Ok((std::fs::read(file.path())?, Some(ext4::version()?)))
+            Some(ext4::version()?)
         }
-    }
+    };
+    Ok((std::fs::read(file.path())?, formatted_by))
 }
 
 struct Assembled {

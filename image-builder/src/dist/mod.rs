@@ -29,7 +29,7 @@ use products::format::compress::{Compression, compress};
 use products::manifest::Manifest;
 use products::sbom::{self, HostProgram};
 use store::digest::Digest;
-use store::layout::Layout;
+use store::layout::{INSTALLED_DATA, INSTALLED_PRODUCTS, Layout};
 use store::product::is_program;
 
 use deb::Control;
@@ -37,11 +37,8 @@ pub use error::DistError;
 
 /// The name of the whole.
 const NAME: &str = "pith";
-/// Where the products are, below `/usr`: `pith` looks there.
-const PRODUCTS: &str = "lib/pith";
-/// Recipes and kernel fragments, for guests that users make: directories of the source tree, and where they are below `/usr`.
+/// Recipes and kernel fragments, for guests that users make: directories of the source tree.
 const DATA: [&str; 2] = ["kernel-config", "rootfs"];
-const DATA_PLACE: &str = "share/pith";
 /// Where the documents are, below `/usr`.
 const DOCUMENTS: &str = "share/doc/pith";
 /// Files of the source tree that go into [`DOCUMENTS`], together with what they link to; and directories, by the files in them.
@@ -188,11 +185,11 @@ impl Release<'_> {
         }
         self.products(&mut tree)?;
         let daemon = Inode::new(0o755, Kind::File(on_disk(self.daemon)?));
-        tree.insert(&format!("/{PRODUCTS}/{}", daemon::NAME), daemon)?;
+        tree.insert(&format!("/{INSTALLED_PRODUCTS}/{}", daemon::NAME), daemon)?;
         for name in DATA {
             let mut data = Tree::new();
             data.overlay(&self.layout.root().join(name))?;
-            tree.underlay(moved(&data, &format!("/{DATA_PLACE}/{name}"))?)?;
+            tree.underlay(moved(&data, &format!("/{INSTALLED_DATA}/{name}"))?)?;
         }
         tree.insert(&format!("/{DOCUMENTS}/sbom.spdx.json.gz"), file(gzip(ingredients.as_bytes())?))?;
         Ok(tree)
@@ -213,12 +210,15 @@ impl Release<'_> {
             }
             let is_program = name.split('-').next() == Some("agent");
             let mode = if is_program { 0o755 } else { 0o644 };
-            tree.insert(&format!("/{PRODUCTS}/{name}"), Inode::new(mode, Kind::File(on_disk(&path)?)))?;
+            tree.insert(
+                &format!("/{INSTALLED_PRODUCTS}/{name}"),
+                Inode::new(mode, Kind::File(on_disk(&path)?)),
+            )?;
         }
         let text = manifest
             .to_text()
             .map_err(|error| DistError::io("encode", self.layout.manifest())(error.into()))?;
-        tree.insert(&format!("/{PRODUCTS}/manifest.json"), file(text))?;
+        tree.insert(&format!("/{INSTALLED_PRODUCTS}/manifest.json"), file(text))?;
         Ok(())
     }
 

@@ -10,6 +10,11 @@ use crate::arch::Arch;
 pub use crate::product::FLAVOUR as SHIPPED;
 use crate::product::{FileSystem, Form, Product};
 
+/// Where packages put products and daemons, below the directory (`/usr`) that has the programs in its `bin`.
+pub const INSTALLED_PRODUCTS: &str = "lib/pith";
+/// Where packages put recipes and kernel fragments, below the same directory.
+pub const INSTALLED_DATA: &str = "share/pith";
+
 /// Why the source tree could not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {

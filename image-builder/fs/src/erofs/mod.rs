@@ -25,7 +25,7 @@ mod read;
 mod write;
 
 pub use read::{is, read};
-pub use write::{BlockSize, Parameters, is_attribute, write, write_file};
+pub use write::{BlockSize, Parameters, is_attribute, write};
 
 #[cfg(test)]
 mod tests;

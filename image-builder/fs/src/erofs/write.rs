@@ -113,33 +113,12 @@ struct Layout<'a> {
 
 const NOWHERE: usize = usize::MAX;
 
-/// Writes `tree` to `out`. A uuid alone makes a file system with blocks of 4 KiB.
+/// Writes `tree` to `out`, a file with nothing in it. A uuid alone makes a file system with blocks of 4 KiB. Each file of the tree
+/// is opened once, and the kernel copies large ones by itself.
 ///
 /// # Errors
 /// When something in the tree does not fit the format, content cannot be read, or `out` fails.
-pub fn write(tree: &Tree, parameters: impl Into<Parameters>, out: impl Write) -> Result<(), WriteError> {
-    let parameters = parameters.into();
-    let layout = Layout::of(tree, parameters.block_size)?;
-    let mut writer = Counted::new(BufWriter::with_capacity(PIECE, out));
-    writer.write_all(&layout.superblock(parameters))?;
-    for place in &layout.places {
-        let content = if place.inline { Some(layout.content(place)?) } else { None };
-        layout.write_inode(place, content.as_ref(), &mut writer)?;
-    }
-    for place in layout.places.iter().filter(|place| layout.outside(place) > 0) {
-        writer.pad_to(layout.start(place))?;
-        layout.content(place)?.copy(0, layout.whole(place), &mut writer)?;
-    }
-    writer.pad_to(layout.len())?;
-    Ok(writer.flush()?)
-}
-
-/// As [`write()`], to a file with nothing in it. It is the faster of the two: each file of the tree is opened once, and the
-/// kernel copies large ones by itself.
-///
-/// # Errors
-/// As [`write()`].
-pub fn write_file(tree: &Tree, parameters: impl Into<Parameters>, out: &File) -> Result<(), WriteError> {
+pub fn write(tree: &Tree, parameters: impl Into<Parameters>, out: &File) -> Result<(), WriteError> {
     let parameters = parameters.into();
     let layout = Layout::of(tree, parameters.block_size)?;
     // What nobody writes is zeros.

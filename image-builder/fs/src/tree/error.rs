@@ -9,6 +9,9 @@ pub enum TreeError {
     /// `..` has no business in an archive.
     #[error("the path {0:?} leads out of the image")]
     Escape(String),
+    /// Something else than a directory has the root's path.
+    #[error("only a directory can be the root of the image")]
+    Root,
     /// Something on the way is no directory.
     #[error("{0:?} is not a directory")]
     NotDirectory(String),

@@ -285,7 +285,7 @@ impl Tree {
                     self.inodes[0].meta = inode.meta;
                     Ok(InodeId::ROOT)
                 }
-                _ => Err(TreeError::Escape(display(path))),
+                _ => Err(TreeError::Root),
             };
         };
         let layer = self.layer;
@@ -311,7 +311,7 @@ impl Tree {
         if matches!(self.inodes[id.0].kind, Kind::Directory(_)) {
             return Err(TreeError::LinkToDirectory(display(target)));
         }
-        let (parent, name) = self.locate(path)?.ok_or_else(|| TreeError::Escape(display(path)))?;
+        let (parent, name) = self.locate(path)?.ok_or(TreeError::Root)?;
         let layer = self.layer;
         self.link_name(parent, name, Link { inode: id, layer });
         Ok(())

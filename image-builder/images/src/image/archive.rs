@@ -45,17 +45,23 @@ impl Archive {
             drop(content);
             file = unpacked;
         }
+        let foreign = || {
+            other_format(&file).map(|name| {
+                let text = format!(
+                    "is {name}, which is not read; unpack it, and give the directory or a tar archive of it"
+                );
+                ImageError::source(path, text)
+            })
+        };
         let mut members = HashMap::new();
         let mut archive = Reader::new(Slice::whole(&file).map_err(failed)?);
         loop {
             let member = archive.next().map_err(|error| {
-                ImageError::source(
-                    path,
-                    format!(
-                        "neither a directory nor a tar archive of an image or a root file system ({error}); give what \
-                         `docker save` or `podman save` wrote, or a root file system"
-                    ),
-                )
+                let text = format!(
+                    "neither a directory nor a tar archive of an image or a root file system ({error}); give what \
+                     `docker save` or `podman save` wrote, or a root file system"
+                );
+                foreign().unwrap_or_else(|| ImageError::source(path, text))
             })?;
             let Some(member) = member else { break };
             let name = String::from_utf8_lossy(&member.path).trim_start_matches("./").to_owned();
@@ -79,6 +85,11 @@ impl Archive {
                     format!("it has more than {} members", ceiling.entries),
                 ));
             }
+        }
+        if members.is_empty()
+            && let Some(error) = foreign()
+        {
+            return Err(error);
         }
         Ok(Self { file: Arc::new(file), members })
     }
@@ -223,6 +234,28 @@ impl Packing {
             _ => Self::None,
         }
     }
+}
+
+/// What a file is that holds files and is no tar archive. A disk often begins with zeros, and would be taken for a tar archive
+/// without members.
+fn other_format(file: &File) -> Option<&'static str> {
+    const KNOWN: [(u64, &[u8], &str); 10] = [
+        (0, b"hsqs", "a squashfs"),
+        (0, b"PK\x03\x04", "a zip archive"),
+        (0, b"070701", "a cpio archive"),
+        (0, b"070702", "a cpio archive"),
+        (0, b"QFI\xfb", "a qcow2 disk"),
+        (0, b"!<arch>\n", "a Debian package or another archive of ar"),
+        (512, b"EFI PART", "a disk with partitions"),
+        (1024, b"\xe2\xe1\xf5\xe0", "an EROFS file system"),
+        (1080, b"\x53\xef", "an ext4 file system"),
+        (32_769, b"CD001", "an ISO image"),
+    ];
+    let is = |at: u64, wanted: &[u8]| {
+        let mut found = vec![0; wanted.len()];
+        file.read_exact_at(&mut found, at).is_ok() && found == wanted
+    };
+    KNOWN.into_iter().find(|(at, wanted, _)| is(*at, wanted)).map(|(_, _, name)| name)
 }
 
 /// Undoes whatever compression the first bytes show.

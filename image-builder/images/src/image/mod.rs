@@ -219,7 +219,7 @@ fn write(
     // As those who unpack images do: Linux knows no others.
     tree.retain_xattrs(erofs::is_attribute);
     let file = File::create_new(disk).map_err(|error| ImageError::io("create", disk, error))?;
-    erofs::write_file(&tree, key.uuid(), &file).map_err(|source| ImageError::Disk {
+    erofs::write(&tree, key.uuid(), &file).map_err(|source| ImageError::Disk {
         path: PathBuf::from(reference),
         place: disk.parent().unwrap_or(disk).to_path_buf(),
         source: Box::new(source),

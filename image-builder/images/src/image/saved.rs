@@ -395,6 +395,17 @@ fn what_is_no_image_is_told_by_its_archive() {
     };
     assert!(archive(&["app/Chart.yaml", "app/templates/pod.yaml"]).contains("Helm chart"));
     assert!(archive(&["repositories", "abc/layer.tar"]).contains("docker before version 1.10"));
+    // `tar -czf layout.tgz layout`: it would be run as a root file system without a program.
+    for files in [
+        &["a/oci-layout", "a/index.json", "a/blobs/sha256/0"][..],
+        &["a/manifest.json", "a/repositories", "a/0.tar"],
+        &["a/manifest.json", "a/version"],
+    ] {
+        assert!(
+            archive(files).contains("an archive of the directory \"a\" with an image in it"),
+            "{files:?}"
+        );
+    }
     let mut saved = Saved::new();
     saved.path = saved.path.with_extension("tbz");
     for (content, words) in [
@@ -402,6 +413,11 @@ fn what_is_no_image_is_told_by_its_archive() {
         (b"", "no files in it"),
         (&[0; 4096], "no files in it"),
         (b"text", "tar archive"),
+        (b"hsqs", "is a squashfs"),
+        (b"070701", "is a cpio archive"),
+        (b"PK\x03\x04", "is a zip archive"),
+        (&[&[0; 1080][..], b"\x53\xef"].concat(), "is an ext4 file system"),
+        (&[&[0; 32_769][..], b"CD001"].concat(), "is an ISO image"),
     ] {
         fs::write(&saved.path, content).unwrap();
         assert!(saved.refusal("").contains(words), "{words}");

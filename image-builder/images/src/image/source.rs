@@ -181,6 +181,15 @@ fn open_archive(path: PathBuf, wish: Wish, cache: &Cache, ceiling: Ceiling) -> R
             "is neither an image nor a root file system: there are no files in it",
         ));
     }
+    if let Some(directory) = of_a_directory(&archive) {
+        return Err(ImageError::source(
+            &path,
+            format!(
+                "is an archive of the directory {directory:?} with an image in it; unpack it and give the directory, or archive \
+                 what is in the directory"
+            ),
+        ));
+    }
     match wish.choice {
         None => Ok(Opened::RootArchive(path, archive)),
         Some(choice) => Err(ImageError::source(
@@ -192,6 +201,16 @@ fn open_archive(path: PathBuf, wish: Wish, cache: &Cache, ceiling: Ceiling) -> R
             ),
         )),
     }
+}
+
+/// The one directory that all members of an archive are in, where it holds an image as tools save it.
+fn of_a_directory(archive: &Archive) -> Option<&str> {
+    let (directory, _) = archive.names().next()?.split_once('/')?;
+    let within = |name: &str| archive.has(&format!("{directory}/{name}"));
+    let is_image =
+        within("oci-layout") || within("manifest.json") && (within("repositories") || within("version"));
+    let is_only = || archive.names().all(|name| name.split('/').next() == Some(directory));
+    (is_image && is_only()).then_some(directory)
 }
 
 /// An OCI layout.

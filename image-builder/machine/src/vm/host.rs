@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use store::arch::Arch;
 use store::cache::Cache;
+use store::layout::INSTALLED_PRODUCTS;
 
 /// What to do on a host that has no vsock, whose kernel's module is the other way.
 pub const VSOCK_FIX: &str = "the Debian package and the tarball of a release have it in lib/pith; in the source tree \
@@ -63,7 +64,7 @@ pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
 
 /// Where a release has products and daemons, beside the program at this path.
 fn shipped(program: &Path) -> Option<PathBuf> {
-    Some(program.parent()?.parent()?.join("lib/pith"))
+    Some(program.parent()?.parent()?.join(INSTALLED_PRODUCTS))
 }
 
 /// The project's cache directory, where there can be one.

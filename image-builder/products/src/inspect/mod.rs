@@ -132,9 +132,9 @@ mod tests {
     }
 
     fn on_erofs() -> Vec<u8> {
-        let mut bytes = Vec::new();
-        erofs::write(&sample(), [1; 16], &mut bytes).unwrap();
-        bytes
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        erofs::write(&sample(), [1; 16], disk.as_file()).unwrap();
+        std::fs::read(disk.path()).unwrap()
     }
 
     /// What a reader must see of the sample tree.
