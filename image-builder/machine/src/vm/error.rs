@@ -20,6 +20,16 @@ pub enum VmError {
         /// What the user can do.
         fix: &'static str,
     },
+    /// A variable names a program that is not there.
+    #[error("{variable} names {}, which is no file; unset it, or name {tool} in it", path.display())]
+    NamedTool {
+        /// The variable.
+        variable: &'static str,
+        /// What it says.
+        path: PathBuf,
+        /// The program that is wanted.
+        tool: &'static str,
+    },
     /// An operation of the host failed.
     #[error("cannot {operation} {subject}")]
     Io {
