@@ -1,6 +1,6 @@
 //! Options that every verb has. Finds the products, and prints results.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use clap::Args;
 use pods::run::state::StateDir;
 use serde::Serialize;
 use store::cache::Cache;
-use store::layout::Layout;
+use store::layout::{Layout, SHIPPED};
 use store::progress::Progress;
 use store::text;
 
@@ -132,6 +132,39 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The flavours of which this directory has an initrd.
+pub(crate) fn flavours(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<String> = names.filter_map(|name| flavour_of(&name).map(str::to_owned)).collect();
+    found.sort();
+    found
+}
+
+/// The flavour whose initrd has this file name.
+fn flavour_of(name: &str) -> Option<&str> {
+    match name.strip_prefix("initrd")?.strip_suffix(".img")? {
+        "" => Some(SHIPPED),
+        other => other.strip_prefix('-').filter(|flavour| !flavour.is_empty()),
+    }
+}
+
+/// What is said about a product that is not there: what makes it, and which flavours are there.
+pub(crate) fn missing_product(path: &Path) -> String {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let Some(flavour) = flavour_of(name) else {
+        return format!("there is no {}; in the source tree, `make build` makes it", path.display());
+    };
+    let known = match path.parent().map(flavours).unwrap_or_default() {
+        none if none.is_empty() => String::new(),
+        known => format!("; flavours: {}", known.join(", ")),
+    };
+    format!(
+        "there is no {}{known}; in the source tree, `image-builder initrd --flavour {flavour}` makes it",
+        path.display()
+    )
 }
 
 /// Where pods are known.
