@@ -119,7 +119,7 @@ async fn the_debug_console_answers_only_when_asked_for() -> Result<()> {
     // The port is the agent's all the same, so that no container can sit there in its place.
     let mut answer = String::new();
     without.vm().dial(1026).await?.read_to_string(&mut answer).await?;
-    assert!(answer.starts_with("this guest has no debug console"), "{answer:?}");
+    assert!(answer.starts_with(machine::vm::CONSOLE_OFF), "{answer:?}");
     Ok(())
 }
 

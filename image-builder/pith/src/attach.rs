@@ -42,7 +42,7 @@ impl AttachArgs {
         let container = record.container(self.container.as_deref())?.clone();
         anyhow::ensure!(
             container.stdin,
-            "the input of {} is closed; stdin: true in its manifest keeps it open",
+            "the input of {} is closed; start it with `run -i`, or with stdin: true in its manifest",
             container.name
         );
         let mut log = state::log(&dir, &container.name);

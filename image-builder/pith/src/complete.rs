@@ -158,16 +158,10 @@ fn known(kind: Kind<'_>, global: &Global) -> Vec<String> {
             let kept = library().and_then(|library| library.list().ok()).unwrap_or_default();
             kept.into_iter().flat_map(|kept| names(kept.reference)).collect()
         }
-        Kind::Flavours => {
-            let entries = global.products().ok().and_then(|layout| std::fs::read_dir(layout.out()).ok());
-            let names = entries
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter_map(|entry| entry.file_name().into_string().ok());
-            let flavour = |name: String| Some(name.strip_prefix("initrd-")?.strip_suffix(".img")?.to_owned());
-            names.filter_map(flavour).chain(["minimal".to_owned()]).collect()
-        }
+        Kind::Flavours => global
+            .products()
+            .map(|layout| crate::global::flavours(layout.out(), store::arch::Arch::host()))
+            .unwrap_or_default(),
         Kind::Volumes => {
             let entries = crate::request::volumes(&|name| std::env::var_os(name)).map(std::fs::read_dir);
             let entries = entries.into_iter().flatten().flatten().flatten();

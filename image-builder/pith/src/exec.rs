@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use machine::vm::{AgentClient, CONSOLE_PORT, DialError};
+use machine::vm::{AgentClient, CONSOLE_OFF, CONSOLE_PORT, DialError};
 use pods::run::exec::{ExecCommand, ExecStreams, PassedSignal, WRITE, exec};
 use pods::run::state::PodRecord;
 use pods::run::terminal::{RawMode, read_stdin, size};
@@ -246,6 +246,7 @@ impl ConsoleArgs {
         let mut output = tokio::io::stdout();
         let mut buffer = vec![0; 32 << 10];
         let mut input_open = true;
+        let mut is_first = true;
         let mut signals = Signals::listen()?;
         loop {
             tokio::select! {
@@ -253,7 +254,12 @@ impl ConsoleArgs {
                 number = signals.next() => return Ok(ended_by(number)),
                 count = from_guest.read(&mut buffer) => match count.context("the console")? {
                     0 => break,
+                    count if is_first && buffer[..count].starts_with(CONSOLE_OFF.as_bytes()) => anyhow::bail!(
+                        "the guest of pod {:?} has no debug console; start the pod with --debug-console",
+                        record.name
+                    ),
                     count => {
+                        is_first = false;
                         output.write_all(&buffer[..count]).await.context("cannot write to standard output")?;
                         output.flush().await.context("cannot write to standard output")?;
                     }

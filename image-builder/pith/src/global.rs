@@ -1,6 +1,6 @@
 //! Options that every verb has. Finds the products, and prints results.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use pods::run::state::StateDir;
 use serde::Serialize;
 use store::arch::Arch;
 use store::cache::Cache;
-use store::layout::{INSTALLED_DATA, INSTALLED_PRODUCTS, Layout};
+use store::layout::{INSTALLED_DATA, INSTALLED_PRODUCTS, Layout, SHIPPED};
 use store::progress::Progress;
 use store::text;
 
@@ -140,6 +140,50 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The flavours of which this directory has an initrd for an architecture.
+pub(crate) fn flavours(directory: &Path, arch: Arch) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<String> =
+        names.filter_map(|name| flavour_of(&name, arch).map(str::to_owned)).collect();
+    found.sort();
+    found
+}
+
+/// The flavour whose initrd for an architecture has this file name.
+fn flavour_of(name: &str, arch: Arch) -> Option<&str> {
+    let name = name.strip_prefix("initrd")?.strip_suffix(".img")?;
+    let marked = Arch::ALL.into_iter().filter(|other| !other.suffix().is_empty());
+    let marked = marked.filter_map(|other| Some((other, name.strip_suffix(other.suffix())?))).next();
+    let (of, name) = marked.unwrap_or((Arch::X86_64, name));
+    match name {
+        _ if of != arch => None,
+        "" => Some(SHIPPED),
+        other => other.strip_prefix('-').filter(|flavour| !flavour.is_empty()),
+    }
+}
+
+/// What is said about a product for an architecture that is not there: what makes it, and which flavours are there.
+pub(crate) fn missing_product(path: &Path, arch: Arch) -> String {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let is_foreign = arch != Arch::host();
+    let guest = if is_foreign { format!("the guest is for {arch}, and ") } else { String::new() };
+    let Some(flavour) = flavour_of(name, arch) else {
+        let command =
+            if is_foreign { format!("image-builder build --arch {arch}") } else { "make build".to_owned() };
+        return format!("{guest}there is no {}; in the source tree, `{command}` makes it", path.display());
+    };
+    let option = if is_foreign { format!(" --arch {arch}") } else { String::new() };
+    let known = match path.parent().map(|place| flavours(place, arch)).unwrap_or_default() {
+        none if none.is_empty() => String::new(),
+        known => format!("; flavours: {}", known.join(", ")),
+    };
+    format!(
+        "{guest}there is no {}{known}; in the source tree, `image-builder initrd --flavour {flavour}{option}` makes it",
+        path.display()
+    )
 }
 
 /// Where pods are known.

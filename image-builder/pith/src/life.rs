@@ -9,6 +9,7 @@ use machine::vm::AgentClient;
 use pods::run::exec::{ExecCommand, ExecStreams, exec};
 use pods::run::state::{ContainerPhase, Phase, PodRecord, StateError};
 use protocols::agent::{PauseContainerRequest, ResumeContainerRequest};
+use protocols::client::CallError;
 use serde_json::json;
 
 use crate::detach;
@@ -161,7 +162,7 @@ impl PauseArgs {
                 request.container_id.clone_from(&container.id);
                 client.agent.resume_container(AgentClient::call(), &request).await
             };
-            answer.with_context(|| format!("cannot {verb} {}", container.name))?;
+            answer.map_err(CallError::from).with_context(|| format!("cannot {verb} {}", container.name))?;
             done.push(container.id.clone());
         }
         global.print(&done, || done.join("\n"))

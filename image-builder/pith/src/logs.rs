@@ -21,7 +21,7 @@ pub struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Show only the last LINES lines.
-    #[arg(short = 'n', long, value_name = "LINES")]
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = lines)]
     tail: Option<usize>,
     /// Show only what was written since TIME: a point in time such as 2026-11-28T08:00:00Z, or an age such as 90s, 10m,
     /// 2h.
@@ -135,6 +135,11 @@ impl LogsArgs {
 
 /// The most of a line that is kept while its end is waited for.
 const MAX_LINE: usize = 1 << 20;
+/// Reads a value of `--tail`.
+fn lines(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "it is a number of lines, such as 100".to_owned())
+}
+
 /// The most lines that are kept for `--tail`.
 const MAX_TAIL: usize = 1 << 20;
 

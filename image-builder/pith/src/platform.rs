@@ -46,10 +46,3 @@ pub(crate) async fn architecture(
     }
     Ok(found.map_or(Arch::host(), |(_, arch)| arch))
 }
-
-/// What to do about a product that is not there.
-pub(crate) fn missing(path: &Path, arch: Arch) -> String {
-    let option = if arch == Arch::host() { String::new() } else { format!(" --arch {arch}") };
-    let guest = if option.is_empty() { String::new() } else { format!("the guest is for {arch}, and ") };
-    format!("{guest}there is no {}; `image-builder build{option}` makes it", path.display())
-}

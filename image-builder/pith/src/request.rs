@@ -5,10 +5,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
-use pods::run::Pod;
 use pods::run::pod::{EnvValue, HostPathKind, Volume, VolumeKind, VolumeMount};
+use pods::run::{Pod, mount_path};
 
 use crate::exec::parse_user;
 
@@ -126,6 +126,8 @@ impl ContainerArgs {
         container.security.drop_capabilities = self.cap_drop.iter().map(capability).collect();
         for (number, text) in self.volume.iter().enumerate() {
             let (path, mount) = volume(text, &variable)?;
+            let is_taken = container.mounts.iter().any(|known| known.path == mount.path);
+            ensure!(!is_taken, "--volume {text:?}: another volume is mounted on {} already", mount.path);
             let name = format!("v{number}");
             container.mounts.push(VolumeMount { volume: name.clone(), ..mount });
             pod.volumes.push(Volume { name, kind: path });
@@ -214,10 +216,11 @@ fn volume(
     };
     let (source, target) = rest.rsplit_once(':').with_context(|| format!("--volume {text:?} {SHAPE}"))?;
     ensure!(!source.is_empty(), "--volume {text:?} {SHAPE}");
-    ensure!(
-        target.starts_with('/'),
-        "--volume {text:?}: {target:?} is not absolute; it is a path in the container"
-    );
+    let option = (source.contains(":/") && !target.starts_with('/')).then_some(target);
+    if let Some(option) = option {
+        bail!("--volume {text:?}: there is no option {option:?}; the options are ro and rw");
+    }
+    let target = mount_path(target).map_err(|problem| anyhow!("--volume {text:?}: {problem}"))?;
     let kind = if source.starts_with(['/', '.', '~']) {
         let path = match source.strip_prefix("~/") {
             Some(rest) => Path::new(&variable("HOME").context("HOME is not set")?).join(rest),
@@ -240,7 +243,7 @@ fn volume(
         }
         VolumeKind::HostPath { path: volumes(variable)?.join(source), kind: HostPathKind::DirectoryOrCreate }
     };
-    let mount = VolumeMount { path: target.to_owned(), readonly, ..VolumeMount::default() };
+    let mount = VolumeMount { path: target, readonly, ..VolumeMount::default() };
     Ok((kind, mount))
 }
 
@@ -313,7 +316,9 @@ mod tests {
         for (arguments, named) in [
             (with_volume("/etc"), "HOSTPATH:PATH"),
             (with_volume(":/x"), "HOSTPATH:PATH"),
-            (with_volume("/etc:etc"), "not absolute"),
+            (with_volume("/etc:etc"), "not an absolute path"),
+            (with_volume("/etc:/etc:z"), "the options are ro and rw"),
+            (with_volume("/etc:/proc"), "mount it elsewhere"),
             (with_volume("/no/such/place:/x"), "there is no /no/such/place"),
             (with_volume("Cache:/x"), "no name of a volume"),
             (ContainerArgs { env: vec!["=x".into()], ..ContainerArgs::default() }, "NAME=VALUE"),

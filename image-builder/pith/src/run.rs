@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Qemu, Root, VmError};
 use pods::run::exec::WRITE;
@@ -26,9 +26,9 @@ use tokio::sync::watch;
 
 use crate::detach;
 use crate::exec::resizes;
-use crate::global::{Global, exit_code, state};
+use crate::global::{Global, exit_code, missing_product, state};
 use crate::images::{Fetching, PullPolicy, Unpacking, pack, resolve};
-use crate::platform::{architecture, missing};
+use crate::platform::architecture;
 use crate::request::{ContainerArgs, name_of};
 use crate::signals::{End, interruptible_for};
 
@@ -90,7 +90,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Guest", long, value_name = "SIZE", value_parser = scratch_size)]
     scratch: Option<u64>,
     /// The number of guest CPUs.
-    #[arg(help_heading = "Guest", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    #[arg(help_heading = "Guest", long, value_name = "N", default_value_t = 1, value_parser = processors)]
     cpus: u32,
     /// Add words to the kernel's command line, for example `agent.log=debug`.
     #[arg(help_heading = "Guest", long, value_name = "WORD")]
@@ -166,8 +166,11 @@ impl RunArgs {
         let pod = self.pod(child.as_deref())?;
         let base = self.base();
         // Said before images are fetched and packed for nothing.
-        if child.is_none() && state().find(pod.name()).is_ok() {
-            return Err(StateError::Running(pod.name().to_owned()).into());
+        if child.is_none() {
+            if state().find(pod.name()).is_ok() {
+                return Err(StateError::Running(pod.name().to_owned()).into());
+            }
+            self.products(global)?;
         }
         let prepared = interruptible_for(async {
             // The child finds what its parent has fetched and packed.
@@ -285,6 +288,7 @@ impl RunArgs {
             Some(path) => Ok(path.clone()),
             None => global.products().map(|layout| pick(&layout.for_arch(arch))),
         };
+        let given = [&self.kernel, &self.uki, &self.initrd, &self.disk];
         let kernel =
             product(self.uki.as_ref().map_or(&self.kernel, |_| &self.uki), |layout| layout.kernel())?;
         let root = match (&self.disk, &self.uki) {
@@ -303,7 +307,12 @@ impl RunArgs {
             (None, None) => Root::Initrd(product(&self.initrd, |layout| layout.initrd())?),
         };
         for path in [kernel.as_path(), root.path()] {
-            ensure!(path.is_file(), "{}", missing(path, arch));
+            if path.is_file() {
+                continue;
+            }
+            let is_given = given.iter().any(|given| given.as_deref() == Some(path));
+            ensure!(!is_given, "there is no file {}", path.display());
+            bail!(missing_product(path, arch));
         }
         Ok((kernel, root))
     }
@@ -441,6 +450,12 @@ fn origin() -> Option<Origin> {
     Some(Origin { arguments, directory: std::env::current_dir().ok()? })
 }
 
+/// Reads a value of `--cpus`.
+pub(crate) fn processors(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=255).contains(number));
+    number.ok_or_else(|| "a guest has whole processors, from 1 to 255".to_owned())
+}
+
 /// Reads a value of `--memory`: a plain number is in MiB.
 pub(crate) fn mebibytes(text: &str) -> Result<u32, String> {
     let mib = match text.parse::<u64>() {
@@ -452,13 +467,16 @@ pub(crate) fn mebibytes(text: &str) -> Result<u32, String> {
 
 /// Reads a number of bytes with a unit.
 fn bytes(text: &str) -> Result<u64, String> {
-    // As docker writes it: `512m` is no thousandth here.
+    // As docker writes it: `512m` and `512mb` are no thousandths here.
     let docker = [('k', "Ki"), ('m', "Mi"), ('g', "Gi"), ('t', "Ti")];
-    let found = docker.iter().find_map(|(unit, name)| Some((text.strip_suffix(*unit)?, name)));
-    match found {
-        Some((number, name)) if number.parse::<u64>().is_ok() => quantity::bytes(&format!("{number}{name}")),
-        _ => quantity::bytes(text),
-    }
+    let short = text.strip_suffix(['b', 'B']).filter(|short| short.ends_with(char::is_alphabetic));
+    let short = short.unwrap_or(text);
+    let found = docker.iter().find_map(|(unit, name)| Some((short.strip_suffix(*unit)?, name)));
+    let is_known = match found {
+        Some((number, name)) => quantity::bytes(&format!("{number}{name}")),
+        None => quantity::bytes(short),
+    };
+    is_known.map_err(|_| format!("{text:?} is no size such as 512m, 64Mi or 1.5G"))
 }
 
 /// Reads a value of `--scratch`.
@@ -476,7 +494,14 @@ mod tests {
 
     #[test]
     fn a_disk_for_what_is_written_has_a_unit_and_bounds() {
-        for (text, size) in [("10Gi", 10 << 30), ("10g", 10 << 30), ("1T", 1_000_000_000_000)] {
+        for (text, size) in [
+            ("10Gi", 10 << 30),
+            ("10g", 10 << 30),
+            ("0.5g", 1 << 29),
+            ("512mb", 512 << 20),
+            ("20GiB", 20 << 30),
+            ("1T", 1_000_000_000_000),
+        ] {
             assert_eq!(scratch_size(text), Ok(size), "{text}");
         }
         for text in ["10", "", "1Ki", "100Ti", "x"] {

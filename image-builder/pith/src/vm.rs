@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::global::Global;
+use crate::global::{Global, missing_product};
 use crate::signals::End;
 
 /// How often a monitor is looked at.
@@ -60,7 +60,7 @@ pub struct VmArgs {
     #[arg(short, long, value_name = "SIZE", value_parser = crate::run::mebibytes, default_value = "256")]
     memory: u32,
     /// The number of guest CPUs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::run::processors)]
     cpus: u32,
     /// Add words to the kernel's command line, for example `agent.log=debug`.
     #[arg(long, value_name = "WORD")]
@@ -112,7 +112,7 @@ impl VmArgs {
             None | Some("minimal") => layout.initrd(),
             Some(name) => layout.flavour_initrd(name),
         };
-        ensure!(initrd.is_file(), "there is no {}; `image-builder build` makes it", initrd.display());
+        ensure!(initrd.is_file(), missing_product(&initrd, store::arch::Arch::host()));
         let mut config = VmConfig::new(layout.kernel(), initrd, directory.join("vm"));
         config.memory_mib = self.memory;
         config.cpus = self.cpus;

@@ -184,6 +184,79 @@ fn what_images_call_themselves_does_not_reach_the_terminal_raw() {
 }
 
 #[test]
+fn what_a_registry_answers_does_not_reach_the_terminal_raw() {
+    let place = Scratch::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let body = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\npith: forged\u{9b}\u{202e}";
+    let json = serde_json::json!({"errors": [{"code": "DENIED", "message": body}]}).to_string();
+    let served = std::thread::spawn(move || {
+        for (body, stream) in [body.to_owned(), json].into_iter().zip(listener.incoming().flatten()) {
+            answer(&stream, "500 Internal Server Error", &body);
+        }
+    });
+    for expected in ["the registry says", "DENIED: "] {
+        let text = place.refused(&["pull", &format!("{address}/app:1")]);
+        let is_raw = text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}'));
+        assert!(text.contains(expected) && text.contains(r"\u{1b}[2J") && !is_raw, "{text:?}");
+        assert!(!text.contains("\npith: forged"), "{text:?}");
+    }
+    served.join().unwrap();
+}
+
+/// Answers the one request that comes on this connection.
+fn answer(mut stream: &std::net::TcpStream, status: &str, body: &str) {
+    let mut line = String::new();
+    let mut lines = BufReader::new(stream);
+    while lines.read_line(&mut line).unwrap() > 2 {
+        line.clear();
+    }
+    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    std::io::Write::write_all(&mut stream, (head + body).as_bytes()).unwrap();
+}
+
+#[test]
+fn an_image_that_no_registry_has_is_told_by_its_name() {
+    let place = Scratch::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let unknown =
+        r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}"#;
+    let served = std::thread::spawn(move || {
+        for (body, stream) in ["", unknown].into_iter().zip(listener.incoming().flatten()) {
+            answer(&stream, "404 Not Found", body);
+        }
+    });
+    for expected in
+        ["check its name and its tag\n", "; the registry says MANIFEST_UNKNOWN: manifest unknown\n"]
+    {
+        let text = place.refused(&["pull", &format!("{address}/apline:1")]);
+        assert!(text.contains("apline") && text.contains("there is no such image"), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    served.join().unwrap();
+}
+
+#[test]
+fn a_state_directory_that_another_user_owns_is_refused() {
+    let place = Scratch::new();
+    // Root gives one away; anybody else is offered root's.
+    let is_root = nix::unistd::geteuid().is_root();
+    let dir = if is_root { place.path("state") } else { PathBuf::from("/") };
+    if is_root {
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&dir, Some(12_345), None).unwrap();
+    }
+    for verb in ["ps", "events"] {
+        let output = ended(place.command(&[verb]).env("PITH_STATE", &dir).spawn().unwrap());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{verb}: {text}");
+        assert!(text.contains("set PITH_STATE to a directory of your own"), "{verb}: {text}");
+    }
+}
+
+#[test]
 fn a_state_directory_of_somebody_elses_is_refused_and_no_lock_is_waited_for() {
     let place = Scratch::new();
     fs::create_dir_all(place.path("state/web")).unwrap();

@@ -43,12 +43,16 @@ impl Host {
     }
 
     fn run(&self, line: &str, out: &Path) -> Output {
+        self.command(line, out).output().unwrap()
+    }
+
+    fn command(&self, line: &str, out: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pith"));
         command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path("home")).env("PITH_CACHE", self.path("cache"));
         command.env("PITH_STATE", self.path("state")).env("PITH_OUT", out);
-        command.output().unwrap()
+        command
     }
 
     /// What is said about a line that must fail, and the status.
@@ -61,7 +65,7 @@ impl Host {
 }
 
 /// What is typed, what the error must have in it, and the exit status.
-const WRONG: [(&str, &[&str], i32); 56] = [
+const WRONG: [(&str, &[&str], i32); 82] = [
     ("run", &["<IMAGE>"], 2),
     ("run --rm -f pod.yaml ./root", &["cannot be used with", "--file"], 2),
     ("run -f missing.yaml", &["missing.yaml", "No such file"], 1),
@@ -89,21 +93,48 @@ const WRONG: [(&str, &[&str], i32); 56] = [
     ("run --name Web_1 ./root", &["--name", "lower-case"], 1),
     ("run -v /etc ./root x", &["--volume", "HOSTPATH:PATH"], 1),
     ("run -v /no/such/dir:/x ./root x", &["/no/such/dir", "on this host"], 1),
-    ("run -v ./root:x ./root x", &["not absolute"], 1),
+    ("run -v ./root:x ./root x", &["\"x\" is not an absolute path"], 1),
+    ("run -v ./root:/x:z ./root x", &["no option \"z\"", "ro and rw"], 1),
+    ("run -v ./root:/proc ./root x", &["/proc", "mount it elsewhere"], 1),
+    ("run -v ./root:/x -v data:/x/ ./root x", &["\"data:/x/\"", "mounted on /x already"], 1),
+    ("run -v Data:/x ./root x", &["\"Data\"", "lower-case", "begins with / or ./"], 1),
     ("run -e =1 ./root x", &["--env", "NAME=VALUE"], 1),
     ("run --env-file nothing ./root x", &["--env-file", "nothing"], 1),
     ("run -w srv ./root x", &["--workdir", "absolute"], 1),
     ("run -u : ./root x", &["USER"], 2),
     ("run -m lots ./root x", &["lots", "64Mi"], 2),
-    ("run --cpus 0 ./root x", &["0", "1..=255"], 2),
+    ("run -m 12 ./root x", &["12 MiB", "48 MiB"], 1),
+    ("run --cpus 0 ./root x", &["'0'", "from 1 to 255"], 2),
+    ("run --cpus 0.5 ./root x", &["'0.5'", "whole processors"], 2),
     ("run -p 80 ./root x", &["HOSTPORT:GUESTPORT"], 2),
+    ("run -p 80 ./root x", &["for example 8080:80"], 2),
     ("run -p 80:99999 ./root x", &["99999", "65535"], 2),
+    ("run -p localhost:8080:80 ./root x", &["localhost", "127.0.0.1"], 2),
+    ("run -p 80:80/http ./root x", &["http", "tcp", "udp"], 2),
+    ("run -p 8080:80 -p 8080:81 ./root x", &["8080->80", "8080->81", "the same port"], 1),
+    ("run --naem web ./root x", &["--naem", "'--name'"], 2),
+    ("run --network bridge ./root x", &["bridge", "netns=NAME"], 2),
+    ("run --accel hvf ./root x", &["hvf", "auto, kvm, tcg"], 2),
+    ("run --cap-add CAP_FOO ./root x", &["no capability \"FOO\""], 1),
+    ("run --kernel nothing ./root x", &["there is no file nothing"], 1),
+    (
+        "run --sandbox-api 127.0.0.1:1 ./root x",
+        &["initrd-sandbox.img", "flavours: minimal", "--flavour sandbox"],
+        1,
+    ),
+    ("run nginx@sha256:abc x", &["nginx@sha256:abc", "64 hexadecimal digits"], 1),
+    ("run -d -it", &["<IMAGE>"], 2),
     ("exec web", &["COMMAND"], 2),
     ("exec web ls", &["no pod \"web\""], 1),
     ("logs web", &["no pod \"web\""], 1),
     ("logs --since yesterday web", &["yesterday", "90s"], 2),
     ("stop", &["<POD>"], 2),
-    ("rm web", &["no pod \"web\""], 1),
+    ("logs --tail x web", &["'x'", "number of lines"], 2),
+    ("rm web", &["no pod \"web\"", "no pods at all"], 1),
+    ("inspect web", &["no pod \"web\""], 1),
+    ("restart web", &["no pod \"web\""], 1),
+    ("stats --no-stream web", &["no pod \"web\""], 1),
+    ("attach web", &["no pod \"web\""], 1),
     ("rmi nginx", &["no image \"nginx\"", "pulled"], 1),
     ("pull", &["<IMAGE>"], 2),
     ("pull nginx:a:b", &["\"nginx:a:b\" is no reference", "more than one tag", "PATH[:TAG]"], 1),
@@ -118,6 +149,13 @@ const WRONG: [(&str, &[&str], i32); 56] = [
     ("cp --max-size lots web:/a here", &["lots"], 2),
     ("volume rm data", &["no volume \"data\"", "there is none"], 1),
     ("volume create Data", &["\"Data\"", "lower-case"], 1),
+    ("volume inspect data", &["no volume \"data\""], 1),
+    ("cp pod.yaml web", &["POD:PATH"], 1),
+    ("image nothing", &["nothing", "no such file", "docker save"], 1),
+    ("completions ksh", &["ksh", "bash, zsh, fish"], 2),
+    ("man /proc/none", &["cannot write", "/proc/none"], 1),
+    ("--out nothing run ./root x", &["nothing/vmlinux", "--out or PITH_OUT"], 1),
+    ("vm --flavour odd", &["initrd-odd.img", "flavours: minimal", "--flavour odd"], 1),
     ("vm --vmm xen", &["xen", "firecracker"], 2),
     ("vm --profile kata", &["--profile", "Firecracker"], 1),
     ("frobnicate", &["unrecognized subcommand 'frobnicate'", "try '--help'"], 2),
@@ -210,6 +248,24 @@ fn what_is_missing_for_another_architecture_is_named_with_the_command() {
     assert!(text.contains("linux/s390x, which no guest can run"), "{text}");
     let left = fs::read_dir(host.path("state")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "nothing was begun");
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let host = Host::new();
+    for (variable, value, line, named) in [
+        ("PITH_CACHE_LIMIT", "lots", "prune", "PITH_CACHE_LIMIT: \"lots\""),
+        ("PITH_PATIENCE", "x", "run ./root x", "PITH_PATIENCE=x"),
+        ("PITH_QEMU", "/no/qemu", "run --accel tcg ./root x", "PITH_QEMU names /no/qemu, which is no file"),
+        ("PITH_STATE", "/proc", "run ./root x", "set PITH_STATE to a directory of your own"),
+        ("PITH_CACHE", "/proc/none", "image ./root", "/proc/none"),
+    ] {
+        let mut command = host.command(line, &host.path("out"));
+        let output = command.env(variable, value).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{variable}={value}: {text}");
+        assert!(text.contains(named), "{variable}={value}: {text}");
+    }
 }
 
 #[test]

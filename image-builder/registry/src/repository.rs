@@ -24,6 +24,10 @@ use crate::watch::Watch;
 const MAX_MANIFEST: u64 = 4 << 20;
 /// Why a second 401 came.
 const DENIED: &str = "the login is refused, or may not do this; log in again";
+/// The same, without a login. Registries do not tell strangers which images there are.
+const UNKNOWN: &str = "there is no such image, or it needs a login; check its name, or log in with `docker login` or `podman login`";
+/// How much of the reason for a refusal is read.
+const MAX_REASON: u64 = 4096;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// One repository.
@@ -208,10 +212,13 @@ impl Repository {
             return Ok(response);
         }
         let challenge = header(&response, "www-authenticate").unwrap_or_default();
-        self.authorization = Some(self.authorize(url, &challenge)?);
+        // Helpers are asked only now that somebody wants to know.
+        let login = login::find(&self.registry, &self.name, |name| std::env::var_os(name));
+        let problem = if login.is_ok() { DENIED } else { UNKNOWN };
+        self.authorization = Some(self.authorize(url, &challenge, login)?);
         let response = self.send_once(method, url, headers, payload)?;
         match response.status().as_u16() {
-            401 => Err(RegistryError::Unauthorized { url: url.into(), problem: DENIED.into() }),
+            401 => Err(RegistryError::Unauthorized { url: url.into(), problem: problem.into() }),
             _ => Ok(response),
         }
     }
@@ -255,10 +262,13 @@ impl Repository {
     }
 
     /// The `Authorization` that `challenge` asks for.
-    fn authorize(&self, url: &str, challenge: &str) -> Result<String, RegistryError> {
+    fn authorize(
+        &self,
+        url: &str,
+        challenge: &str,
+        login: Result<Login, String>,
+    ) -> Result<String, RegistryError> {
         let unauthorized = |problem| RegistryError::Unauthorized { url: url.into(), problem };
-        // Helpers are asked only now that somebody wants to know.
-        let login = login::find(&self.registry, &self.name, |name| std::env::var_os(name));
         let (realm, service, scope) = match Challenge::parse(challenge) {
             Some(Challenge::Basic) => {
                 return match login {
@@ -322,16 +332,39 @@ impl Repository {
     fn refused(&self, operation: &'static str, url: &str, mut response: Response<Body>) -> RegistryError {
         let status = response.status().as_u16();
         let mut said = Vec::new();
-        let read = self.watch.over(response.body_mut().as_reader()).take(300).read_to_end(&mut said);
-        let said = text::printable(String::from_utf8_lossy(&said).trim()).into_owned();
-        let hint = match status {
-            _ if read.is_ok() && !said.is_empty() => format!("the registry says {said}"),
-            404 => "no such thing is there; check the reference".into(),
-            300..=399 => "it redirects, which over http is not followed; name the other place".into(),
-            _ => "check the reference and what the registry allows".into(),
+        let read = self.watch.over(response.body_mut().as_reader()).take(MAX_REASON).read_to_end(&mut said);
+        let said = if read.is_ok() { reason(&said) } else { String::new() };
+        let advice = match status {
+            404 => "there is no such image; check its name and its tag",
+            300..=399 => "it redirects, which over http is not followed; name the other place",
+            _ if said.is_empty() => "check the name and what the registry allows",
+            _ => "",
         };
+        let said = if said.is_empty() { said } else { format!("the registry says {said}") };
+        let hint = [advice, &said].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         RegistryError::Status { operation, url: url.into(), status, hint }
     }
+}
+
+/// Why a registry refuses, in a line: the code and the message of the first error, or the beginning of what is no JSON.
+fn reason(said: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        errors: Vec<Reason>,
+    }
+    #[derive(Deserialize)]
+    struct Reason {
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let first = serde_json::from_slice::<Refusal>(said).ok().and_then(|said| said.errors.into_iter().next());
+    let words = match first {
+        Some(Reason { code, message }) if message.is_empty() => code,
+        Some(Reason { code, message }) => format!("{code}: {message}"),
+        None => String::from_utf8_lossy(said).into_owned(),
+    };
+    text::printable(words.trim().chars().take(300).collect::<String>().as_str()).into_owned()
 }
 
 fn header(response: &Response<Body>, name: &str) -> Option<String> {

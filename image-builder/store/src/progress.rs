@@ -152,7 +152,8 @@ pub fn bytes(count: u64) -> String {
     match count {
         0..1_000 => format!("{count} B"),
         1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        _ => format!("{:.2} MB", count as f64 / 1e6),
+        1_000_000..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
+        _ => format!("{:.2} GB", count as f64 / 1e9),
     }
 }
 
@@ -165,6 +166,7 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(12_340), "12.3 kB");
         assert_eq!(bytes(5_200_000), "5.20 MB");
+        assert_eq!(bytes(20_000_000_000), "20.00 GB");
         assert_eq!(seconds(Duration::from_millis(7_340)), "7.3 s");
         assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
     }

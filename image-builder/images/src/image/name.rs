@@ -1,5 +1,6 @@
 //! Names of images: how a reference is split into a path and a name, and which names mean the same.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
@@ -23,8 +24,12 @@ impl std::fmt::Display for Choice {
 
 /// Splits a reference at the longest path that exists.
 pub(super) fn locate(reference: &str) -> Result<(PathBuf, Option<Choice>), ImageError> {
-    if let Ok(path) = Path::new(reference).canonicalize() {
-        return Ok((path, None));
+    match Path::new(reference).canonicalize() {
+        Ok(path) => return Ok((path, None)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(ImageError::source(reference, "this user may not look there: permission denied"));
+        }
+        Err(_) => {}
     }
     for (at, separator) in reference.rmatch_indices([':', '@']) {
         let (path, rest) = (&reference[..at], &reference[at + 1..]);

@@ -25,6 +25,16 @@ pub enum VmError {
     /// There is no QEMU for the guest's architecture.
     #[error("{} is not installed; install it (Debian: {}) or name it in {}", .0.name, .0.fix, .0.variable)]
     MissingQemu(Qemu),
+    /// A variable names a program that is not there.
+    #[error("{variable} names {}, which is no file; unset it, or name {tool} in it", path.display())]
+    NamedTool {
+        /// The variable.
+        variable: &'static str,
+        /// What it says.
+        path: PathBuf,
+        /// The program that is wanted.
+        tool: &'static str,
+    },
     /// An operation of the host failed.
     #[error("cannot {operation} {subject}")]
     Io {

@@ -8,12 +8,14 @@ use store::arch::Arch;
 use store::cache::Cache;
 use store::layout::INSTALLED_PRODUCTS;
 
+use super::VmError;
+
 /// What to do on a host that has no vsock, whose kernel's module is the other way.
 pub const VSOCK_FIX: &str = "the Debian package and the tarball of a release have it in lib/pith; in the source tree \
-    `make setup-run` builds it; PITH_VHOST_DEVICE_VSOCK names another one";
+    `make setup-run` builds it; PITH_VHOST_DEVICE_VSOCK can name another program";
 /// What to do on a host without the daemon of shared directories.
 pub const VIRTIOFSD_FIX: &str = "apt-get install qemu-system-common on Debian 12, virtiofsd on newer ones; in the source tree \
-    `make setup-run` builds it; PITH_VIRTIOFSD names another one";
+    `make setup-run` builds it; PITH_VIRTIOFSD can name another program";
 
 /// The QEMU for guests of an architecture: its name, the variable that names another one, and what to do where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,31 @@ pub fn find_tool(name: &str, variable: &str) -> Option<PathBuf> {
     places.extend(cache_root().map(|root| root.join("bin")));
     places.extend(std::env::current_exe().ok().and_then(|program| shipped(&program)));
     places.into_iter().map(|place| place.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// As [`find_tool`], for a program that is needed.
+///
+/// # Errors
+/// [`VmError::MissingTool`] with `fix`; [`VmError::NamedTool`] when the variable has a path where nothing is.
+pub(super) fn needed_tool(
+    tool: &'static str,
+    variable: &'static str,
+    fix: &'static str,
+) -> Result<PathBuf, VmError> {
+    let path = find_tool(tool, variable).ok_or(VmError::MissingTool { tool, fix })?;
+    present(path, tool, variable)
+}
+
+/// Refuses a path where nothing is: only a variable says such a thing.
+///
+/// # Errors
+/// [`VmError::NamedTool`].
+pub(super) fn present(path: PathBuf, tool: &'static str, variable: &'static str) -> Result<PathBuf, VmError> {
+    // A name without a slash is looked up on PATH when it is started.
+    if path.components().count() > 1 && !path.is_file() {
+        return Err(VmError::NamedTool { variable, path, tool });
+    }
+    Ok(path)
 }
 
 /// Where a release has products and daemons, beside the program at this path.

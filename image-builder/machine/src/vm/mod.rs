@@ -42,6 +42,7 @@ pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
 pub use host::{Qemu, VIRTIOFSD_FIX, VSOCK_FIX, find_tool};
+use host::{needed_tool, present};
 pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
@@ -59,6 +60,8 @@ use nursery::{Nursery, Ward};
 
 /// vsock port of the guest's debug console, where the guest has one.
 pub const CONSOLE_PORT: u32 = 1026;
+/// What a guest says at that port, at the begin of the line, if the console was not switched on.
+pub const CONSOLE_OFF: &str = "this guest has no debug console";
 /// Words for the kernel's command line that switch that console on.
 pub const DEBUG_CONSOLE: [&str; 2] = ["agent.debug_console", "agent.debug_console_vport=1026"];
 
@@ -143,6 +146,8 @@ struct Started {
 impl Started {
     /// Starts QEMU and the devices beside it. With `incoming` the machine waits for the state that is read from there.
     async fn start(config: &VmConfig, engine: Engine, incoming: Option<&Path>) -> Result<Self, VmError> {
+        let qemu = Qemu::of(config.machine.arch());
+        let binary = present(qemu.find().ok_or(VmError::MissingQemu(qemu))?, qemu.name, qemu.variable)?;
         let files = RunFiles::create(&config.run_dir)?;
         let nursery = Nursery::new()?;
         let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;
@@ -158,8 +163,6 @@ impl Started {
             VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
         };
         let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
-        let qemu = Qemu::of(config.machine.arch());
-        let binary = qemu.find().ok_or(VmError::MissingQemu(qemu))?;
         let mut command = Command::new(binary);
         let config = &match &config.root {
             Root::Initrd(packed) if config.shortcuts && engine == Engine::Tcg => {
@@ -395,8 +398,7 @@ impl Vm {
 
 /// Starts `vhost-device-vsock` and waits until it listens.
 async fn start_vsock_device(nursery: &Nursery, files: &RunFiles) -> Result<Ward, VmError> {
-    let binary = find_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK")
-        .ok_or(VmError::MissingTool { tool: "vhost-device-vsock", fix: VSOCK_FIX })?;
+    let binary = needed_tool("vhost-device-vsock", "PITH_VHOST_DEVICE_VSOCK", VSOCK_FIX)?;
     let mut command = Command::new(binary);
     // A buffer below 32 KiB is what keeps large guest packets from stalling (vhost-device-vsock 0.3).
     command.args(["--guest-cid", "3", "--tx-buffer-size", "28672", "--socket"]);

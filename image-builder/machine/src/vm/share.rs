@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::VmError;
-use super::host::{VIRTIOFSD_FIX, find_tool};
+use super::host::{VIRTIOFSD_FIX, find_tool, present};
 use super::nursery::{Nursery, Ward};
 
+/// The daemon.
+const TOOL: &str = "virtiofsd";
 /// Where distributions put the daemon, besides PATH.
 const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
 
 /// The daemon's program: the one that `PITH_VIRTIOFSD` names, or one on PATH, or where distributions put it.
 pub fn find_virtiofsd() -> Option<PathBuf> {
     let installed = || PLACES.iter().map(PathBuf::from).find(|place| place.is_file());
-    find_tool("virtiofsd", "PITH_VIRTIOFSD").or_else(installed)
+    find_tool(TOOL, "PITH_VIRTIOFSD").or_else(installed)
 }
 
 /// A directory that the guest mounts as file system type `virtiofs`.
@@ -39,7 +41,8 @@ pub(super) async fn start(nursery: &Nursery, run_dir: &Path, shares: &[Share]) -
     if shares.is_empty() {
         return Ok(daemons);
     }
-    let binary = find_virtiofsd().ok_or(VmError::MissingTool { tool: "virtiofsd", fix: VIRTIOFSD_FIX })?;
+    let binary = find_virtiofsd().ok_or(VmError::MissingTool { tool: TOOL, fix: VIRTIOFSD_FIX })?;
+    let binary = present(binary, TOOL, "PITH_VIRTIOFSD")?;
     for (index, share) in shares.iter().enumerate() {
         let (socket, log) = (socket(run_dir, index), run_dir.join(format!("share{index}.log")));
         drop(std::fs::remove_file(&socket));

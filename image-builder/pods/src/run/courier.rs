@@ -105,7 +105,10 @@ impl Courier {
             (0, Some(b'f')) => Ok(There::File),
             (0, Some(b'o')) => Ok(There::Other),
             (0, Some(b'-')) => Ok(There::Nothing),
-            _ => Err(RunError::io("find", &self.record.name, std::io::Error::other(words))),
+            _ => {
+                let subject = format!("{path} among {}", self.record.name);
+                Err(RunError::io("find", subject, std::io::Error::other(words)))
+            }
         }
     }
 

@@ -43,6 +43,7 @@ pub mod timing;
 
 pub use container::Input;
 pub use error::RunError;
+pub use manifest::mount_path;
 pub use options::{Outcome, RunOptions, StopRequest};
 pub use pod::Pod;
 pub use session::run;

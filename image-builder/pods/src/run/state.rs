@@ -152,14 +152,13 @@ impl StateDir {
     /// As [`StateDir::pods`]; [`StateError::NoPod`] names the pods there are.
     pub fn find_any(&self, name: &str) -> Result<(PathBuf, PodRecord), StateError> {
         let pods = self.all()?;
-        let running =
-            pods.iter().filter(|pod| pod.phase != Phase::Ended).map(|pod| pod.name.clone()).collect();
+        let names = pods.iter().map(|pod| pod.name.clone()).collect();
         let by_name = pods.iter().position(|pod| pod.name == name);
         let by_id =
             || pods.iter().position(|pod| pod.containers.iter().any(|container| container.id == name));
         match by_name.or_else(by_id).and_then(|at| pods.into_iter().nth(at)) {
             Some(pod) => Ok((self.root.join(&pod.name), pod)),
-            None => Err(StateError::NoPod { name: name.to_owned(), pods: running }),
+            None => Err(StateError::NoPod { name: name.to_owned(), pods: names }),
         }
     }
 
@@ -345,7 +344,7 @@ mod tests {
         drop(pod);
         assert!(!path.exists());
         let error = state.find("web").unwrap_err().to_string();
-        assert_eq!(error, "no pod \"web\" is running");
+        assert_eq!(error, "there is no pod \"web\"; there are no pods at all");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The place is not this user's alone.
-    #[error("cannot keep pods in {}; PITH_STATE names another place", path.display())]
+    #[error("cannot keep pods in {}; set PITH_STATE to a directory of your own", path.display())]
     Place {
         /// Which.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum StateError {
     #[error("pod {0:?} is running; end it first with `pith stop {0}`, or use --force")]
     StillRunning(String),
     /// There is no such pod.
-    #[error("no pod {name:?} is running{}", known(pods))]
+    #[error("there is no pod {name:?}; {}", known(pods))]
     NoPod {
         /// The name asked for.
         name: String,
@@ -60,8 +60,16 @@ pub enum StateError {
     NotUp(String),
 }
 
+/// The pods there are, of which only the first are named.
 fn known(pods: &[String]) -> String {
-    if pods.is_empty() { String::new() } else { format!("; running: {}", pods.join(", ")) }
+    const NAMED: usize = 10;
+    match pods.len() {
+        0 => "there are no pods at all".to_owned(),
+        ..=NAMED => format!("pods: {}", pods.join(", ")),
+        more => {
+            format!("pods: {} and {} more; `pith ps -a` lists them", pods[..NAMED].join(", "), more - NAMED)
+        }
+    }
 }
 
 pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {

@@ -32,6 +32,7 @@ mod tests;
 
 use super::pod::{Pod, PodError};
 use fields::{At, Report};
+pub use volume::mount_path;
 use yaml::{Node, YamlError};
 
 /// The tables, in the order of the documentation.

@@ -251,8 +251,11 @@ fn mount(at: &At<'_>, volumes: &[Volume], privileged: bool) -> Option<VolumeMoun
     })
 }
 
-/// A path in a container, without what makes no difference.
-fn mount_path(text: &str) -> Result<String, String> {
+/// A path in a container at which something can be mounted, without what makes no difference.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn mount_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!("{text:?} is not an absolute path"));
     }

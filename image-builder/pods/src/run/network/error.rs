@@ -25,6 +25,12 @@ pub enum NetworkError {
         /// The namespace.
         name: String,
     },
+    /// There is no such namespace.
+    #[error("there is no network namespace {name:?}; `ip netns` lists them, `ip netns add` makes one")]
+    NoNamespace {
+        /// The name asked for.
+        name: String,
+    },
     /// The namespace has no link for the guest.
     #[error("network namespace {namespace} {problem}")]
     Link {

@@ -26,7 +26,7 @@ impl FromStr for Publish {
             Some((ports, "udp")) => (ports, Protocol::Udp),
             Some((_, other)) => return Err(wrong(format!("protocol {other:?} is neither tcp nor udp"))),
         };
-        let shape = || wrong("is not [HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp]".to_owned());
+        let shape = || wrong("is not [HOSTIP:]HOSTPORT:GUESTPORT[/tcp|/udp], for example 8080:80".to_owned());
         let (front, guest) = ports.rsplit_once(':').ok_or_else(shape)?;
         let (address, host) = match front.rsplit_once(':') {
             Some((address, host)) => (Some(address), host),
@@ -39,9 +39,7 @@ impl FromStr for Publish {
         let address = match address {
             None => Ipv4Addr::LOCALHOST,
             Some(text) => text.parse().map_err(|_| {
-                wrong(format!(
-                    "host address {text:?} is not an IPv4 address, which is all that QEMU forwards from"
-                ))
+                wrong(format!("host address {text:?} is not an IPv4 address such as 127.0.0.1 or 0.0.0.0"))
             })?,
         };
         Ok(Self(Forward {

@@ -52,8 +52,9 @@ impl Attachment {
             return Err(NetworkError::NotRoot { name: name.to_owned() });
         }
         let path = Path::new(NAMESPACES).join(name);
-        let namespace = File::open(&path).map_err(|source| {
-            NetworkError::host(format!("open network namespace {}", path.display()), source)
+        let namespace = File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => NetworkError::NoNamespace { name: name.to_owned() },
+            _ => NetworkError::host(format!("open network namespace {}", path.display()), source),
         })?;
         let (look, device, mirror) = within(&namespace, async |handle| {
             let look = look::at(&handle, name, link).await?;
