@@ -5,156 +5,30 @@
 //! Promises that a key nobody knows is an error that names it. Must never read anything but recipes and what they
 //! name.
 
+mod error;
 mod file;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_image::{Inode, Kind, Tree, TreeError};
 use toml::Spanned;
 
-use crate::debian::{Database, DebianError};
+use crate::debian::Database;
 use crate::elf;
-use crate::host::{Files, HostError};
+use crate::host::Files;
 use crate::place::Place;
+use error::DEPTH;
+pub use error::RecipeError;
 use file::{
     Device, DeviceKind, Directory, File, Host, Image, Package, ProductName, Regular, Symlink, Symlinks,
 };
-use images::image::{self, ImageError};
+use images::image;
 use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 use users::{Owner, User};
-
-/// What is wrong with a recipe or with what it names.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// There is no such flavour.
-    #[error("there is no flavour {name:?}; there are: {known}")]
-    NoFlavour {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// A file of one's own has a name that no product can have.
-    #[error(
-        "{0} cannot be the name of a recipe: the part before `.toml` becomes the name of the product, and must be letters, \
-         digits and `-`, none of this source tree's flavours, and must not end with the name of a processor"
-    )]
-    Name(PathBuf),
-    /// A flavour of the source tree has no bound.
-    #[error("{0}: a flavour needs a budget: add `[budget]` with `compressed`, in bytes")]
-    NoBudget(PathBuf),
-    /// A file cannot be read.
-    #[error("cannot read {path}; {hint}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What to do.
-        hint: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The agent is for another processor.
-    #[error("{path} is for {found}, not for {arch}; build it again: image-builder agent --arch {arch}")]
-    OtherArch {
-        /// The agent.
-        path: PathBuf,
-        /// What it is for.
-        found: Arch,
-        /// What the product is for.
-        arch: Arch,
-    },
-    /// The recipe is not TOML of the expected shape.
-    #[error("{path} is not understood")]
-    Toml {
-        /// The recipe.
-        path: PathBuf,
-        /// What and where.
-        source: Box<toml::de::Error>,
-    },
-    /// A file has no content, or two.
-    #[error("{recipe}:{line}: {path} needs exactly one of `product`, `text` and `source`")]
-    Content {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Where in it, counted from 1.
-        line: usize,
-        /// The file in it.
-        path: String,
-    },
-    /// A program of this machine cannot be taken in.
-    #[error("{recipe}: a program is missing")]
-    Host {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Which, and what to do.
-        source: HostError,
-    },
-    /// A Debian package cannot be taken in.
-    #[error("{recipe}:{line}: a package cannot be taken in")]
-    Package {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Where in it, counted from 1.
-        line: usize,
-        /// Which, and what to do.
-        source: Box<DebianError>,
-    },
-    /// An owner is nobody.
-    #[error(
-        "{recipe}:{line}: {path} belongs to {owner:?}, but no `[[user]]` has that name; there are: {known}"
-    )]
-    Owner {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Where in it, counted from 1.
-        line: usize,
-        /// The entry.
-        path: String,
-        /// The name.
-        owner: String,
-        /// The names that there are.
-        known: String,
-    },
-    /// A container image cannot be taken in.
-    #[error("{recipe}:{line}: an image cannot be taken in")]
-    Image {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Where in it, counted from 1.
-        line: usize,
-        /// Which, and what is wrong with it.
-        source: Box<ImageError>,
-    },
-    /// Users contradict each other.
-    #[error("{recipe}: {problem}")]
-    User {
-        /// The recipe.
-        recipe: PathBuf,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// Flavours extend each other in a circle, or a chain that nobody can follow.
-    #[error("{0}: `extends` leads through more than {DEPTH} flavours")]
-    Depth(PathBuf),
-    /// An entry cannot be in a tree.
-    #[error("{recipe}{}: an entry is wrong", line.map(|line| format!(":{line}")).unwrap_or_default())]
-    Tree {
-        /// The recipe.
-        recipe: PathBuf,
-        /// Where in it, counted from 1; none for what an overlay or a library brings.
-        line: Option<usize>,
-        /// Which and why.
-        source: TreeError,
-    },
-}
-
-/// How many flavours may extend each other.
-const DEPTH: usize = 4;
 
 /// Which recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -369,7 +243,7 @@ impl Recipe {
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
                 (Some(ProductName::Agent), _) => {
-                    let program = read(agent, "build it first: image-builder agent")?;
+                    let program = read(agent, build_agent(layout.arch()))?;
                     let found = elf::machine(&program).ok().and_then(Arch::of_elf_machine);
                     match found.filter(|found| *found != layout.arch()) {
                         Some(found) => {
@@ -510,6 +384,15 @@ struct Packages {
     trees: Vec<(usize, Tree)>,
     /// All of them, with their versions.
     versions: BTreeMap<String, String>,
+}
+
+/// What to do where the agent is missing.
+fn build_agent(arch: Arch) -> &'static str {
+    match arch {
+        own if own == Arch::host() => "build it first: image-builder agent",
+        Arch::X86_64 => "build it first: image-builder agent --arch x86_64",
+        Arch::Aarch64 => "build it first: image-builder agent --arch aarch64",
+    }
 }
 
 fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, RecipeError> {
