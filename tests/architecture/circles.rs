@@ -68,7 +68,7 @@ const PRODUCTS: Crate = Crate {
 const REGISTRY: Crate = Crate {
     root: "image-builder/registry/src",
     layers: &[
-        &["challenge", "error", "login"],
+        &["challenge", "error", "login", "platform"],
         &["reference"],
         &["library", "watch"],
         &["repository"],
@@ -82,7 +82,7 @@ const PITH: Crate = Crate {
     layers: &[
         &["global", "signals", "time"],
         &["copy", "doctor", "events", "exec", "images", "stats"],
-        &["detach", "request"],
+        &["detach", "platform", "request"],
         &["complete", "run", "volume"],
         &["look", "vm"],
         &["life", "logs"],

@@ -159,44 +159,8 @@ async fn source(
 }
 
 /// What a container's image is called to whoever opens it.
-fn reference_of(image: &str, base: &Path, sources: &BTreeMap<String, String>) -> String {
+pub(crate) fn reference_of(image: &str, base: &Path, sources: &BTreeMap<String, String>) -> String {
     sources.get(image).cloned().unwrap_or_else(|| base.join(image).display().to_string())
-}
-
-/// The architecture of the guest that runs a pod's images: what they are for, or what is `wanted`.
-///
-/// # Errors
-/// When an image cannot be read, and when two are for different architectures: one guest runs them all.
-pub(crate) async fn architecture(
-    pod: &Pod,
-    base: &Path,
-    sources: &BTreeMap<String, String>,
-    wanted: Option<Arch>,
-    ceiling: Ceiling,
-    global: &Global,
-) -> anyhow::Result<Arch> {
-    if let Some(wanted) = wanted {
-        // Whoever makes the disks refuses what is for another.
-        return Ok(wanted);
-    }
-    let mut found: Option<(&str, Arch)> = None;
-    let mut done = std::collections::BTreeSet::new();
-    for container in pod.all().filter(|container| done.insert(&container.image)) {
-        let (reference, cache) = (reference_of(&container.image, base, sources), global.cache()?);
-        let work = move || image::arch_of(&reference, None, &cache, ceiling);
-        let arch = tokio::task::spawn_blocking(work).await.context("the look at an image stopped")?;
-        let arch = arch.with_context(|| format!("the image of container {}", container.name))?;
-        match (found, arch) {
-            (Some((other, its)), Some(arch)) if its != arch => anyhow::bail!(
-                "{other} is an image for {its}, and {} is one for {arch}: all containers of a pod run in one guest. Take \
-                 images of one architecture, or choose it with --platform",
-                container.image
-            ),
-            (None, Some(arch)) => found = Some((&container.image, arch)),
-            _ => {}
-        }
-    }
-    Ok(found.map_or(Arch::host(), |(_, arch)| arch))
 }
 
 /// Makes the disks of a pod's images for an architecture, shows that when it takes long, and makes room for them in the cache.

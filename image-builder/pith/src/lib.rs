@@ -17,6 +17,7 @@ pub mod images;
 pub mod life;
 pub mod logs;
 pub mod look;
+mod platform;
 pub mod request;
 pub mod run;
 pub mod signals;

@@ -27,7 +27,8 @@ use tokio::sync::watch;
 use crate::detach;
 use crate::exec::resizes;
 use crate::global::{Global, exit_code, state};
-use crate::images::{Fetching, PullPolicy, Unpacking, architecture, pack, resolve};
+use crate::images::{Fetching, PullPolicy, Unpacking, pack, resolve};
+use crate::platform::{architecture, missing};
 use crate::request::{ContainerArgs, name_of};
 use crate::signals::{End, interruptible_for};
 
@@ -172,6 +173,10 @@ impl RunArgs {
             // The child finds what its parent has fetched and packed.
             let policy = if child.is_some() { Some(PullPolicy::Missing) } else { self.pull };
             let sources = resolve(&pod, &base, policy, &self.fetching, global).await?;
+            // No image is worth a look where there is no guest at all.
+            if self.kernel.is_none() && self.uki.is_none() {
+                global.products()?;
+            }
             let (wanted, ceiling) = (self.fetching.platform.arch, self.unpacking.ceiling());
             let arch = architecture(&pod, &base, &sources, wanted, ceiling, global).await?;
             if child.is_none() {
@@ -380,13 +385,6 @@ impl RunArgs {
     fn is_alone(&self) -> bool {
         self.image.is_some() && detach::child().is_none()
     }
-}
-
-/// What to do about a product that is not there.
-pub(crate) fn missing(path: &Path, arch: Arch) -> String {
-    let option = if arch == Arch::host() { String::new() } else { format!(" --arch {arch}") };
-    let guest = if option.is_empty() { String::new() } else { format!("the guest is for {arch}, and ") };
-    format!("{guest}there is no {}; `image-builder build{option}` makes it", path.display())
 }
 
 /// The text of a file; `-` is standard input.
