@@ -88,12 +88,19 @@ fn initrds_and_disks_of_both_are_side_by_side() {
     let names: Vec<_> = manifest.products.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["disk-minimal-plain-aarch64.img", "disk-minimal-plain.img", "initrd-aarch64.img", "initrd.img"]
+        [
+            "disk-minimal-plain-aarch64.cmdline",
+            "disk-minimal-plain-aarch64.img",
+            "disk-minimal-plain.cmdline",
+            "disk-minimal-plain.img",
+            "initrd-aarch64.img",
+            "initrd.img"
+        ]
     );
     let products = manifest.products.values();
     assert_eq!(
         products.map(|file| file.sha256.to_string()).collect::<std::collections::BTreeSet<_>>().len(),
-        4
+        6
     );
     assert_eq!(manifest.initrd.as_ref().unwrap().arch, Arch::X86_64);
     assert_eq!(manifest.flavours["minimal-aarch64"].arch, Arch::Aarch64);

@@ -170,16 +170,18 @@ impl RunArgs {
             if state().find(pod.name()).is_ok() {
                 return Err(StateError::Running(pod.name().to_owned()).into());
             }
-            self.products(global)?;
+            // No image is worth a look where there is no guest at all.
+            if self.kernel.is_none() && self.uki.is_none() {
+                global.products()?;
+            }
+            if let Some(arch) = self.fetching.platform.arch {
+                self.products(arch, global)?;
+            }
         }
         let prepared = interruptible_for(async {
             // The child finds what its parent has fetched and packed.
             let policy = if child.is_some() { Some(PullPolicy::Missing) } else { self.pull };
             let sources = resolve(&pod, &base, policy, &self.fetching, global).await?;
-            // No image is worth a look where there is no guest at all.
-            if self.kernel.is_none() && self.uki.is_none() {
-                global.products()?;
-            }
             let (wanted, ceiling) = (self.fetching.platform.arch, self.unpacking.ceiling());
             let arch = architecture(&pod, &base, &sources, wanted, ceiling, global).await?;
             if child.is_none() {

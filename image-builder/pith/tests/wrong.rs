@@ -65,7 +65,7 @@ impl Host {
 }
 
 /// What is typed, what the error must have in it, and the exit status.
-const WRONG: [(&str, &[&str], i32); 82] = [
+const WRONG: [(&str, &[&str], i32); 86] = [
     ("run", &["<IMAGE>"], 2),
     ("run --rm -f pod.yaml ./root", &["cannot be used with", "--file"], 2),
     ("run -f missing.yaml", &["missing.yaml", "No such file"], 1),

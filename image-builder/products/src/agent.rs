@@ -4,6 +4,9 @@
 //! get into it, and it is for the processor that it was built for. Must never build with other flags than the ones here: they
 //! are what makes it static and small.
 
+mod error;
+mod tools;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,16 +18,19 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 
-use crate::elf::{self, ElfError};
+use crate::elf;
 use crate::install::{self, InstallError, Source};
 use crate::manifest::{AgentPart, Part};
-use crate::program::{Program, ProgramError};
+use crate::program::Program;
+pub use error::AgentError;
 use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 pub use store::product::PROGRAMS;
 use store::product::Product;
 use store::progress::{Progress, Step, bytes};
+pub(crate) use tools::INSTALL;
+use tools::Tools;
 
 /// The cargo profile.
 pub const PROFILE: &str = "guest";
@@ -36,85 +42,8 @@ pub const TOOLS: [&str; 2] = ["image-builder", "pith"];
 /// The cargo profile of [`TOOLS`].
 pub(crate) const TOOLS_PROFILE: &str = "dist";
 
-pub(crate) const INSTALL: &str = "install Rust by rustup";
-
 /// How often a build that waits for another one looks whether that has ended.
 const POLL: Duration = Duration::from_millis(50);
-
-/// Why there is no agent.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// cargo or rustc failed.
-    #[error("cannot {operation}")]
-    Program {
-        /// What was being done.
-        operation: &'static str,
-        /// How it failed.
-        source: ProgramError,
-    },
-    /// cargo said something unexpected.
-    #[error("cannot understand what cargo metadata says")]
-    Metadata(#[from] serde_json::Error),
-    /// The workspace has no such package.
-    #[error("the workspace has no package named {0}")]
-    NoPackage(String),
-    /// A file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another build cannot be waited for.
-    #[error("cannot lock {path}")]
-    Lock {
-        /// Cargo's directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The binary would not run as the first process of an empty file system.
-    #[error("{path} wants the loader {loader}: it is not static")]
-    Dynamic {
-        /// The binary.
-        path: PathBuf,
-        /// What it wants.
-        loader: String,
-    },
-    /// The binary would not run on the processor that it was built for.
-    #[error("{path} is for {}, not for {arch}; remove it, and build it again", .found.map_or("another processor".to_owned(), |found| found.to_string()))]
-    OtherArch {
-        /// The binary.
-        path: PathBuf,
-        /// What it should be for.
-        arch: Arch,
-        /// What it is for, if that is known.
-        found: Option<Arch>,
-    },
-    /// The compiler cannot build for the processor.
-    #[error(
-        "there is no Rust library for {target} here; add it with `rustup target add {target}`, or with `.ci/rust-debian {}` of the \
-         source tree, which takes Debian's compiler (`make setup ARCH={arch}` tries both)", .arch.debian()
-    )]
-    NoTarget {
-        /// The processor.
-        arch: Arch,
-        /// The compiler's name for it.
-        target: &'static str,
-    },
-    /// The binary is no ELF file.
-    #[error("{path} is not a program")]
-    Elf {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ElfError,
-    },
-    /// The binary cannot be put in its place.
-    #[error(transparent)]
-    Install(#[from] InstallError),
-}
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -305,59 +234,6 @@ impl Job<'_> {
     }
 }
 
-/// The compiler and the linker for a processor.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tools {
-    /// The compiler, if it is not the one that the source tree selects.
-    rustc: Option<PathBuf>,
-    /// What cargo must be told in its environment.
-    env: Vec<(String, OsString)>,
-}
-
-impl Tools {
-    /// Finds what builds programs for the processor of `layout` here: the source tree's own compiler if it has the library, else
-    /// Debian's. A linker that the user has named to cargo stays.
-    async fn find(layout: &Layout, root: &Path) -> Result<Self, AgentError> {
-        let (arch, mut tools) = (layout.arch(), Self::default());
-        if arch == Arch::host() {
-            return Ok(tools);
-        }
-        let target = arch.rust();
-        let program = |operation| move |source| AgentError::Program { operation, source };
-        let library = Program::new("rustc", INSTALL).current_dir(root);
-        let library = library.args(["--print", "target-libdir", "--target", target]).lines().await;
-        let library = library.map_err(program("ask rustc for its library"))?;
-        if !library.first().is_some_and(|directory| has_std(Path::new(directory))) {
-            let of_debian = layout.rustc().ok_or(AgentError::NoTarget { arch, target })?;
-            tools.env.push(("RUSTC".to_owned(), of_debian.clone().into()));
-            tools.rustc = Some(of_debian);
-        }
-        let name = format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase());
-        if std::env::var_os(&name).is_none_or(|linker| linker.is_empty()) {
-            let linker = format!("{}gcc", arch.tools());
-            let asked = Program::new(&linker, &arch.compiler_hint()).arg("--version").lines().await;
-            asked.map_err(program("link for another processor"))?;
-            tools.env.push((name, linker.into()));
-        }
-        Ok(tools)
-    }
-
-    /// The compiler's own word about itself.
-    async fn version(&self, root: &Path) -> Result<String, AgentError> {
-        let rustc = self.rustc.as_ref().map_or("rustc".into(), |path| path.to_string_lossy());
-        let lines = Program::new(&rustc, INSTALL).arg("--version").current_dir(root).lines().await;
-        let lines =
-            lines.map_err(|source| AgentError::Program { operation: "ask rustc for its version", source })?;
-        Ok(lines.into_iter().next().unwrap_or_default())
-    }
-}
-
-/// Whether Rust's standard library is in a directory of libraries.
-fn has_std(directory: &Path) -> bool {
-    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    names.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with("libstd-"))
-}
-
 /// Checks that a program of this host needs no loader and no library.
 ///
 /// # Errors
@@ -469,29 +345,6 @@ mod tests {
         std::fs::write(&mips, program).unwrap();
         let error = static_size(&mips, here).unwrap_err().to_string();
         assert!(error.contains("is for another processor"), "{error}");
-    }
-
-    #[test]
-    fn the_library_of_a_processor_is_there_or_both_ways_to_it_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!has_std(dir.path()) && !has_std(&dir.path().join("none")));
-        std::fs::write(dir.path().join("libstd-0123.rlib"), "").unwrap();
-        assert!(has_std(dir.path()));
-        let (arch, target) = (Arch::Aarch64, Arch::Aarch64.rust());
-        let error = AgentError::NoTarget { arch, target }.to_string();
-        for way in [
-            "rustup target add aarch64-unknown-linux-gnu",
-            ".ci/rust-debian arm64",
-            "make setup ARCH=aarch64",
-        ] {
-            assert!(error.contains(way), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_hosts_own_processor_needs_no_other_tools() {
-        let layout = Layout::new("/".into(), None);
-        assert_eq!(Tools::find(&layout, Path::new("/")).await.unwrap(), Tools::default());
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The kernel's profile that ships for x86_64, and that is built for it when none is named.
+pub const PROFILE: &str = "kata";
+
 /// A processor architecture that guests run on.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum,
@@ -57,7 +60,7 @@ impl Arch {
     /// The profile of the kernel that is built unless another one is named.
     pub fn profile(self) -> &'static str {
         match self {
-            Self::X86_64 => crate::product::PROFILE,
+            Self::X86_64 => PROFILE,
             Self::Aarch64 => "aarch64",
         }
     }

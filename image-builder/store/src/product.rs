@@ -7,11 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
+pub use crate::arch::PROFILE;
 
 /// The flavour that ships.
 pub const FLAVOUR: &str = "minimal";
-/// The kernel's profile that ships for x86_64, and that is built for it when none is named.
-pub const PROFILE: &str = "kata";
 /// Programs of the workspace that are products beside the agent.
 pub const PROGRAMS: [&str; 2] = ["jail", "probe"];
 

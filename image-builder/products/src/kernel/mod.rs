@@ -43,8 +43,9 @@ use store::progress::Progress;
 
 use arch::Arch;
 use config::Config;
+use data::DataError;
 pub use error::KernelError;
-use profile::Profile;
+use profile::{Profile, known_profiles};
 pub use record::Record;
 use requirement::{Requirement, Standing};
 use size::{Report, Sizes};
@@ -122,7 +123,7 @@ pub async fn check(
     cache: &Cache,
     progress: Progress,
 ) -> Result<Checked, KernelError> {
-    let profile = Profile::of(dir, options)?;
+    let profile = profile(dir, options)?;
     let tarball = source(&profile, options)?.fetch(cache, progress).await?;
     let (version, config) = kconfig::configure(&profile, &tarball, cache, progress).await?;
     let config = Config::parse(&config);
@@ -208,7 +209,7 @@ impl Input {
         cache: &Cache,
         progress: Progress,
     ) -> Result<Self, KernelError> {
-        let profile = Profile::of(dir, options)?;
+        let profile = profile(dir, options)?;
         let tarball = source(&profile, options)?.fetch(cache, progress).await?;
         let toolchain = Toolchain::detect(profile.arch)
             .await
@@ -260,6 +261,18 @@ fn key(profile: &Profile, tarball: &Tarball, toolchain: &Toolchain) -> Digest {
         ("user", build.user.as_bytes()),
         ("host", build.host.as_bytes()),
     ])
+}
+
+/// The profile that options name, with their fragments; an error when it is for another processor than they say.
+fn profile(dir: &Path, options: &Options) -> Result<Profile, DataError> {
+    let profile = Profile::load(dir, &options.profile)?;
+    if let Some(arch) = options.arch.filter(|arch| *arch != profile.arch) {
+        let is_for = |name: &String| Profile::load(dir, name).is_ok_and(|other| other.arch == arch);
+        let known: Vec<_> = known_profiles(dir).into_iter().filter(is_for).collect();
+        let (name, theirs) = (profile.name, profile.arch);
+        return Err(DataError::ProfileArch { name, theirs, arch, known: known.join(", ") });
+    }
+    profile.with_fragments(dir, &options.fragments)
 }
 
 fn source(profile: &Profile, options: &Options) -> Result<Source, KernelError> {

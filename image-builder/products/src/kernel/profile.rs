@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Options;
 use super::arch::Arch;
 use super::data::{DataError, read, read_toml};
 use super::forbid::Forbidden;
@@ -94,21 +93,6 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The profile that options name, with their fragments.
-    ///
-    /// # Errors
-    /// As [`Profile::load`] and [`Profile::with_fragments`]; and when it is for another processor than the options say.
-    pub(super) fn of(dir: &Path, options: &Options) -> Result<Self, DataError> {
-        let profile = Self::load(dir, &options.profile)?;
-        if let Some(arch) = options.arch.filter(|arch| *arch != profile.arch) {
-            let is_for = |name: &String| Self::load(dir, name).is_ok_and(|other| other.arch == arch);
-            let known: Vec<_> = known_profiles(dir).into_iter().filter(is_for).collect();
-            let (name, theirs) = (profile.name, profile.arch);
-            return Err(DataError::ProfileArch { name, theirs, arch, known: known.join(", ") });
-        }
-        profile.with_fragments(dir, &options.fragments)
-    }
-
     /// Reads the profile called `name` below `dir`, the `kernel-config` directory.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What is wrong with recipes.
+//! What is wrong with a recipe.
 
 use std::io;
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use crate::elf;
 use crate::host::Files;
 use crate::place::Place;
 use error::DEPTH;
+pub use error::RecipeError;
 use file::{
     Device, DeviceKind, Directory, File, Host, Image, Package, ProductName, Regular, Symlink, Symlinks,
 };
@@ -28,8 +29,6 @@ use store::arch::Arch;
 use store::digest::Digest;
 use store::layout::Layout;
 use users::{Owner, User};
-
-pub use error::RecipeError;
 
 /// Which recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,7 +243,7 @@ impl Recipe {
         for Regular { path, mode, owner, product, text, source } in &self.file.file {
             let content = match (product, source) {
                 (Some(ProductName::Agent), _) => {
-                    let program = read(agent, "build it first: image-builder agent")?;
+                    let program = read(agent, build_agent(layout.arch()))?;
                     let found = elf::machine(&program).ok().and_then(Arch::of_elf_machine);
                     match found.filter(|found| *found != layout.arch()) {
                         Some(found) => {
@@ -385,6 +384,15 @@ struct Packages {
     trees: Vec<(usize, Tree)>,
     /// All of them, with their versions.
     versions: BTreeMap<String, String>,
+}
+
+/// What to do where the agent is missing.
+fn build_agent(arch: Arch) -> &'static str {
+    match arch {
+        own if own == Arch::host() => "build it first: image-builder agent",
+        Arch::X86_64 => "build it first: image-builder agent --arch x86_64",
+        Arch::Aarch64 => "build it first: image-builder agent --arch aarch64",
+    }
 }
 
 fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, RecipeError> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use store::arch::Arch;
+
 use super::base::{Base, Shim};
 
 /// Which VMM the shim starts. What it is called in the configuration depends on the shim and its version.
@@ -68,9 +70,13 @@ impl Hypervisor {
         }
     }
 
-    /// Only QEMU loads a bzImage; all load the ELF file, but QEMU's users are used to the smaller one.
-    pub(super) fn kernel(self) -> &'static str {
-        if self == Self::Qemu { "vmlinuz" } else { "vmlinux" }
+    /// The form of the kernel. On x86_64 only QEMU loads a bzImage; all load the ELF file, but QEMU's users are used to the
+    /// smaller one. On Arm all load the same.
+    pub(super) fn kernel(self, arch: Arch) -> &'static str {
+        match arch {
+            Arch::X86_64 if self != Self::Qemu => "vmlinux",
+            _ => arch.image(),
+        }
     }
 
     /// How runtime-rs is told to attach a disk that the kernel finds as its root. Its own choice for QEMU is an NVDIMM.
@@ -79,5 +85,17 @@ impl Hypervisor {
             Self::Qemu | Self::CloudHypervisor => "virtio-blk-pci",
             Self::Dragonball | Self::Firecracker => "virtio-blk-mmio",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_arm_all_load_the_same_kernel() {
+        let kernels = |arch| [Hypervisor::Qemu, Hypervisor::Firecracker].map(|one| one.kernel(arch));
+        assert_eq!(kernels(Arch::X86_64), ["vmlinuz", "vmlinux"]);
+        assert_eq!(kernels(Arch::Aarch64), ["Image", "Image"]);
     }
 }

@@ -89,7 +89,8 @@ pub fn plan(products: &Products<'_>, options: &Options) -> Result<Planned, Deplo
     }
     options.root.admits(options.root_fs)?;
     let mut plan = Plan::new(name, prefix, config, Root::new(options.staging.clone()))?;
-    let kernel = products.kernel(hypervisor.kernel(), store::product::PROFILE)?;
+    let arch = products.layout.arch();
+    let kernel = products.kernel(hypervisor.kernel(arch), arch.profile())?;
     let mut table = Table::new();
     let mut take = |plan: &mut Plan, key: &str, (product, digest): (PathBuf, _)| {
         let path = prefix.join(product.file_name().unwrap_or_default());
