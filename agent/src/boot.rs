@@ -259,7 +259,7 @@ async fn serve(
         let pod = Arc::clone(&api.pod);
         move || pod.containers().iter().filter_map(ContainerHandle::memory).collect()
     });
-    let (mut server, address) = rpc::serve_somewhere(&api, address).await?;
+    let (serving, address) = rpc::serve_somewhere(&api, address)?;
     milestone("listen for calls", init::since_boot());
     if matches!(address, ServerAddr::Vsock { .. }) && !listen::has_vsock_device() {
         tracing::warn!(
@@ -282,8 +282,8 @@ async fn serve(
     {
         tracing::debug!(error = %chain(&error), "ending without a sandbox");
     }
-    server.stop_listen().await;
-    // The answer to DestroySandbox is on its way through the server's writer task and the socket.
+    serving.stop_listening();
+    // The answer to DestroySandbox is on its way through the connection's task and the socket.
     tokio::time::sleep(Duration::from_millis(50)).await;
     tracing::info!("shutdown complete");
     Ok(())

@@ -4,7 +4,7 @@
 //! than the host's is refused. And no write to a vsock is larger than [`LARGEST_WRITE`]: current guest kernels cut larger
 //! ones into several descriptors, which some VMMs' vsock devices lose.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -23,8 +23,9 @@ use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use crate::config::Cid;
 use crate::sys;
 
-/// Most bytes in one write to a vsock.
-const LARGEST_WRITE: usize = 28 * 1024;
+/// Most bytes in one write to a vsock: with its header and what the kernel keeps beside it, it fits the 32 KiB that kernels take
+/// for one piece (`virtio_vsock_alloc_skb`, Linux 6.12.43 and later; before, pieces are larger).
+pub(crate) const LARGEST_WRITE: usize = 31 * 1024;
 /// Connections that wait to be accepted, at most: as many as the sandbox API serves at once.
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept, as when descriptors have run out.
@@ -48,7 +49,7 @@ pub(crate) fn vsock(
     cid: Cid,
     port: u32,
     watcher: Option<Watcher>,
-) -> io::Result<impl Stream<Item = io::Result<Limited<VsockStream>>> + Send> {
+) -> io::Result<impl Stream<Item = io::Result<Limited<UnixStream>>> + Send> {
     let cid = match cid {
         Cid::Any => tokio_vsock::VMADDR_CID_ANY,
         Cid::Is(cid) => cid,
@@ -98,15 +99,19 @@ pub(crate) fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStr
 fn from_the_host(
     listener: VsockListener,
     watcher: Option<Watcher>,
-) -> impl Stream<Item = io::Result<Limited<VsockStream>>> + Send {
+) -> impl Stream<Item = io::Result<Limited<UnixStream>>> + Send {
     stream::unfold((listener, watcher), |(listener, watcher)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
                     let reset = reset_of(&stream);
-                    let stream = Limited { stream, watcher: watcher.clone(), reset };
-                    stream.tell(Sign::Arrived);
-                    return Some((Ok(stream), (listener, watcher)));
+                    let taken = over(stream).map(|stream| {
+                        let port = peer.port();
+                        let stream = Limited { stream, port, watcher: watcher.clone(), reset };
+                        stream.tell(Sign::Arrived);
+                        stream
+                    });
+                    return Some((taken, (listener, watcher)));
                 }
                 Ok((_, peer)) => {
                     tracing::warn!(cid = peer.cid(), "refused a connection that is not the host's");
@@ -128,6 +133,14 @@ fn local(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> +
     })
 }
 
+/// The runtime's own type for streams over a vsock: it only polls, reads and writes, which is the same for all. It has what
+/// the library's type lacks: writes of several pieces, and no second read after one that brought all there was.
+fn over(stream: VsockStream) -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
 async fn back_off(error: &io::Error) {
     tracing::error!(%error, "cannot accept a connection");
     tokio::time::sleep(BACK_OFF).await;
@@ -136,6 +149,8 @@ async fn back_off(error: &io::Error) {
 /// A stream that writes at most [`LARGEST_WRITE`] bytes at once, and whose readers hear of a reset.
 pub(crate) struct Limited<S> {
     stream: S,
+    /// The host's port of this connection.
+    port: u32,
     watcher: Option<Watcher>,
     reset: Reset,
 }
@@ -177,13 +192,6 @@ impl Reset {
     }
 }
 
-impl Limited<VsockStream> {
-    /// The host's port of this connection.
-    pub(crate) fn peer_port(&self) -> io::Result<u32> {
-        Ok(self.stream.peer_addr()?.port())
-    }
-}
-
 /// Whether a connection ended because its transport began anew. A reader that waits in the kernel gets ECONNRESET then; one
 /// that asks afterwards, as an event loop does, gets ENOTCONN (net/vmw_vsock/af_vsock.c, Linux 6.12).
 pub(crate) fn is_reset(error: &io::Error) -> bool {
@@ -191,6 +199,11 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
 }
 
 impl<S> Limited<S> {
+    /// The host's port of this connection.
+    pub(crate) fn peer_port(&self) -> u32 {
+        self.port
+    }
+
     fn tell(&self, sign: Sign) {
         if let Some(watcher) = &self.watcher {
             watcher(sign);
@@ -233,6 +246,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
         let part = &data[..data.len().min(LARGEST_WRITE)];
         let written = Pin::new(&mut self.stream).poll_write(cx, part);
         self.notice(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut cut = [IoSlice::new(&[]); 8];
+        let (mut left, mut count) = (LARGEST_WRITE, 0);
+        for (slot, piece) in cut.iter_mut().zip(pieces) {
+            let part = &piece[..piece.len().min(left)];
+            *slot = IoSlice::new(part);
+            left -= part.len();
+            count += 1;
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &cut[..count]);
+        self.notice(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -288,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn writes_are_cut_and_nothing_is_lost() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut limited = Limited { stream: near, watcher: None, reset: Reset::Unwatched };
+        let mut limited = Limited { stream: near, port: 0, watcher: None, reset: Reset::Unwatched };
         let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         assert_eq!(limited.write(&data).await.unwrap(), LARGEST_WRITE);
         limited.write_all(&data[LARGEST_WRITE..]).await.unwrap();
@@ -317,11 +351,15 @@ mod tests {
     #[tokio::test]
     async fn a_reset_is_told_and_an_end_is_not() {
         let (told, watcher) = watcher();
-        let mut ended =
-            Limited { stream: &b""[..], watcher: Some(Arc::clone(&watcher)), reset: Reset::Unwatched };
+        let mut ended = Limited {
+            stream: &b""[..],
+            port: 0,
+            watcher: Some(Arc::clone(&watcher)),
+            reset: Reset::Unwatched,
+        };
         assert_eq!(ended.read(&mut [0]).await.unwrap(), 0);
         assert!(told.lock().unwrap().is_empty());
-        let mut broken = Limited { stream: Broken, watcher: Some(watcher), reset: Reset::Unwatched };
+        let mut broken = Limited { stream: Broken, port: 0, watcher: Some(watcher), reset: Reset::Unwatched };
         assert!(broken.read(&mut [0]).await.is_err());
         assert_eq!(*told.lock().unwrap(), [Sign::Reset]);
     }
@@ -332,7 +370,7 @@ mod tests {
         let (reset, happens) = tokio::sync::oneshot::channel::<()>();
         let reset_of_it = Reset::Watched(Box::pin(async move { drop(happens.await) }));
         let (near, mut far) = tokio::io::duplex(64);
-        let mut limited = Limited { stream: near, watcher: Some(watcher), reset: reset_of_it };
+        let mut limited = Limited { stream: near, port: 0, watcher: Some(watcher), reset: reset_of_it };
         far.write_all(b"a").await.unwrap();
         assert_eq!(limited.read(&mut [0; 4]).await.unwrap(), 1);
         let later = async {

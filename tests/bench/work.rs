@@ -1,5 +1,5 @@
-//! What the agent's work takes: calls, execs, statistics and lives of containers, in a guest of this tree and, if told, in one of
-//! another tree, which take turns.
+//! What the agent's work takes: calls, execs, statistics, streams and lives of containers, in a guest of this tree and, if told,
+//! in one of another tree, which take turns.
 //!
 //! Promises that the two do each piece of work right after one another, so that a busy moment of the host hits both alike. Must
 //! never assert a time: it prints.
@@ -12,26 +12,30 @@ use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use serde_json::json;
 use tests::figures::Durations;
-use tests::{Container, Guest, Machine, dockers_profile};
+use tests::{Container, ContainerBuilder, Guest, Machine, dockers_profile};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
 
-const USAGE: &str = "usage: bench-work [--rounds N] [--against DIR] [--json]\n\
-    Prints medians of N rounds (40 unless told) of what the agent does, in milliseconds.\n\
-    With --against, a guest of the products in DIR (the out/ of another tree) takes turns with ours, and ratios are to it.";
+const USAGE: &str = "usage: bench-work [--rounds N] [--against DIR] [--only WORDS] [--json]\n\
+    Prints medians of N rounds (40 unless told) of what the agent does, in milliseconds: by the clock, and\n\
+    of the machine's processor time.\n\
+    With --against, a guest of the products in DIR (the out/ of another tree) takes turns with ours, and ratios are to it.\n\
+    With --only, just the work whose name has one of the WORDS in it, which commas separate.";
 
 /// One kind of work.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
     Check,
     Stats,
     Exec,
     ExecUnderProfile,
-    Create,
-    CreateUnderProfile,
-    Start,
-    Wait,
-    Remove,
+    Life,
+    CreateFull,
+    CreateMany,
     ReadSmall,
     ReadLarge,
+    ReadPassed,
+    Bare,
     Write,
 }
 
@@ -41,8 +45,12 @@ const BULK: usize = 64 << 20;
 const SMALL: usize = 32 << 10;
 /// Bytes of a call of who wants it fast.
 const LARGE: usize = 1 << 20;
-/// Streams are measured in one round of this many: each takes as long as all the rest.
-const BULK_ROUNDS: usize = 8;
+/// Containers whose statistics are asked for.
+const CROWD: usize = 50;
+/// Containers that are created at once.
+const MANY: usize = 100;
+/// The vsock port of the bare copy.
+const COPY_PORT: u32 = 5000;
 
 impl Work {
     const ALL: [Work; 12] = [
@@ -50,30 +58,53 @@ impl Work {
         Work::Stats,
         Work::Exec,
         Work::ExecUnderProfile,
-        Work::Create,
-        Work::CreateUnderProfile,
-        Work::Start,
-        Work::Wait,
-        Work::Remove,
+        Work::Life,
+        Work::CreateFull,
+        Work::CreateMany,
         Work::ReadSmall,
         Work::ReadLarge,
+        Work::ReadPassed,
+        Work::Bare,
         Work::Write,
     ];
 
     fn name(self) -> &'static str {
         match self {
             Work::Check => "Check",
-            Work::Stats => "statistics of a container",
+            Work::Stats => "statistics of 50 containers",
             Work::Exec => "exec, to its end",
             Work::ExecUnderProfile => "exec under Docker's profile",
-            Work::Create => "create",
-            Work::CreateUnderProfile => "create under Docker's profile",
-            Work::Start => "start",
-            Work::Wait => "output and end",
-            Work::Remove => "remove",
+            Work::Life => "life: create, start, output, remove",
+            Work::CreateFull => "create with containerd's spec",
+            Work::CreateMany => "100 creates at once",
             Work::ReadSmall => "64 MiB of output, 32 KiB a call",
             Work::ReadLarge => "64 MiB of output, 1 MiB a call",
+            Work::ReadPassed => "64 MiB of output, passed stream",
+            Work::Bare => "64 MiB, bare copy over the vsock",
             Work::Write => "64 MiB of input, 32 KiB a call",
+        }
+    }
+
+    /// How often it is done in one round, one after the other; what is noted is the mean. What takes long is done once, and
+    /// only in one round of so many.
+    fn repeats(self) -> usize {
+        match self {
+            Work::Check => 50,
+            Work::Exec | Work::ExecUnderProfile | Work::Life | Work::CreateFull => 4,
+            _ => 1,
+        }
+    }
+
+    /// It is done in one round of this many.
+    fn period(self) -> usize {
+        match self {
+            Work::CreateMany
+            | Work::ReadSmall
+            | Work::ReadLarge
+            | Work::ReadPassed
+            | Work::Bare
+            | Work::Write => 4,
+            _ => 1,
         }
     }
 }
@@ -83,96 +114,267 @@ struct Contender {
     guest: Guest,
     free: Container,
     bound: Container,
+    crowd: Vec<Container>,
+    /// For names of what is made.
+    made: usize,
+    /// By the clock.
     times: [Durations; Work::ALL.len()],
+    /// Of the processors, for the whole machine: however busy the host is, others' work does not count.
+    costs: [Durations; Work::ALL.len()],
 }
 
 impl Contender {
-    async fn boot(against: Option<&PathBuf>) -> Result<Contender> {
-        let builder = Guest::builder().machine(Machine::Microvm);
+    async fn boot(against: Option<&PathBuf>, wanted: &[Work]) -> Result<Contender> {
+        // The probe is ours for both: only the guests differ.
+        let builder = Guest::builder()
+            .machine(Machine::Microvm)
+            .memory(768)
+            .cmdline(&["agent.passfd_listener_port=1027"])
+            .program("/probe", "probe")?;
         let guest = match against {
             Some(directory) => builder.products(directory),
             None => builder,
         };
         let guest = guest.boot().await?;
         guest.sandbox().await?;
-        let free = guest.container("free").run().await?;
+        let free = guest.container("free").mount("/probe", "bind", "/probe", &["bind", "ro"]).run().await?;
+        drop(free.exec(["/probe", "--copy", &COPY_PORT.to_string(), &BULK.to_string()]).start().await?);
         let profile = dockers_profile()?;
         let bound =
             guest.container("bound").linux(|linux| linux.Seccomp = Some(profile).into()).run().await?;
-        Ok(Contender { guest, free, bound, times: Default::default() })
-    }
-
-    async fn timed<T>(&mut self, work: Work, done: impl Future<Output = Result<T>>) -> Result<T> {
-        let begun = Instant::now();
-        let result = done.await.with_context(|| work.name())?;
-        self.times[work as usize].push(begun.elapsed());
-        Ok(result)
-    }
-
-    /// All work once. `round` is part of the names of what is made.
-    async fn round(&mut self, round: usize) -> Result<()> {
-        let health = self.guest.client().health.clone();
-        let (free, bound) = (self.free.clone(), self.bound.clone());
-        self.timed(Work::Check, async { Ok(health.check(AgentClient::call(), &CheckRequest::new()).await?) })
-            .await?;
-        self.timed(Work::Stats, async { Ok(free.stats().await?) }).await?;
-        self.timed(Work::Exec, async { free.exec(["true"]).run().await?.success() }).await?;
-        self.timed(Work::ExecUnderProfile, async { bound.exec(["true"]).run().await?.success() }).await?;
-        let life = self.guest.container(&format!("life{round}")).script("echo up");
-        let container = self.timed(Work::Create, life.create()).await?;
-        self.timed(Work::Start, async { Ok(container.start().await?) }).await?;
-        self.timed(Work::Wait, container.output()).await?;
-        self.timed(Work::Remove, async { Ok(container.remove().await?) }).await?;
-        let profile = dockers_profile()?;
-        let second = self
-            .guest
-            .container(&format!("bound{round}"))
-            .linux(|linux| linux.Seccomp = Some(profile).into());
-        let container = self.timed(Work::CreateUnderProfile, second.create()).await?;
-        container.remove().await?;
-        if round.is_multiple_of(BULK_ROUNDS) {
-            self.timed(Work::ReadSmall, read(&free, SMALL)).await?;
-            self.timed(Work::ReadLarge, read(&free, LARGE)).await?;
-            self.timed(Work::Write, write(&free)).await?;
+        let mut crowd = Vec::new();
+        if wanted.contains(&Work::Stats) {
+            for number in 0..CROWD {
+                crowd.push(guest.container(&format!("crowd{number}")).run().await?);
+            }
         }
+        Ok(Contender {
+            guest,
+            free,
+            bound,
+            crowd,
+            made: 0,
+            times: Default::default(),
+            costs: Default::default(),
+        })
+    }
+
+    /// Does the work as often as it is done in a round, and notes what one time took.
+    async fn round(&mut self, work: Work) -> Result<()> {
+        let (mut total, before) = (Duration::ZERO, self.busy()?);
+        for _ in 0..work.repeats() {
+            total += self.once(work).await.with_context(|| work.name())?;
+        }
+        let busy = self.busy()?.saturating_sub(before);
+        self.times[work as usize].push(total / work.repeats() as u32);
+        self.costs[work as usize].push(busy / work.repeats() as u32);
         Ok(())
     }
+
+    /// How long the threads of the machine's process have run: processors of the guest, and what emulates them.
+    fn busy(&self) -> Result<Duration> {
+        let mut total = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.guest.vm().pid()))? {
+            // One may have ended (proc_pid_schedstat: nanoseconds on a processor come first).
+            let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            total += text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(total))
+    }
+
+    fn name(&mut self, kind: &str) -> String {
+        self.made += 1;
+        format!("{kind}{}", self.made)
+    }
+
+    /// Does it once, and tells what it took; what is cleared away afterwards does not count.
+    async fn once(&mut self, work: Work) -> Result<Duration> {
+        let name = self.name("made");
+        let free = &self.free;
+        let begun = Instant::now();
+        match work {
+            Work::Check => {
+                self.guest.client().health.check(AgentClient::call(), &CheckRequest::new()).await?;
+            }
+            Work::Stats => {
+                for container in &self.crowd {
+                    container.stats().await?;
+                }
+            }
+            Work::Exec => drop(free.exec(["true"]).run().await?.success()?),
+            Work::ExecUnderProfile => drop(self.bound.exec(["true"]).run().await?.success()?),
+            Work::Life => {
+                let container = self.guest.container(&name).script("echo up").create().await?;
+                container.start().await?;
+                ensure!(container.output().await?.success()? == "up");
+                container.remove().await?;
+            }
+            Work::CreateFull => {
+                let builder = as_containerd_asks(self.guest.container(&name))?;
+                let begun = Instant::now();
+                let container = builder.create().await?;
+                let took = begun.elapsed();
+                container.remove().await?;
+                return Ok(took);
+            }
+            Work::CreateMany => {
+                let many: Vec<_> =
+                    (0..MANY).map(|number| self.guest.container(&format!("{name}-{number}"))).collect();
+                let begun = Instant::now();
+                let mut creates: JoinSet<_> =
+                    many.into_iter().map(|builder| async move { builder.create().await }).collect();
+                let mut created = Vec::new();
+                while let Some(container) = creates.join_next().await {
+                    created.push(container??);
+                }
+                let took = begun.elapsed();
+                for container in created {
+                    container.remove().await?;
+                }
+                return Ok(took);
+            }
+            Work::ReadSmall => read(free, SMALL).await?,
+            Work::ReadLarge => read(free, LARGE).await?,
+            Work::ReadPassed => {
+                let mut passed = self.guest.pass().await?;
+                let running = source(free).ports([0, passed.port, 0]).start().await?;
+                drain(&mut passed.stream).await?;
+                ensure!(running.wait().await? == 0, "dd failed");
+            }
+            Work::Bare => {
+                let mut stream = self.guest.vm().dial(COPY_PORT).await?;
+                stream.write_all(b"d").await?;
+                drain(&mut stream).await?;
+            }
+            Work::Write => write(free).await?,
+        }
+        Ok(begun.elapsed())
+    }
+}
+
+/// Asks for a container as containerd does for Kubernetes: the default profile of system calls, all masks, rules of devices,
+/// files of the pod in `/etc`.
+fn as_containerd_asks(container: ContainerBuilder) -> Result<ContainerBuilder> {
+    let strings = |list: &[&str]| -> Vec<String> { list.iter().map(|text| (*text).to_owned()).collect() };
+    let rule = |allow, kind: &str, numbers: Option<(i64, i64)>, access: &str| {
+        let (major, minor) = numbers.unwrap_or((-1, -1));
+        protocols::oci::LinuxDeviceCgroup {
+            Allow: allow,
+            Type: kind.into(),
+            Major: major,
+            Minor: minor,
+            Access: access.into(),
+            ..Default::default()
+        }
+    };
+    let profile = dockers_profile()?;
+    let bind = |container: ContainerBuilder, name: &str| {
+        container.mount(&format!("/etc/{name}"), "bind", "/proc/version", &["rbind", "rprivate", "rw"])
+    };
+    let container = ["hosts", "hostname", "resolv.conf"].into_iter().fold(container, bind);
+    Ok(container
+        .mount("/run", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])
+        .process(|process| {
+            process.Rlimits.push(protocols::oci::POSIXRlimit {
+                Type: "RLIMIT_NOFILE".into(),
+                Hard: 1024,
+                Soft: 1024,
+                ..Default::default()
+            });
+            process.OOMScoreAdj = 1000;
+        })
+        .linux(|linux| {
+            linux.Seccomp = Some(profile).into();
+            linux.MaskedPaths = strings(&[
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/sys/firmware",
+                "/sys/devices/virtual/powercap",
+            ]);
+        })
+        .resources(|resources| {
+            resources.Devices = vec![
+                rule(false, "", None, "rwm"),
+                rule(true, "c", None, "m"),
+                rule(true, "b", None, "m"),
+                rule(true, "c", Some((1, 3)), "rwm"),
+                rule(true, "c", Some((1, 5)), "rwm"),
+                rule(true, "c", Some((1, 7)), "rwm"),
+                rule(true, "c", Some((1, 8)), "rwm"),
+                rule(true, "c", Some((1, 9)), "rwm"),
+                rule(true, "c", Some((5, 0)), "rwm"),
+                rule(true, "c", Some((5, 1)), "rwm"),
+                rule(true, "c", Some((5, 2)), "rwm"),
+                rule(true, "c", Some((136, -1)), "rwm"),
+            ];
+            let cpu = resources.CPU.mut_or_insert_default();
+            cpu.Shares = 102;
+            cpu.Quota = 20_000;
+            cpu.Period = 100_000;
+            resources.Memory.mut_or_insert_default().Limit = 128 << 20;
+        }))
+}
+
+/// A process that writes as fast as it can. (busybox's head copies byte by byte.)
+fn source(container: &Container) -> tests::Exec {
+    container.exec(["dd", "if=/dev/zero", "bs=64k", &format!("count={}", BULK >> 16)])
 }
 
 /// Reads what a process writes as fast as it can, by calls of so many bytes, one after the other as shims make them.
 async fn read(container: &Container, call: usize) -> Result<()> {
-    let script = format!("exec head -c {BULK} /dev/zero");
-    let running = container.exec(["sh", "-c", &script]).start().await?;
+    let running = source(container).start().await?;
     let mut total = 0;
     while total < BULK {
         let bytes = running.read(call).await?;
         ensure!(!bytes.is_empty(), "the output ended after {total} bytes");
         total += bytes.len();
     }
-    ensure!(running.wait().await? == 0, "head failed");
+    ensure!(running.wait().await? == 0, "dd failed");
+    Ok(())
+}
+
+/// Takes all that comes over a connection.
+async fn drain(stream: &mut tokio::net::UnixStream) -> Result<()> {
+    let (mut buffer, mut total) = (vec![0; LARGE], 0);
+    while total < BULK {
+        let count = stream.read(&mut buffer).await?;
+        ensure!(count > 0, "the stream ended after {total} bytes");
+        total += count;
+    }
     Ok(())
 }
 
 /// Writes to a process that reads as fast as it can.
 async fn write(container: &Container) -> Result<()> {
-    let running = container.exec(["sh", "-c", "exec cat >/dev/null"]).start().await?;
+    let running = container.exec(["dd", "of=/dev/null", "bs=64k"]).start().await?;
     let piece = vec![0; SMALL];
     for _ in 0..BULK / SMALL {
         running.write_all(&piece).await?;
     }
     running.close_stdin().await?;
-    ensure!(running.wait().await? == 0, "cat failed");
+    ensure!(running.wait().await? == 0, "dd failed");
     Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (mut rounds, mut as_json, mut against) = (40, false, None);
+    let (mut rounds, mut as_json, mut against, mut wanted) = (40, false, None, Work::ALL.to_vec());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
             "--against" => against = Some(PathBuf::from(arguments.next().context(USAGE)?)),
+            "--only" => {
+                let words = arguments.next().context(USAGE)?;
+                wanted.retain(|work| words.split(',').any(|word| work.name().contains(word)));
+            }
             "--json" => as_json = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -181,59 +383,88 @@ async fn main() -> Result<()> {
             _ => bail!(USAGE),
         }
     }
-    ensure!(rounds > 0, USAGE);
-    let mut contenders = vec![Contender::boot(None).await.context("a guest of this tree")?];
+    ensure!(rounds > 0 && !wanted.is_empty(), USAGE);
+    let mut contenders = vec![Contender::boot(None, &wanted).await.context("a guest of this tree")?];
     if let Some(directory) = &against {
-        contenders.push(Contender::boot(Some(directory)).await.context("a guest of the other tree")?);
+        contenders
+            .push(Contender::boot(Some(directory), &wanted).await.context("a guest of the other tree")?);
     }
     for round in 0..rounds {
-        // Who goes first changes as well.
-        let first = round % contenders.len();
-        for turn in 0..contenders.len() {
-            let at = (first + turn) % contenders.len();
-            contenders[at].round(round).await.with_context(|| format!("round {round}"))?;
+        for work in wanted.iter().filter(|work| round % work.period() == 0) {
+            // Who goes first changes as well.
+            let first = (round / work.period()) % contenders.len();
+            for turn in 0..contenders.len() {
+                let at = (first + turn) % contenders.len();
+                contenders[at].round(*work).await.with_context(|| format!("round {round}"))?;
+            }
         }
         eprintln!("round {} of {rounds}", round + 1);
     }
-    let medians: Vec<_> =
-        contenders.iter().map(|one| one.times.each_ref().map(|times| times.percentile(50))).collect();
-    print(&medians, rounds, as_json)?;
+    print(&contenders, &wanted, rounds, as_json)?;
     for contender in contenders {
         contender.guest.destroy().await?;
     }
     Ok(())
 }
 
-fn print(medians: &[[Duration; Work::ALL.len()]], rounds: usize, as_json: bool) -> Result<()> {
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-    let ratio = |work: usize| medians.get(1).map(|other| ms(medians[0][work]) / ms(other[work]));
+/// The machine that this ran on: its processors, and how the guests ran.
+fn host(accelerator: &str) -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |line: &str| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned());
+    let model = text.lines().find_map(field).unwrap_or_else(|| "unknown processors".to_owned());
+    let count = text.lines().filter(|line| line.starts_with("processor")).count();
+    format!("{count} processors ({model}), {accelerator}")
+}
+
+fn print(contenders: &[Contender], wanted: &[Work], rounds: usize, as_json: bool) -> Result<()> {
+    let median = |times: &Durations| times.percentile(50).as_secs_f64() * 1000.0;
+    let ms = |at: usize, work: Work| Some(median(&contenders.get(at)?.times[work as usize]));
+    let cost = |at: usize, work: Work| Some(median(&contenders.get(at)?.costs[work as usize]));
+    let pairs = |work: Work| contenders[0].times[work as usize].count();
+    let ratio = |ours: Option<f64>, other: Option<f64>| Some(ours? / other?);
+    let host = host(contenders[0].guest.vm().accel());
     if as_json {
-        let figures = Work::ALL.map(|work| {
+        let figure = |work: &Work| {
             json!({
                 "work": work.name(),
-                "median_ms": ms(medians[0][work as usize]),
-                "other_ms": medians.get(1).map(|other| ms(other[work as usize])),
-                "ratio": ratio(work as usize),
+                "median_ms": ms(0, *work),
+                "other_ms": ms(1, *work),
+                "ratio": ratio(ms(0, *work), ms(1, *work)),
+                "processor_ms": cost(0, *work),
+                "other_processor_ms": cost(1, *work),
+                "processor_ratio": ratio(cost(0, *work), cost(1, *work)),
+                "pairs": pairs(*work),
             })
-        });
-        println!("{}", serde_json::to_string_pretty(&json!({ "rounds": rounds, "figures": figures }))?);
+        };
+        let figures: Vec<_> = wanted.iter().map(figure).collect();
+        let all = json!({ "rounds": rounds, "host": host, "figures": figures });
+        println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
-    println!(
-        "a guest's work, medians of {rounds} rounds taking turns, in ms; the ratio is to the other tree's"
-    );
-    for work in Work::ALL {
-        let ours = ms(medians[0][work as usize]);
-        match (medians.get(1), ratio(work as usize)) {
-            (Some(other), Some(ratio)) => {
-                println!("{:<34} {ours:>9.2} {:>9.2} {ratio:>6.2}", work.name(), ms(other[work as usize]));
-            }
-            _ => println!("{:<34} {ours:>9.2}", work.name()),
-        }
+    println!("a guest's work on {host}; medians in ms by the clock, and of the machine's processor time");
+    let head = "   other's      ours  ratio";
+    match contenders.len() {
+        1 => println!("{:<36} {:>9} {:>9}", "", "clock", "processor"),
+        _ => println!("{:<36} {head} | processor: {head}  pairs", ""),
     }
-    for (name, medians) in ["ours", "the other's"].iter().zip(medians) {
-        let profile = ms(medians[Work::ExecUnderProfile as usize]) / ms(medians[Work::Exec as usize]);
-        println!("exec under a profile against one without, {name}: {profile:.2}");
+    for work in wanted {
+        let one = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:>9.2}"));
+        let two = |ours: Option<f64>, other: Option<f64>| {
+            format!("{} {} {:>6.2}", one(other), one(ours), ratio(ours, other).unwrap_or_default())
+        };
+        if contenders.len() == 1 {
+            println!("{:<36} {} {}", work.name(), one(ms(0, *work)), one(cost(0, *work)));
+            continue;
+        }
+        let (clock, processor) = (two(ms(0, *work), ms(1, *work)), two(cost(0, *work), cost(1, *work)));
+        println!("{:<36} {clock} |            {processor} {:>6}", work.name(), pairs(*work));
+    }
+    if wanted.contains(&Work::ReadPassed) && wanted.contains(&Work::Bare) {
+        for (at, name) in ["ours", "the other's"].into_iter().enumerate().take(contenders.len()) {
+            let clock = ratio(ms(at, Work::ReadPassed), ms(at, Work::Bare)).unwrap_or_default();
+            let processor = ratio(cost(at, Work::ReadPassed), cost(at, Work::Bare)).unwrap_or_default();
+            println!("a passed stream against the bare copy, {name}: {clock:.2}, processor {processor:.2}");
+        }
     }
     Ok(())
 }

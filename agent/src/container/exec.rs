@@ -247,11 +247,9 @@ impl std::fmt::Debug for Born {
 fn birthplace(shared: &Shared) -> Result<OwnedFd, ContainerError> {
     let cgroup = shared.cgroup("execute in it")?;
     let init = shared.processes().get("")?;
-    let beside = std::fs::read_to_string(format!("/proc/{}/cgroup", init.pid()))
-        .ok()
-        .and_then(|table| cgroup.dir_beside(&table).ok());
-    match beside {
-        Some(directory) => Ok(directory),
-        None => directory_of(&cgroup, &shared.id),
+    let table = || std::fs::read_to_string(format!("/proc/{}/cgroup", init.pid())).ok();
+    match cgroup.dir_beside(table) {
+        Ok(directory) => Ok(directory),
+        Err(_) => directory_of(&cgroup, &shared.id),
     }
 }

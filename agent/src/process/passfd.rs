@@ -42,8 +42,8 @@ const CLAIM: Duration = Duration::from_secs(2);
 const AGE: Duration = Duration::from_secs(15);
 /// Connections that wait at most; the oldest make room.
 const MOST: usize = 192;
-/// Bytes that are copied at once: two full writes to a vsock.
-const CHUNK: usize = 56 * 1024;
+/// Bytes that are copied at once.
+const CHUNK: usize = 2 * listen::LARGEST_WRITE;
 /// How long the host may leave the output of an ended process unread before WaitProcess answers all the same.
 const STALL: Duration = Duration::from_secs(5);
 /// How long the host may leave it unread before it is thrown away.
@@ -216,10 +216,7 @@ pub(crate) fn serve(waiting: &Arc<Waiting>, port: u32, watcher: listen::Watcher)
                 biased;
                 // First: however many connections come, each round looks for those that are due.
                 connection = connections.next() => match connection {
-                    Some(Ok(stream)) => match stream.peer_port() {
-                        Ok(port) => waiting.put(port, Box::new(stream)),
-                        Err(error) => tracing::warn!(%error, "a stream comes from no port"),
-                    },
+                    Some(Ok(stream)) => waiting.put(stream.peer_port(), Box::new(stream)),
                     Some(Err(error)) => tracing::warn!(%error, "cannot accept a stream"),
                     None => return,
                 },

@@ -4,8 +4,8 @@ use protobuf::Message;
 use protocols::agent as wire;
 use protocols::spec;
 
-use super::admission::Admission;
-use super::half_closed::{Frames, REQUEST};
+use super::admission::{Admission, BEGINNING};
+use super::incoming::{Incoming, REQUEST};
 use super::status::Failure;
 use super::{network, validate};
 
@@ -104,20 +104,23 @@ fn convert(method: u8, payload: &[u8]) -> Option<Result<Option<String>, Failure>
 pub fn frames(bytes: &[u8]) {
     let Some((&size, bytes)) = bytes.split_first() else { return };
     let found = |size: usize| {
-        let (mut frames, mut found) = (Frames::default(), Vec::new());
+        let (mut incoming, mut found) = (Incoming::default(), Vec::new());
         for piece in bytes.chunks(size.max(1)) {
-            frames.pass(piece, |frame| {
-                found.push((frame.stream, frame.kind, frame.length, frame.beginning.to_vec()));
-            });
+            incoming.space().extend_from_slice(piece);
+            while let Some(frame) = incoming.next() {
+                found.push((frame.stream, frame.kind, frame.length, frame.payload.map(<[u8]>::to_vec)));
+            }
+            incoming.rest();
         }
-        (found, frames.is_between())
+        found
     };
-    let (whole, is_between) = found(bytes.len());
-    assert_eq!(found(size.into()), (whole.clone(), is_between), "in pieces of {size}");
+    let whole = found(bytes.len());
+    assert_eq!(found(size.into()), whole, "in pieces of {size}");
     let mut admission = Admission::default();
     let requests: Vec<_> = whole.into_iter().filter(|(_, kind, ..)| *kind == REQUEST).collect();
-    for (stream, _, length, beginning) in &requests {
-        admission.asked(*stream, *length, beginning);
+    for (stream, _, length, payload) in &requests {
+        let beginning = payload.as_deref().unwrap_or_default();
+        admission.asked(*stream, *length, &beginning[..beginning.len().min(BEGINNING)]);
     }
     assert_eq!(admission.is_clear(), requests.is_empty());
     // The other way round, and once more than was asked for.

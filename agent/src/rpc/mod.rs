@@ -3,13 +3,13 @@
 
 mod admission;
 mod api;
+mod connection;
 mod container;
-mod decode;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod guest;
-mod half_closed;
 mod health;
+mod incoming;
 mod memory;
 mod network;
 mod policy;

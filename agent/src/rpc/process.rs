@@ -10,6 +10,7 @@ use protocols::agent::{
 use super::Api;
 use super::status::Failure;
 use crate::container::ContainerError;
+use crate::listen::LARGEST_WRITE;
 use crate::pod::Pod;
 use crate::process::Process;
 use crate::process::stdio::{STDERR, STDOUT};
@@ -54,9 +55,17 @@ pub(super) async fn read_stderr(
     Ok(ReadStreamResponse { data, ..Default::default() })
 }
 
-/// An empty answer means the end, so no answer before it may be empty: at least a byte is read.
+/// Bytes of an answer beside the output that it carries, at most: ttrpc's header, its status, and the lengths.
+const AROUND: usize = 64;
+
+/// An empty answer means the end, so no answer before it may be empty: at least a byte is read. And no more than fills whole
+/// writes: the rest would be a packet of its own.
 fn length(request: &ReadStreamRequest) -> usize {
-    request.len.clamp(1, MOST) as usize
+    let asked = request.len.clamp(1, MOST) as usize;
+    match (asked + AROUND) / LARGEST_WRITE {
+        0 => asked,
+        writes => asked.min(writes * LARGEST_WRITE - AROUND),
+    }
 }
 
 pub(super) async fn write_stdin(
@@ -85,4 +94,22 @@ pub(super) fn resize(pod: &Pod, request: &TtyWinResizeRequest) -> Result<(), Fai
     };
     let (rows, columns) = (cells(request.row, "rows")?, cells(request.column, "columns")?);
     Ok(find(pod, &request.container_id, &request.exec_id)?.stdio.resize(rows, columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_fills_whole_writes() {
+        let of = |len| length(&ReadStreamRequest { len, ..Default::default() });
+        assert_eq!([0, 1, 100, 31_000].map(of), [1, 1, 100, 31_000]);
+        // What shims ask for.
+        assert_eq!(of(32 << 10), LARGEST_WRITE - AROUND);
+        for asked in [1 << 20, 4 << 20, u32::MAX] {
+            let most = of(asked);
+            assert!(most <= MOST as usize && most + LARGEST_WRITE > MOST as usize);
+            assert_eq!((most + AROUND) % LARGEST_WRITE, 0);
+        }
+    }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
 use protocols::{agent_ttrpc, health_ttrpc};
-use ttrpc::asynchronous::Server;
-use ttrpc::asynchronous::transport::Listener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 
 use super::api::Api;
-use super::decode;
-use super::half_closed::Answered;
+use super::connection::{self, Services};
 use super::health::HealthService;
 use super::service::Service;
 use crate::config::{Config, ServerAddr};
@@ -30,9 +29,16 @@ pub(crate) enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// The server does not start.
-    #[error("start the API server")]
-    Start(#[source] ttrpc::Error),
+}
+
+/// The API, as it is served.
+pub(crate) struct Serving(AbortHandle);
+
+impl Serving {
+    /// Takes no further connections. Those that there are go on.
+    pub(crate) fn stop_listening(&self) {
+        self.0.abort();
+    }
 }
 
 /// Starts to serve at `address`, or, where that cannot be had, where the API usually is: an option that is wrong must not cost
@@ -40,48 +46,58 @@ pub(crate) enum ServeError {
 ///
 /// # Errors
 /// When there is no server at either.
-pub(crate) async fn serve_somewhere(
+pub(crate) fn serve_somewhere(
     api: &Arc<Api>,
     address: ServerAddr,
-) -> Result<(Server, ServerAddr), ServeError> {
+) -> Result<(Serving, ServerAddr), ServeError> {
     let usual = Config::default().server_addr;
-    match serve(api, &address).await {
-        Ok(server) => Ok((server, address)),
+    match serve(api, &address) {
+        Ok(serving) => Ok((serving, address)),
         // Only a guest can count on a vsock.
         Err(error) if init::is_pid1() && address != usual => {
             tracing::warn!(error = %chain(&error), instead = %usual, "agent.server_addr cannot be had");
-            Ok((serve(api, &usual).await?, usual))
+            Ok((serve(api, &usual)?, usual))
         }
         Err(error) => Err(error),
     }
 }
 
-async fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Server, ServeError> {
+fn serve(api: &Arc<Api>, address: &ServerAddr) -> Result<Serving, ServeError> {
     let failed = |source| ServeError::Listen { address: address.to_string(), source };
-    let trimmer = api.tools.trimmer.clone();
-    let listener = match address {
-        ServerAddr::Vsock { cid, port } => {
-            let connections = listen::vsock(*cid, *port, Some(api.clock.watcher()));
-            Listener::new(answered(connections.map_err(failed)?, trimmer))
-        }
-        ServerAddr::Unix(path) => Listener::new(answered(listen::unix(path).map_err(failed)?, trimmer)),
-    };
     let service = agent_ttrpc::create_agent_service(Arc::new(Service::new(Arc::clone(api))));
     #[cfg(feature = "policy")]
     let service = super::policy::gated(service, &api.policy);
-    let health = health_ttrpc::create_health(Arc::new(HealthService));
-    let mut server = Server::new()
-        .add_listener(listener)
-        .register_service(decode::checked(service))
-        .register_service(decode::checked(health));
-    server.start().await.map_err(ServeError::Start)?;
-    Ok(server)
+    let mut services = health_ttrpc::create_health(Arc::new(HealthService));
+    services.extend(service);
+    let (services, trimmer) = (Arc::new(services), api.tools.trimmer.clone());
+    match address {
+        ServerAddr::Vsock { cid, port } => {
+            let connections = listen::vsock(*cid, *port, Some(api.clock.watcher()));
+            Ok(accept(connections.map_err(failed)?, services, trimmer))
+        }
+        ServerAddr::Unix(path) => Ok(accept(listen::unix(path).map_err(failed)?, services, trimmer)),
+    }
 }
 
-/// Connections that end when the answers have left, see [`Answered`].
-pub(super) fn answered<S: AsFd>(
-    connections: impl Stream<Item = io::Result<S>> + Send,
+/// Serves each connection in a task of its own.
+pub(super) fn accept<S>(
+    connections: impl Stream<Item = io::Result<S>> + Send + 'static,
+    services: Arc<Services>,
     trimmer: Trimmer,
-) -> impl Stream<Item = io::Result<Answered<S>>> + Send {
-    connections.map(move |connection| connection.map(|stream| Answered::new(stream, trimmer.clone())))
+) -> Serving
+where
+    S: AsyncRead + AsyncWrite + AsFd + Send + Sync + Unpin + 'static,
+{
+    let accepting = tokio::spawn(async move {
+        let mut connections = std::pin::pin!(connections);
+        while let Some(connection) = connections.next().await {
+            match connection {
+                Ok(stream) => {
+                    tokio::spawn(connection::serve(stream, Arc::clone(&services), trimmer.clone()));
+                }
+                Err(error) => tracing::error!(%error, "cannot accept a connection"),
+            }
+        }
+    });
+    Serving(accepting.abort_handle())
 }

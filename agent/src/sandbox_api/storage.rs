@@ -15,8 +15,8 @@ use super::rooted::{FileError, Workers};
 pub(crate) const MOST_UPLOADS: usize = 64;
 /// Files that are on their way out in large pieces at the same time. More go in small ones.
 pub(crate) const MOST_LARGE_DOWNLOADS: usize = 64;
-/// Bytes of a large piece.
-pub(crate) const LARGE_PIECE: usize = 128 << 10;
+/// Bytes of a large piece: four whole writes to a vsock, and less than what the heap would map anew each time.
+pub(crate) const LARGE_PIECE: usize = 4 * crate::listen::LARGEST_WRITE;
 /// Bytes of a small piece.
 pub(crate) const SMALL_PIECE: usize = 8 << 10;
 /// Trees that are under way at the same time; each has a thread.

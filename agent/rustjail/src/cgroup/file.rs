@@ -5,8 +5,7 @@
 //! `false`), not an error. Must never: create a file, or know what a file means.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,9 @@ use super::Error;
 /// Marks the directories that [`super::Cgroup::create`] made above a container. The mark lives as long as the
 /// directory, so whoever removes the last container below it knows that it may go too.
 const MADE: &str = "trusted.pith.made";
+
+/// Bytes that are read at once at least.
+const PAGE: usize = 4096;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
@@ -129,14 +131,22 @@ impl Directory {
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, Error> {
         let Some(fd) = self.open_file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        match File::from(fd).read_to_end(&mut bytes) {
-            Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            // EOPNOTSUPP: cgroup.procs of a threaded cgroup; its processes are listed further up.
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
-                _ => Err(Error::Io { operation: "read", path: self.path.join(name), source: error }),
-            },
+        loop {
+            // Most files come as a whole. Their size is not asked for: the kernel says 0.
+            bytes.reserve(PAGE);
+            let read = rustix::io::retry_on_intr(|| {
+                rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes))
+            });
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                // EOPNOTSUPP: cgroup.procs of a threaded cgroup; its processes are listed further up.
+                Err(Errno::NODEV | Errno::OPNOTSUPP) => return Ok(None),
+                Err(errno) => return Err(io_error("read", self.path.join(name), errno)),
+            }
         }
+        let text = String::from_utf8(bytes);
+        Ok(Some(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
     }
 
     /// The file, open for reading and for polling; none if it is not there.

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::file::Directory;
@@ -58,7 +59,14 @@ impl Cgroup {
             let missing = directory.path().join(name);
             directory = directory.child(name)?.ok_or(Error::NotFound { path: missing })?;
         }
-        Ok(Cgroup { directory, root, path: path.clone(), ancestors_made: 0, refused: Vec::new() })
+        Ok(Cgroup {
+            directory,
+            root,
+            path: path.clone(),
+            ancestors_made: 0,
+            refused: Vec::new(),
+            huge_pages: OnceLock::new(),
+        })
     }
 
     /// Kills what is left in the cgroup, removes it with all cgroups below it, and then the ancestors that a create
@@ -94,18 +102,19 @@ impl Cgroup {
         }
     }
 
-    /// Where another process of the container can be born, next to the one whose `/proc/<pid>/cgroup` is given as
-    /// seen from the root. Usually that is the cgroup itself; but once a container has handed controllers down to
-    /// cgroups of its own (systemd does), the kernel takes processes only in those (EBUSY).
+    /// Where another process of the container can be born, next to the one whose `/proc/<pid>/cgroup` `read` gives as
+    /// seen from the root. Usually that is the cgroup itself, and nothing is read; but once a container has handed
+    /// controllers down to cgroups of its own (systemd does), the kernel takes processes only in those (EBUSY).
     ///
     /// # Errors
     /// [`Error::NotFound`] if that process is not in the cgroup, or its cgroup is gone.
-    pub fn dir_beside(&self, proc_cgroup: &str) -> Result<OwnedFd, Error> {
+    pub fn dir_beside(&self, read: impl FnOnce() -> Option<String>) -> Result<OwnedFd, Error> {
         let handed_down = self.directory.read("cgroup.subtree_control")?.unwrap_or_default();
         let mut here = self.directory.reopen()?;
         if !handed_down.trim().is_empty() {
             let lost = || Error::NotFound { path: self.path().to_owned() };
             // The v2 hierarchy is number 0 without controllers (cgroups.7).
+            let proc_cgroup = read().ok_or_else(lost)?;
             let place = proc_cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or_else(lost)?;
             let below = place.strip_prefix(&self.path.to_string()).ok_or_else(lost)?;
             if !below.is_empty() && !below.starts_with('/') {
@@ -216,7 +225,7 @@ fn create_once(root: &Path, path: &CgroupPath) -> Result<Cgroup, Error> {
     }
     let directory = enter(&here, path.leaf())?;
     let ancestors_made = trail.commit() - 1;
-    Ok(Cgroup { directory, root, path: path.clone(), ancestors_made, refused })
+    Ok(Cgroup { directory, root, path: path.clone(), ancestors_made, refused, huge_pages: OnceLock::new() })
 }
 
 fn enter(parent: &Directory, name: &str) -> Result<Directory, Error> {
@@ -405,12 +414,16 @@ mod tests {
             rustix::fs::fstat(fd).unwrap().st_ino == rustix::fs::fstat(place).unwrap().st_ino
         };
         let init = "1:name=systemd:/x\n0::/pod/c1/init.scope\n";
-        assert!(is(cgroup.dir_beside(init).unwrap(), "pod/c1"));
+        assert!(is(cgroup.dir_beside(|| Some(init.to_owned())).unwrap(), "pod/c1"));
 
         fs::write(tree.path().join("pod/c1/cgroup.subtree_control"), "memory\n").unwrap();
-        assert!(is(cgroup.dir_beside(init).unwrap(), "pod/c1/init.scope"));
+        assert!(is(cgroup.dir_beside(|| Some(init.to_owned())).unwrap(), "pod/c1/init.scope"));
         for lost in ["", "0::/pod/c11\n", "0::/pod/c1/init.scope (deleted)\n", "0::/\n"] {
-            assert_eq!(cgroup.dir_beside(lost).unwrap_err().class(), ErrorClass::NotFound, "{lost:?}");
+            assert_eq!(
+                cgroup.dir_beside(|| Some(lost.to_owned())).unwrap_err().class(),
+                ErrorClass::NotFound,
+                "{lost:?}"
+            );
         }
     }
 }

@@ -33,6 +33,7 @@ mod stats;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 pub use controller::Controller;
 pub use devices::default_rules;
@@ -62,6 +63,8 @@ pub struct Cgroup {
     ancestors_made: usize,
     /// Controllers an ancestor would not hand down, to explain a limit that fails for it later.
     refused: Vec<Refused>,
+    /// The sizes of huge pages that are counted, once somebody has asked: to find them, all files are listed.
+    huge_pages: OnceLock<Vec<String>>,
 }
 
 impl Cgroup {

@@ -127,7 +127,7 @@ impl Cgroup {
                 limit: limit(directory, "pids.max")?,
             },
             io: parse_io(&text(directory, "io.stat")?),
-            hugetlb: hugetlb(directory)?,
+            hugetlb: self.hugetlb()?,
         })
     }
 }
@@ -228,18 +228,29 @@ pub(super) fn huge_page_sizes(directory: &Directory) -> Result<Vec<String>, Erro
     Ok(sizes)
 }
 
-fn hugetlb(directory: &Directory) -> Result<BTreeMap<String, HugetlbStats>, Error> {
-    let mut sizes = BTreeMap::new();
-    for size in huge_page_sizes(directory)? {
-        let events = text(directory, &format!("hugetlb.{size}.events"))?;
-        let stats = HugetlbStats {
-            usage: number(directory, &format!("hugetlb.{size}.current"))?,
-            limit: limit(directory, &format!("hugetlb.{size}.max"))?,
-            failures: flat_keyed(&events, "max").unwrap_or(0),
+impl Cgroup {
+    fn hugetlb(&self) -> Result<BTreeMap<String, HugetlbStats>, Error> {
+        let directory = &self.directory;
+        let known = match self.huge_pages.get() {
+            Some(known) => known,
+            // They are those of the processor and the kernel.
+            None => {
+                let found = huge_page_sizes(directory)?;
+                self.huge_pages.get_or_init(|| found)
+            }
         };
-        sizes.insert(size, stats);
+        let mut sizes = BTreeMap::new();
+        for size in known {
+            let events = text(directory, &format!("hugetlb.{size}.events"))?;
+            let stats = HugetlbStats {
+                usage: number(directory, &format!("hugetlb.{size}.current"))?,
+                limit: limit(directory, &format!("hugetlb.{size}.max"))?,
+                failures: flat_keyed(&events, "max").unwrap_or(0),
+            };
+            sizes.insert(size.clone(), stats);
+        }
+        Ok(sizes)
     }
-    Ok(sizes)
 }
 
 #[cfg(test)]

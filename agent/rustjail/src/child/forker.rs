@@ -45,7 +45,7 @@ fn serve() -> Step<()> {
         rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| fail("open the pid namespace", errno))?;
     while let Some(((), descriptors)) =
-        message::receive::<()>(&socket).map_err(|error| fail("receive a request", error))?
+        message::receive_small::<()>(&socket).map_err(|error| fail("receive a request", error))?
     {
         let answer = match request(descriptors) {
             Ok((plan, passed, cgroup)) => make(&plan, passed, cgroup, &own_pid_namespace),
@@ -72,10 +72,10 @@ fn request(mut descriptors: Vec<OwnedFd>) -> Step<(JailPlan, Passed, Option<Owne
     }
     let mut text = Vec::new();
     File::from(descriptors.remove(0)).read_to_end(&mut text).map_err(|error| fail("read a plan", error))?;
-    let request: Request = serde_json::from_slice(&text).map_err(|error| broken(&error.to_string()))?;
+    let request: Request<'_> = serde_json::from_slice(&text).map_err(|error| broken(&error.to_string()))?;
     let (passed, cgroup) = sort(&request.descriptors, descriptors)
         .ok_or_else(|| broken("its descriptors do not match its roles"))?;
-    Ok((request.plan, passed, cgroup))
+    Ok((request.plan.into_owned(), passed, cgroup))
 }
 
 fn make(

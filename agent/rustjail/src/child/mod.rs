@@ -75,7 +75,7 @@ struct Passed {
 
 /// Runs in the child, from clone to `execve`. Never returns.
 fn run(plan: &JailPlan, passed: Passed) -> ! {
-    match message::receive::<Order>(&passed.handshake) {
+    match message::receive_small::<Order>(&passed.handshake) {
         Ok(Some((Order::Continue, _))) => {}
         // The agent gave the process up before it began.
         _ => sys::process::exit_now(1),
@@ -227,7 +227,7 @@ fn stop(handshake: BorrowedFd<'_>) -> Result<(), End> {
 
 /// Waits for an order for as long as it takes: a container may stay created for days.
 fn wait(handshake: BorrowedFd<'_>, order: &Order) -> Result<(), End> {
-    match message::receive::<Order>(handshake) {
+    match message::receive_small::<Order>(handshake) {
         Ok(Some((received, _))) if received == *order => Ok(()),
         _ => Err(End::Abandoned),
     }

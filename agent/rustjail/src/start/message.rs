@@ -25,6 +25,7 @@
 //! All are JSON in one packet of a `SOCK_SEQPACKET` socket; descriptors ride along as `SCM_RIGHTS`. The plan can be
 //! larger than a packet may be, so it rides in a memfd.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,9 +40,9 @@ use crate::plan::{JailPlan, NamespaceKind};
 
 /// What the forker is asked for. Its packet is empty: this is the text in the memfd, the first descriptor.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     /// What to make.
-    pub(crate) plan: JailPlan,
+    pub(crate) plan: Cow<'a, JailPlan>,
     /// What each further descriptor is, in order.
     pub(crate) descriptors: Vec<Role>,
 }
@@ -142,6 +143,8 @@ impl Report {
 const MOST_DESCRIPTORS: usize = 16;
 /// Bytes of a packet at most.
 const PACKET: usize = 32 * 1024;
+/// Bytes of a packet with an order.
+const SMALL_PACKET: usize = 256;
 
 /// Sends one packet.
 pub(crate) fn send<T: Serialize>(
@@ -166,11 +169,22 @@ pub(crate) fn send<T: Serialize>(
 
 /// Receives one packet, or none at the end of the stream. Received descriptors are close-on-exec.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; PACKET];
+    receive_into(&mut vec![0; PACKET], socket)
+}
+
+/// As [`receive`], for packets that have no text of anybody's in them: a new process pays for each page that it touches.
+pub(crate) fn receive_small<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    receive_into(&mut [0; SMALL_PACKET], socket)
+}
+
+fn receive_into<T: DeserializeOwned>(
+    bytes: &mut [u8],
+    socket: impl AsFd,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let mut slices = [IoSliceMut::new(bytes)];
         match rustix::net::recvmsg(&socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,
             Err(rustix::io::Errno::INTR) => {}

@@ -8,6 +8,7 @@ mod listener;
 pub(crate) mod message;
 pub(crate) mod standstill;
 
+use std::borrow::Cow;
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -159,8 +160,10 @@ impl Forker {
             passed.extend(stream.map(|fd| (Role::Stream(number), fd)));
         }
         passed.extend(descriptors.namespaces.iter().map(|(kind, fd)| (Role::Namespace(*kind), *fd)));
-        let request =
-            Request { plan: plan.clone(), descriptors: passed.iter().map(|(role, _)| *role).collect() };
+        let request = Request {
+            plan: Cow::Borrowed(plan),
+            descriptors: passed.iter().map(|(role, _)| *role).collect(),
+        };
         let text = memfd(&request).map_err(|error| StartError::io("store a plan", error))?;
         let list: Vec<BorrowedFd<'_>> =
             std::iter::once(text.as_fd()).chain(passed.iter().map(|(_, fd)| *fd)).collect();
@@ -179,7 +182,7 @@ impl Forker {
     }
 }
 
-fn memfd(request: &Request) -> io::Result<OwnedFd> {
+fn memfd(request: &Request<'_>) -> io::Result<OwnedFd> {
     let mut file = std::fs::File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(request)?)?;
     file.rewind()?;

@@ -154,6 +154,15 @@ impl Body {
         }
     }
 
+    /// Reads ahead what comes, up to a piece, and never ends: the next piece is large then. Nothing is lost if it is given up.
+    pub async fn gather(&mut self) -> std::convert::Infallible {
+        if let Some(reader) = &mut self.reader {
+            // Who asks for the piece hears of an end.
+            while reader.buffer.len() < CHUNK && matches!(reader.fill(CHUNK).await, Ok(1..)) {}
+        }
+        std::future::pending().await
+    }
+
     /// The whole rest, if it has at most `most` bytes.
     ///
     /// # Errors

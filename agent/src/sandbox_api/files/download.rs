@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -251,18 +250,17 @@ impl Source {
 
 /// So many bytes from an offset, or as many as are there; the file has become shorter if there are none.
 fn read_at(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match file.read_at(&mut buffer[filled..], start + filled as u64) {
-            Ok(0) if filled == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+    let mut buffer = Vec::with_capacity(length);
+    while buffer.len() < length {
+        let at = start + buffer.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at) {
+            Ok(0) if buffer.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
-    buffer.truncate(filled);
+    buffer.truncate(length);
     Ok(buffer.into())
 }
 

@@ -154,10 +154,13 @@ async fn receive(
             let mut upload = upload;
             upload.feed(&piece, stop).map(|()| upload)
         };
-        // The next piece comes while this one is written.
-        let written = async { workers.run(feed).await.map_err(Failure::from) };
-        let read = async { storage.uploads.piece(body).await.map_err(Failure::from) };
-        (upload, next) = tokio::try_join!(written, read)?;
+        upload = tokio::select! {
+            biased;
+            // What was written counts. What comes meanwhile makes the next piece large.
+            written = workers.run(feed) => written?,
+            never = body.gather() => match never {},
+        };
+        next = storage.uploads.piece(body).await?;
     }
     Ok(workers.run(move |stop| upload.finish(stop)).await?)
 }
