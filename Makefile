@@ -129,7 +129,7 @@ devices: build programs samples ## Test every storage driver and kind of device 
 conformance: flavours samples ## Test every method of the API in guests, and print a table; ARGS='--json FILE' or parts of names
 	$(CARGO) test $(WORKSPACE) --test conformance -- $(ARGS)
 
-oracle: flavours programs ## Run the same OCI bundles, and all specs of engines, through jail, crun and runc in one guest; ORACLE=part of a name
+oracle: flavours programs ## Run the same OCI bundles, and all specs of engines, through jail, crun and runc in one guest; ORACLE=parts of names, with commas
 	ORACLE_ENGINES=1 $(CARGO) nextest run $(WORKSPACE) -P oracle
 
 pods: ## Print which manifests of a directory are accepted, and why others are not: make pods PODS=DIR

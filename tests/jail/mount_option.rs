@@ -39,18 +39,24 @@ async fn a_tmpfs_has_the_mode_of_the_directory_that_it_covers() -> Result<()> {
     in_guest(async |guest| {
         let inspector = guest.inspector().await?;
         let image =
-            "mkdir -m 0700 private && mkdir -m 2750 group && mkdir -m 0700 said && ln -s private link";
+            "mkdir -m 0700 private copied copied-said && mkdir -m 2750 group && mkdir -m 0700 said && \
+             ln -s private link && echo kept > copied/file";
         let one = with_image(guest, &inspector, "one", image)
             .await?
             .mount("/link", "tmpfs", "tmpfs", &["nosuid"])
             .mount("/group", "tmpfs", "tmpfs", &["size=64k"])
             .mount("/said", "tmpfs", "tmpfs", &["mode=1755"])
             .mount("/fresh", "tmpfs", "tmpfs", &[])
+            .mount("/copied", "tmpfs", "tmpfs", &["tmpcopyup"])
+            .mount("/copied-said", "tmpfs", "tmpfs", &["tmpcopyup", "mode=0711"])
+            .mount("/copied-fresh", "tmpfs", "tmpfs", &["tmpcopyup"])
             .run()
             .await?;
         let seen =
             one.sh("stat -c '%a' /private /group /said /fresh; grep -c ' /private ' /proc/mounts").await?;
         assert_eq!(seen, "700\n2750\n1755\n1777\n1");
+        let seen = one.sh("stat -c '%a' /copied /copied-said /copied-fresh; cat /copied/file").await?;
+        assert_eq!(seen, "700\n711\n1777\nkept");
         Ok(())
     })
     .await

@@ -178,6 +178,9 @@ pub(crate) const OF_ENGINES: &[Known] = &[
     known("*", "crun", "mounts//dev/*", "crun adds noexec to the devices that it binds into a user namespace; the runtime spec asks for no flags"),
     known("*", "runc", "devices/mqueue", "runc leaves its group without a number in the user namespace; with us it is the container's root"),
     known("*", "runc", "mounts", "runc binds the devices of a user namespace in any order; we do it in the order of the spec"),
+    known("*", "*", "mounts//sys/dev/block", "as `/sys/firmware`"),
+    known("podman-*", "crun", "root/tmp", "as `root/full` of `tmpcopyup`"),
+    known("*", "runc", "mounts//", "where the root is read-only, as for `readonly-root`"),
 ];
 
 const fn known(

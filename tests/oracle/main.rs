@@ -10,9 +10,11 @@ mod engine;
 mod report;
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use products::place::Place;
 use tests::{Guest, GuestBuilder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +25,9 @@ use report::{Difference, Reports, Run};
 
 /// How long one run may say nothing: emulation is slow, and a runtime may take its whole minute.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// How long a guest whose console has ended may take to switch itself off.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Runtimes that ours is compared with.
 const OTHERS: [&str; 2] = ["crun", "runc"];
@@ -50,8 +55,16 @@ fn guest(bundles: &[Bundle]) -> Result<GuestBuilder> {
     Ok(builder)
 }
 
-/// Runs all of it; gives what was printed.
-async fn run(guest: &Guest) -> Result<String> {
+/// How much of a text an error shows, in bytes.
+const TAIL: usize = 2000;
+
+/// The end of a text.
+fn tail(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL)..]).into_owned()
+}
+
+/// Runs all of it; gives what was printed. The copy has what came so far even if the run fails.
+async fn run(guest: &Guest, mut copy: Option<File>) -> Result<String> {
     let mut console = guest.vm().dial(1026).await?;
     // What is typed is echoed: the first mark must not be taken for the last.
     console.write_all(b"stty -echo; sh /oracle/run.sh; echo @@'over'\n").await?;
@@ -59,10 +72,20 @@ async fn run(guest: &Guest) -> Result<String> {
     let mut buffer = vec![0; 65536];
     loop {
         let count = tokio::time::timeout(SILENCE, console.read(&mut buffer)).await;
-        let tail = || String::from_utf8_lossy(&all[all.len().saturating_sub(2000)..]).into_owned();
-        let count = count.with_context(|| format!("waiting for more after {}", tail()))??;
-        ensure!(count > 0, "the console ended after {}", tail());
+        let count = count.with_context(|| format!("waiting for more after {}", tail(&all)))??;
+        if count == 0 {
+            let state = if guest.vm().wait_off(GRACE).await { "is off" } else { "still runs" };
+            let log = guest.vm().console_log();
+            bail!(
+                "the console ended, the guest {state}; its log ends with\n{}\nafter\n{}",
+                tail(log.as_bytes()),
+                tail(&all)
+            );
+        }
         all.extend_from_slice(&buffer[..count]);
+        if let Some(copy) = &mut copy {
+            copy.write_all(&buffer[..count])?;
+        }
         if all.windows(6).rev().take(buffer.len() + 6).any(|window| window == b"@@over") {
             return Ok(String::from_utf8_lossy(&all).replace('\r', ""));
         }
@@ -102,9 +125,11 @@ const SOME: [&str; 8] = [
 /// Runs bundles by all runtimes. Each difference must be in one of the lists. If the bundles are all that the first list is of,
 /// whatever is in it must be a difference.
 async fn compare(mut bundles: Vec<Bundle>, lists: &[&[Known]], is_all: bool) -> Result<()> {
-    // For people: only the bundles whose name has this in it.
+    // For people: only the bundles whose name has one of these in it, with commas between them.
     let only = std::env::var("ORACLE").ok();
-    bundles.retain(|bundle| only.as_ref().is_none_or(|only| bundle.name.contains(only.as_str())));
+    bundles.retain(|bundle| {
+        only.as_ref().is_none_or(|only| only.split(',').any(|part| bundle.name.contains(part)))
+    });
     let names: BTreeSet<_> = bundles.iter().map(|bundle| bundle.name).collect();
     assert_eq!(names.len(), bundles.len(), "two bundles have the same name");
     if bundles.is_empty() {
@@ -113,12 +138,12 @@ async fn compare(mut bundles: Vec<Bundle>, lists: &[&[Known]], is_all: bool) -> 
     }
     let text = match std::env::var_os("ORACLE_INPUT") {
         // For people who edit the list: what a former run has printed.
-        Some(path) => std::fs::read_to_string(path)?,
-        None => run(&guest(&bundles)?.boot().await?).await?,
+        Some(path) => std::fs::read_to_string(path)?.replace('\r', ""),
+        None => {
+            let copy = std::env::var_os("ORACLE_OUTPUT").map(File::create).transpose()?;
+            run(&guest(&bundles)?.boot().await?, copy).await?
+        }
     };
-    if let Some(path) = std::env::var_os("ORACLE_OUTPUT") {
-        std::fs::write(path, &text)?;
-    }
     let reports = Reports::parse(&text)?;
     let known_ones: Vec<&Known> = lists.iter().copied().flatten().collect();
     let mut unknown = Vec::new();

@@ -12,11 +12,14 @@ use rustix::io::Errno;
 /// Directories within directories that are followed: more than any path can name.
 const DEEPEST: u32 = 1024;
 
-/// Copies all of `from`, a directory, into the empty directory `to`, which gets its mode, owner and times too.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+/// Copies all of `from`, a directory, into the empty directory `to`, which gets its owner and times too. It gets its
+/// mode only where the mount's options name none.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, keeps_mode: bool) -> rustix::io::Result<()> {
     let from = reopen(from)?;
     let to = reopen(to)?;
-    directory(&from, &to, DEEPEST)
+    let named = rustix::fs::fstat(&to)?.st_mode;
+    directory(&from, &to, DEEPEST)?;
+    if keeps_mode { Ok(()) } else { rustix::fs::fchmod(&to, Mode::from_raw_mode(named)) }
 }
 
 fn reopen(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
@@ -140,7 +143,7 @@ mod tests {
         fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("/etc/passwd", root.join("link")).unwrap();
         let (one, two) = (fs::File::open(root).unwrap(), fs::File::open(to.path()).unwrap());
-        copy(one.as_fd(), two.as_fd()).unwrap();
+        copy(one.as_fd(), two.as_fd(), true).unwrap();
         let copied = to.path();
         assert_eq!(fs::read(copied.join("a/b/file")).unwrap(), vec![7; 100_000]);
         assert_eq!(fs::read_link(copied.join("link")).unwrap().to_str(), Some("/etc/passwd"));
@@ -148,5 +151,17 @@ mod tests {
             let (a, b) = (fs::metadata(root.join(path)).unwrap(), fs::metadata(copied.join(path)).unwrap());
             assert_eq!((a.mode(), a.uid(), a.mtime_nsec()), (b.mode(), b.uid(), b.mtime_nsec()), "{path}");
         }
+    }
+
+    #[test]
+    fn a_mode_that_was_named_stays() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("file"), "text").unwrap();
+        fs::set_permissions(from.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(to.path(), fs::Permissions::from_mode(0o2710)).unwrap();
+        let (one, two) = (fs::File::open(from.path()).unwrap(), fs::File::open(to.path()).unwrap());
+        copy(one.as_fd(), two.as_fd(), false).unwrap();
+        assert_eq!(fs::metadata(to.path()).unwrap().mode() & 0o7777, 0o2710);
+        assert_eq!(fs::read_to_string(to.path().join("file")).unwrap(), "text");
     }
 }

@@ -145,8 +145,18 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
         // Read-only only after it has its content.
         plan_now.attributes.set &= !RDONLY;
     }
-    if plan.keeps_mode {
-        keep_mode(root, &mut plan_now).map_err(|errno| refuse(subject(), errno))?;
+    // What is missing is made as any mount point. It has nothing to copy and no mode to keep: the file system that covers it
+    // is open to all.
+    let covered = if plan.keeps_mode || plan.copy_up {
+        match root.lookup(&plan.destination) {
+            Err(Errno::NOENT) => None,
+            other => Some(other.map_err(|errno| refuse(subject(), errno))?),
+        }
+    } else {
+        None
+    };
+    if let (Some(covered), false) = (&covered, plan.copy_up) {
+        keep_mode(covered, &mut plan_now).map_err(|errno| refuse(subject(), errno))?;
     }
     let mount = match tree {
         Some(tree) => tree.try_clone().map_err(|source| MountError {
@@ -167,8 +177,10 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
     });
     let place = place.map_err(|errno| refuse(format!("{}: open the mount point", subject()), errno))?;
     if plan.copy_up {
-        copy_up::copy(place.as_fd(), mount.as_fd())
-            .map_err(|errno| fail(format!("{}: copy what it covers", subject()), errno))?;
+        if covered.is_some() {
+            copy_up::copy(place.as_fd(), mount.as_fd(), plan.keeps_mode)
+                .map_err(|errno| fail(format!("{}: copy what it covers", subject()), errno))?;
+        }
         sys::mount::set_attributes(mount.as_fd(), plan.attributes.set & RDONLY, 0, 0, false)
             .map_err(|error| fail(subject(), error))?;
     }
@@ -176,14 +188,9 @@ fn mount_into(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>) -> Step<()>
     mount::propagate(mount.as_fd(), plan).map_err(|error| of_mount(subject(), error))
 }
 
-/// Gives a new tmpfs the permissions of the directory that it is to cover. What is missing is made as any mount point, and
-/// covered by one that is open to all.
-fn keep_mode(root: &Root, plan: &mut MountPlan) -> rustix::io::Result<()> {
-    let place = match root.lookup(&plan.destination) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
-    let mode = rustix::fs::fstat(&place)?.st_mode & 0o7777;
+/// Gives a new tmpfs the permissions of the directory that it is to cover.
+fn keep_mode(covered: &OwnedFd, plan: &mut MountPlan) -> rustix::io::Result<()> {
+    let mode = rustix::fs::fstat(covered)?.st_mode & 0o7777;
     if let MountSource::Filesystem { options, .. } = &mut plan.source {
         options.push(("mode".into(), Some(format!("{mode:o}"))));
     }

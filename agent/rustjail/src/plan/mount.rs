@@ -267,9 +267,8 @@ impl MountPlan {
                 options,
             },
         };
-        let keeps_mode = !copy_up
-            && matches!(&source, MountSource::Filesystem { fstype, options, .. }
-                if fstype == "tmpfs" && options.iter().all(|(name, _)| name != "mode"));
+        let keeps_mode = matches!(&source, MountSource::Filesystem { fstype, options, .. }
+            if fstype == "tmpfs" && options.iter().all(|(name, _)| name != "mode"));
         Ok(MountPlan {
             destination,
             source,
