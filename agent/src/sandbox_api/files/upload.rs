@@ -81,7 +81,7 @@ enum Content {
 }
 
 impl Upload {
-    /// Begins one. Nothing is opened yet: a body that is not what it says leaves a file as it was.
+    /// Begins one. Opens the file of a body that is one. Blocks.
     pub(super) fn new(to: Destination, encoding: Encoding<'_>, stop: &Stop) -> Result<Upload, FileError> {
         let kind = encoding.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         // Before a file is emptied.
@@ -99,11 +99,11 @@ impl Upload {
             "multipart/form-data" => Content::Form(Parser::new(encoding.content_type).map_err(form)?, files),
             "application/octet-stream" => {
                 let path = files.to.path.clone().filter(|path| !path.is_empty());
-                files.next = Some(path.ok_or_else(|| {
+                files.open(&path.ok_or_else(|| {
                     FileError::Invalid(
                         "path is required for an upload of application/octet-stream".to_owned(),
                     )
-                })?);
+                })?)?;
                 Content::Bytes(files)
             }
             _ => {
@@ -163,7 +163,6 @@ impl Content {
         match self {
             Content::Form(parser, files) => parser.finish().map_err(form).map(|()| files.written),
             Content::Bytes(mut files) => {
-                files.open_next()?;
                 files.close();
                 Ok(files.written)
             }
@@ -201,8 +200,6 @@ struct Files {
     to: Destination,
     seen: HashSet<String>,
     paths: usize,
-    /// Where the body goes, once some of it is there.
-    next: Option<String>,
     current: Option<(File, Written)>,
     written: Vec<Written>,
     stop: Stop,
@@ -211,11 +208,7 @@ struct Files {
 impl Files {
     fn new(to: Destination) -> Files {
         let stop = Stop::default();
-        Files { to, seen: HashSet::new(), paths: 0, next: None, current: None, written: Vec::new(), stop }
-    }
-
-    fn open_next(&mut self) -> Result<(), FileError> {
-        self.next.take().map_or(Ok(()), |path| self.open(&path))
+        Files { to, seen: HashSet::new(), paths: 0, current: None, written: Vec::new(), stop }
     }
 
     fn open(&mut self, path: &str) -> Result<(), FileError> {
@@ -241,7 +234,6 @@ impl Files {
 
     fn write(&mut self, data: &[u8]) -> Result<(), FileError> {
         self.stop.check()?;
-        self.open_next()?;
         let Some((file, written)) = &mut self.current else { return Ok(()) };
         file.write_all(data).map_err(FileError::during("write", &written.path))
     }
