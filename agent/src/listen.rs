@@ -24,7 +24,7 @@ use crate::config::Cid;
 use crate::sys;
 
 /// Most bytes in one write to a vsock: with its header and what the kernel keeps beside it, it fits the 32 KiB that kernels take
-/// for one piece (`virtio_vsock_alloc_skb`, Linux 6.12.43 and later; before, pieces are larger).
+/// for one piece (`virtio_vsock_alloc_skb` of Linux 6.12).
 pub(crate) const LARGEST_WRITE: usize = 31 * 1024;
 /// Connections that wait to be accepted, at most: as many as the sandbox API serves at once.
 const BACKLOG: i32 = 1024;

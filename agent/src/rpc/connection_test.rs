@@ -1,3 +1,5 @@
+//! One connection against methods that wait, panic, and answer with much.
+
 use super::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

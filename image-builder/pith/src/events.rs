@@ -32,9 +32,11 @@ impl EventsArgs {
     /// Runs the command, until a signal ends it.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// When the state directory is not this user's alone, or the journal in it cannot be read.
     pub async fn execute(self, global: &Global) -> anyhow::Result<()> {
-        let journal = Journal::of(&state());
+        let state = state();
+        state.pods()?;
+        let journal = Journal::of(&state);
         let read = || journal.read().context("cannot read what happened");
         let mut shown: Vec<Value> = match self.since {
             Some(_) => Vec::new(),

@@ -174,9 +174,6 @@ impl RunArgs {
             if self.kernel.is_none() && self.uki.is_none() {
                 global.products()?;
             }
-            if let Some(arch) = self.fetching.platform.arch {
-                self.products(arch, global)?;
-            }
         }
         let prepared = interruptible_for(async {
             // The child finds what its parent has fetched and packed.
@@ -278,7 +275,7 @@ impl RunArgs {
                 self.accel != Accel::Kvm,
                 "the guest is for {arch}, which KVM cannot run here; leave --accel out"
             );
-            ensure!(qemu.find().is_some(), "the guest is for {arch}: {}", VmError::MissingQemu(qemu));
+            qemu.needed().with_context(|| format!("the guest is for {arch}"))?;
         }
         Ok(())
     }

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 
 use protocols::client::DialError;
 
-use super::host::Qemu;
-
 /// How an end by this signal is told: a system call that a filter forbids.
 const SIGSYS: &str = "signal 31";
 
@@ -23,8 +21,15 @@ pub enum VmError {
         fix: &'static str,
     },
     /// There is no QEMU for the guest's architecture.
-    #[error("{} is not installed; install it (Debian: {}) or name it in {}", .0.name, .0.fix, .0.variable)]
-    MissingQemu(Qemu),
+    #[error("{name} is not installed; install it (Debian: {fix}) or name it in {variable}")]
+    MissingQemu {
+        /// The program.
+        name: &'static str,
+        /// What installs it.
+        fix: &'static str,
+        /// The variable that can name another one.
+        variable: &'static str,
+    },
     /// A variable names a program that is not there.
     #[error("{variable} names {}, which is no file; unset it, or name {tool} in it", path.display())]
     NamedTool {

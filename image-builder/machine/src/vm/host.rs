@@ -46,9 +46,18 @@ impl Qemu {
         }
     }
 
-    /// Where it is.
+    /// Where it is, or is said to be.
     pub fn find(self) -> Option<PathBuf> {
         find_tool(self.name, self.variable)
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// [`VmError::MissingQemu`]; [`VmError::NamedTool`] when the variable has a path where nothing is.
+    pub fn needed(self) -> Result<PathBuf, VmError> {
+        let Self { name, variable, fix } = self;
+        present(self.find().ok_or(VmError::MissingQemu { name, fix, variable })?, name, variable)
     }
 }
 

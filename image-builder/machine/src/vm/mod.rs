@@ -41,8 +41,8 @@ pub use accel::Accel;
 pub use config::{Attachment, Growth, Root, VmConfig};
 pub use console::Ready;
 pub use error::VmError;
+use host::needed_tool;
 pub use host::{Qemu, VIRTIOFSD_FIX, VSOCK_FIX, find_tool};
-use host::{needed_tool, present};
 pub use machine::check_memory;
 pub use model::{Disk, LEAST_MEMORY_MIB, MAC, Machine, disk_node};
 pub use nic::{Forward, Nic, Protocol};
@@ -146,8 +146,7 @@ struct Started {
 impl Started {
     /// Starts QEMU and the devices beside it. With `incoming` the machine waits for the state that is read from there.
     async fn start(config: &VmConfig, engine: Engine, incoming: Option<&Path>) -> Result<Self, VmError> {
-        let qemu = Qemu::of(config.machine.arch());
-        let binary = present(qemu.find().ok_or(VmError::MissingQemu(qemu))?, qemu.name, qemu.variable)?;
+        let binary = Qemu::of(config.machine.arch()).needed()?;
         let files = RunFiles::create(&config.run_dir)?;
         let nursery = Nursery::new()?;
         let mut devices = share::start(&nursery, &files.dir, &config.shares).await?;

@@ -149,6 +149,9 @@ mod tests {
     fn a_namespace_that_is_not_there_is_named() {
         let text = Attachment::take("pith-no-such", None).unwrap_err().to_string();
         let root = nix::unistd::geteuid().is_root();
-        assert!(text.contains(if root { "/run/netns/pith-no-such" } else { "needs root" }), "{text}");
+        assert!(
+            text.contains(if root { "no network namespace \"pith-no-such\"" } else { "needs root" }),
+            "{text}"
+        );
     }
 }
