@@ -65,7 +65,7 @@ fn known(pods: &[String]) -> String {
     const NAMED: usize = 10;
     match pods.len() {
         0 => "there are no pods at all".to_owned(),
-        ..=NAMED => format!("pods: {}", pods.join(", ")),
+        1..=NAMED => format!("pods: {}", pods.join(", ")),
         more => {
             format!("pods: {} and {} more; `pith ps -a` lists them", pods[..NAMED].join(", "), more - NAMED)
         }
