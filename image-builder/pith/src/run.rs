@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Qemu, Root, VmError};
+use machine::vm::{Accel, Attachment, DEBUG_CONSOLE, Machine, Qemu, Root};
 use pods::run::exec::WRITE;
 use pods::run::network::{Network, NetworkMode, Publish};
 use pods::run::output::{JsonSink, Sink, TextSink};
