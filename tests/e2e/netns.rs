@@ -181,7 +181,7 @@ fn a_namespace_that_will_not_do_is_named_before_anything_boots() -> Result<()> {
     let pods = Pods::new()?;
     let manifest = pods.manifest("refused", &[("one", "true")])?.display().to_string();
     for (network, named) in [
-        ("netns=pith-no-such".to_owned(), "/run/netns/pith-no-such"),
+        ("netns=pith-no-such".to_owned(), "no network namespace \"pith-no-such\""),
         (format!("netns={}/eth7", namespace.name), "has no link eth7"),
         (format!("netns={}/lo", namespace.name), "does not carry Ethernet"),
     ] {

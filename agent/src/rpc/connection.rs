@@ -237,6 +237,7 @@ async fn call(services: Arc<Services>, stream: u32, request: Request) -> Answer 
         return Answer::new(stream, true, refusal(Code::UNIMPLEMENTED, text));
     };
     let (name, nanoseconds) = (request.method.clone(), request.timeout_nano);
+    tracing::trace!(stream, method = name, nanoseconds, "called");
     let context = TtrpcContext { timeout_nano: nanoseconds, ..TtrpcContext::default() };
     let work = AssertUnwindSafe(method.handler(context, request)).catch_unwind();
     let done = match nanoseconds {
@@ -256,6 +257,7 @@ async fn call(services: Arc<Services>, stream: u32, request: Request) -> Answer 
         Ok(Err(_)) => ttrpc::Error::from(Failure::internal("the call panicked")).into(),
         Err(_) => refusal(Code::DEADLINE_EXCEEDED, "timeout"),
     };
+    tracing::trace!(stream, method = name, code = response.status.code.value(), "answered");
     Answer::new(stream, true, response)
 }
 
