@@ -48,7 +48,8 @@ pub struct VmConfig {
     /// Whether [`Vm::save`](super::Vm::save) can be asked for. Wants a q35 or a virt where the vsock device is not the kernel's.
     pub savable: bool,
     /// Whether an emulated guest is spared what takes an emulated processor long: it gets its initrd unpacked, and the only
-    /// processor of a q35 no timer of its own. Without, it boots as under a monitor that knows nothing of it.
+    /// processor of a q35 no timer of its own. Without, it boots as under a monitor that knows nothing of it. A q35 whose ACPI
+    /// tables are not QEMU's may have no other timer, and needs it off.
     pub shortcuts: bool,
     /// More arguments for QEMU, as they are: devices that no other field describes.
     pub extra: Vec<OsString>,
