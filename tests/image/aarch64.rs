@@ -82,6 +82,8 @@ fn boot_until(
     text: Option<&str>,
 ) -> Result<(Option<ExitStatus>, String)> {
     let (console, errors) = (directory.join("console"), directory.join("errors"));
+    // QEMU makes it a moment after its start.
+    File::create(&console)?;
     let image = image()?;
     let mut command = Command::new(QEMU);
     command

@@ -48,6 +48,8 @@ layer cache "$cache"
 export PITH_CACHE=$cache PATH=$cache/bin:$PATH
 # Under emulation, and with other work beside it, everything may take this many times as long.
 export PITH_PATIENCE=8
+# Tests that start QEMU by themselves take KVM.
+export PITH_TEST_ACCEL=kvm
 for monitor in "$cache"/monitors/*/bin; do PATH=$monitor:$PATH; done
 # What is known of another host, and notes of other runs.
 rm -rf "$cache/kvm.json" "$tree/out/devices"
