@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::accel::Engine;
+use super::cmdline::kernel_cmdline;
 use super::config::{Attachment, Growth, Root, VmConfig};
 use super::error::VmError;
 use super::model::{ENOUGH_MEMORY_MIB, LEAST_MEMORY_MIB, Machine, Transport, VsockDevice};
@@ -295,46 +296,6 @@ fn machine_option(config: &VmConfig, engine: Engine) -> String {
     format!("{model},memory-backend=mem{nvdimm}")
 }
 
-/// The kernel's command line.
-fn kernel_cmdline(config: &VmConfig, engine: Engine, tsc_khz: Option<u64>) -> String {
-    let arch = config.machine.arch();
-    let of_arch: &[&str] = match arch {
-        Arch::X86_64 => &["console=ttyS0", "reboot=t"],
-        Arch::Aarch64 => &["console=ttyAMA0"],
-    };
-    let mut words: Vec<String> = of_arch
-        .iter()
-        .chain(&["quiet", "panic=-1", "cryptomgr.notests"])
-        .map(|word| (*word).to_owned())
-        .collect();
-    if config.machine == Machine::Microvm {
-        // There is neither; the kernel would search, and complain.
-        words.extend(["acpi=off", "pci=off"].map(str::to_owned));
-    }
-    if engine == Engine::Tcg {
-        words.push("nokaslr".to_owned());
-    }
-    if engine == Engine::Tcg && arch == Arch::X86_64 {
-        words.push("no_timer_check".to_owned());
-        if let Some(khz) = tsc_khz {
-            words.push(format!("tsc_early_khz={khz}"));
-            words.push("tsc=reliable".to_owned());
-        }
-        // Calibrating the APIC timer takes 220 ms and more here; for one CPU the HPET or the PIT does. If more CPUs can be
-        // plugged in, each needs a timer of its own.
-        let alone = config.cpus == 1 && config.growth.cpus <= 1;
-        if alone && (config.machine == Machine::Microvm || config.machine == Machine::Q35 && config.shortcuts)
-        {
-            words.push("nolapic_timer".to_owned());
-        }
-    }
-    if let Root::Disk { cmdline, .. } = &config.root {
-        words.push(cmdline.clone());
-    }
-    words.extend(config.cmdline.iter().cloned());
-    words.join(" ")
-}
-
 /// QEMU splits option lists at commas; a doubled one stands for itself.
 fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -560,13 +521,5 @@ mod tests {
         let line = text(&config, Engine::Tcg, &vsock);
         assert!(line.contains("-smp 1,sockets=3,cores=1,threads=1,maxcpus=3 "), "{line}");
         assert!(line.contains("-m 512M,slots=4,maxmem=1024M ") && line.ends_with("-device x"), "{line}");
-    }
-
-    #[test]
-    fn extra_words_come_last() {
-        let mut config = config(Machine::Q35);
-        config.cmdline = vec!["agent.log=debug".into()];
-        let line = kernel_cmdline(&config, Engine::Tcg, None);
-        assert!(line.contains(" no_timer_check ") && line.ends_with(" agent.log=debug"), "{line}");
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod accel;
+mod cmdline;
 mod config;
 mod console;
 mod error;
@@ -30,11 +31,13 @@ mod tsc;
 mod unpacked;
 mod vsock;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use store::arch::Arch;
 use tokio::net::UnixStream;
 
 pub use accel::Accel;
@@ -161,15 +164,19 @@ impl Started {
             VsockDevice::Vhost { cid } => Endpoint::Vsock { cid: *cid },
             VsockDevice::VhostUser { .. } => Endpoint::Hybrid { socket: files.vsock_socket() },
         };
-        let tsc_khz = if engine == Engine::Tcg { tsc::host_khz() } else { None };
+        // To measure it takes a while, and only the kernel for x86 is told.
+        let wants_tsc = engine == Engine::Tcg && config.machine.arch() == Arch::X86_64;
+        let tsc_khz = if wants_tsc { tsc::host_khz() } else { None };
         let mut command = Command::new(binary);
-        let config = &match &config.root {
-            Root::Initrd(packed) if config.shortcuts && engine == Engine::Tcg => {
-                VmConfig { root: Root::Initrd(unpacked_initrd(packed)), ..config.clone() }
-            }
-            _ => config.clone(),
-        };
-        command.args(machine::arguments(config, engine, &vsock, tsc_khz, &files.dir, incoming));
+        let mut config = Cow::Borrowed(config);
+        if let Root::Initrd(packed) = &config.root
+            && config.shortcuts
+            && engine == Engine::Tcg
+        {
+            let unpacked = unpacked_initrd(packed);
+            config.to_mut().root = Root::Initrd(unpacked);
+        }
+        command.args(machine::arguments(&config, engine, &vsock, tsc_khz, &files.dir, incoming));
         let powered_on = Instant::now();
         let (qemu, serial) =
             nursery.spawn_with_stdout(command, &files.qemu_log(), config.network.inherited())?;
