@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fs_image::{Inode, Kind, Tree, cpio};
 use machine::vm;
 use products::kernel;
 use serde_json::json;
 use store::layout::Layout;
+use tests::Options;
 
 const USAGE: &str = "usage: bench-boot [--rounds N] [--against DIR] [--json]\n\
     Prints medians of N rounds (10 unless told) from starting QEMU to the first line of /init, and ratios to Debian's kernel.\n\
@@ -30,21 +31,15 @@ const MACHINES: [(&str, &str, &str); 2] = [
 ];
 
 fn main() -> Result<()> {
-    let (mut rounds, mut as_json, mut against) = (10, false, None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
-            "--against" => against = Some(PathBuf::from(arguments.next().context(USAGE)?)),
-            "--json" => as_json = true,
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(());
-            }
-            _ => bail!(USAGE),
+    let mut against = None;
+    let options = Options::read(USAGE, 10, |option, value| {
+        let is_known = option == "--against";
+        if is_known {
+            against = Some(PathBuf::from(value()?));
         }
-    }
-    ensure!(rounds > 0, USAGE);
+        Ok(is_known)
+    })?;
+    let Some(Options { rounds, as_json }) = options else { return Ok(()) };
     let layout = Layout::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), None);
     let directory = tempfile::tempdir()?;
     let initrd = directory.path().join("initrd");

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use machine::vm::{AgentClient, Machine, Vm, VmConfig, unpacked_initrd};
 use protocols::agent::GetMetricsRequest;
 use protocols::health::CheckRequest;
 use serde_json::json;
+use tests::Options;
 
 const USAGE: &str = "usage: bench-guest [--rounds N] [--against DIR] [--json]\n\
     Prints sizes, instructions and times of boots, and memory. Times are medians of N rounds (5 unless told).\n\
@@ -73,21 +74,15 @@ struct Row {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (mut rounds, mut as_json, mut against) = (5, false, None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
-            "--against" => against = Some(PathBuf::from(arguments.next().context(USAGE)?)),
-            "--json" => as_json = true,
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(());
-            }
-            _ => bail!(USAGE),
+    let mut against = None;
+    let options = Options::read(USAGE, 5, |option, value| {
+        let is_known = option == "--against";
+        if is_known {
+            against = Some(PathBuf::from(value()?));
         }
-    }
-    ensure!(rounds > 0, USAGE);
+        Ok(is_known)
+    })?;
+    let Some(Options { rounds, as_json }) = options else { return Ok(()) };
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out");
     let mut trees = vec![Contender { out, shortcuts: true }];
     trees.extend(against.map(|out| Contender { out, shortcuts: false }));

@@ -7,10 +7,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::figures::Durations;
-use tests::{Guest, Http, Machine, ended};
+use tests::{Guest, Http, Machine, Options, ended};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -167,20 +167,8 @@ async fn bare(guest: &Guest, is_up: bool, data: &mut [u8]) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (mut rounds, mut as_json) = (40, false);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
-            "--json" => as_json = true,
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(());
-            }
-            _ => bail!(USAGE),
-        }
-    }
-    ensure!(rounds > 0, USAGE);
+    let options = Options::read(USAGE, 40, |_, _| Ok(false))?;
+    let Some(Options { rounds, as_json }) = options else { return Ok(()) };
     let guest = Guest::builder()
         .machine(Machine::Microvm)
         .memory(768)

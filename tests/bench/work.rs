@@ -7,12 +7,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use machine::vm::AgentClient;
 use protocols::health::CheckRequest;
 use serde_json::json;
 use tests::figures::Durations;
-use tests::{Container, ContainerBuilder, Guest, Machine, dockers_profile};
+use tests::{Container, ContainerBuilder, Guest, Machine, Options, dockers_profile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
@@ -365,25 +365,20 @@ async fn write(container: &Container) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (mut rounds, mut as_json, mut against, mut wanted) = (40, false, None, Work::ALL.to_vec());
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()).context(USAGE)?,
-            "--against" => against = Some(PathBuf::from(arguments.next().context(USAGE)?)),
+    let (mut against, mut wanted) = (None, Work::ALL.to_vec());
+    let options = Options::read(USAGE, 40, |option, value| {
+        match option {
+            "--against" => against = Some(PathBuf::from(value()?)),
             "--only" => {
-                let words = arguments.next().context(USAGE)?;
+                let words = value()?;
                 wanted.retain(|work| words.split(',').any(|word| work.name().contains(word)));
             }
-            "--json" => as_json = true,
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(());
-            }
-            _ => bail!(USAGE),
+            _ => return Ok(false),
         }
-    }
-    ensure!(rounds > 0 && !wanted.is_empty(), USAGE);
+        Ok(true)
+    })?;
+    let Some(Options { rounds, as_json }) = options else { return Ok(()) };
+    ensure!(!wanted.is_empty(), USAGE);
     let mut contenders = vec![Contender::boot(None, &wanted).await.context("a guest of this tree")?];
     if let Some(directory) = &against {
         contenders
