@@ -18,9 +18,10 @@ const BOUND: Duration = Duration::from_secs(1);
 /// How long the machine lies on its file, at least: what the clock misses.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// How long after the first instruction of a copy its kernel may take to see the new generation id. Until then, what asks for
-/// random numbers gets those that the other copy gets. docs/snapshots.md names it.
-const WINDOW: Duration = Duration::from_millis(500);
+/// How many lines of a copy may have numbers of the other copy, before its kernel has seen the new generation id. A count and no
+/// time: a host that is busy stops a copy between any two instructions, and the clock steps between two words of a line.
+/// docs/snapshots.md names it.
+const WINDOW: usize = 50;
 /// What the witness keeps in its memory before the number of the last line that it has begun.
 const MARK: [u64; 2] = [0x7765_304b_c99e_2ae4, 0xdbb3_570d_11e8_9c66];
 /// Most lines of the witness that are read at once.
@@ -214,13 +215,11 @@ async fn a_machine_that_is_restored_twice_is_two_machines_with_the_right_time() 
     let (in_one, in_other) = (numbers(&one_saw), numbers(&other_saw));
     let is_equal =
         |line: &&Line| line.random.iter().any(|number| in_one.contains(number) && in_other.contains(number));
-    for (lines, saw) in [(&all[0], &one_saw), (&all[1], &other_saw)] {
+    for saw in [&one_saw, &other_saw] {
         let equal: Vec<&Line> = saw.iter().filter(is_equal).collect();
         let Some(last) = equal.last() else { continue };
-        // Both times are by the clock that has not noticed anything yet.
-        let window = last.time.saturating_sub(lines[0].time);
-        println!("{} lines have numbers of the other copy, the last after {window:?}", equal.len());
-        assert!(window < WINDOW, "after {window:?} a number is one of the other copy: {last:?}");
+        println!("{} lines have numbers of the other copy", equal.len());
+        assert!(equal.len() <= WINDOW, "{} lines have numbers of the other copy: {equal:?}", equal.len());
         assert_eq!(last.number, begun + equal.len() as u64, "equal lines after others: {equal:?}");
     }
     one.destroy().await?;
