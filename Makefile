@@ -146,11 +146,12 @@ sandbox: images programs samples ## Test the sandbox API with unmodified E2B SDK
 
 bench: images programs samples ## Measure sizes, boots, calls and lives; AGAINST=DIR compares with the out/ of another tree, else with Debian's kernel
 	@tests/samples/demo.sh --bench
-	@$(CARGO) build --quiet $(WORKSPACE) --bin bench-boot --bin bench-guest --bin bench-work --bin bench-sandbox
+	@$(CARGO) build --quiet $(WORKSPACE) --bin bench-boot --bin bench-guest --bin bench-memory --bin bench-work --bin bench-sandbox
 	@target/debug/bench-work $(if $(AGAINST),--against '$(AGAINST)')
 	@$(if $(AGAINST),,target/debug/bench-sandbox)
 	@target/debug/bench-boot $(if $(AGAINST),--against '$(AGAINST)')
 	@target/debug/bench-guest $(if $(AGAINST),--against '$(AGAINST)')
+	@target/debug/bench-memory $(if $(AGAINST),--against '$(AGAINST)')
 
 bench-pack: setup-images ## Measure how long packing takes, against mkfs.erofs; ARGS='--rounds 5 DIR' or '--mkfs PROGRAM'
 	@$(CARGO) build --release --quiet $(WORKSPACE) --bin bench-pack

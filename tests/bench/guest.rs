@@ -1,23 +1,22 @@
-//! What a guest costs: bytes of its files, instructions and time of its boot, and memory at rest.
+//! What a guest's start costs: bytes of its files, instructions and time of its boot, and the time of a restore.
 //!
 //! Promises that what varies is a median of rounds in which two trees take turns, and that instructions are counted by QEMU
 //! itself, so that they are the same in every run. Must never assert a figure: it prints.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use machine::vm::{AgentClient, Machine, Vm, VmConfig, unpacked_initrd};
-use protocols::agent::GetMetricsRequest;
 use protocols::health::CheckRequest;
 use serde_json::json;
-use tests::Options;
+use tests::figures::{Row, median};
+use tests::{Guest, Options};
 
 const USAGE: &str = "usage: bench-guest [--rounds N] [--against DIR] [--json]\n\
-    Prints sizes, instructions and times of boots, and memory. Times are medians of N rounds (5 unless told).\n\
+    Prints sizes, instructions and times of boots, and times of restores. Times are medians of N rounds (5 unless told).\n\
     With --against, the products in DIR (the out/ of another tree) take turns with ours, and ratios are ours to theirs. Their \
     guests boot without the shortcuts that `pith run` takes under emulation.";
 
@@ -25,8 +24,6 @@ const USAGE: &str = "usage: bench-guest [--rounds N] [--against DIR] [--json]\n\
 const MARK: &str = "agent ready: ";
 /// How long a boot may take whose instructions are counted.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The block in which st_blocks counts, in bytes.
-const BLOCK: u64 = 512;
 
 /// A tree's products.
 struct Contender {
@@ -65,13 +62,6 @@ const BOOTS: [Boot; 2] = [
     },
 ];
 
-/// A row of the result: what it is, its unit, and a figure of each tree.
-struct Row {
-    name: String,
-    unit: &'static str,
-    figures: Vec<f64>,
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut against = None;
@@ -90,8 +80,8 @@ async fn main() -> Result<()> {
     let mut accelerator = "";
     for boot in &BOOTS {
         let counted = trees.iter().map(|tree| instructions(tree, boot)).collect::<Result<Vec<_>>>()?;
-        rows.push(row(format!("{}: to /init", boot.name), "instr. (million)", &counted, |count| count.0));
-        rows.push(row(format!("{}: /init to ready", boot.name), "instr. (million)", &counted, |count| {
+        rows.push(Row::of(format!("{}: to /init", boot.name), "instr. (million)", &counted, |count| count.0));
+        rows.push(Row::of(format!("{}: /init to ready", boot.name), "instr. (million)", &counted, |count| {
             count.1
         }));
         let mut times = vec![Vec::new(); trees.len()];
@@ -104,25 +94,17 @@ async fn main() -> Result<()> {
             }
         }
         let medians: Vec<f64> = times.into_iter().map(median).collect();
-        rows.push(row(format!("{}: power-on to first Check", boot.name), "ms", &medians, |time| time * 1e3));
+        rows.push(Row::of(format!("{}: power-on to first Check", boot.name), "ms", &medians, |time| {
+            time * 1e3
+        }));
     }
-    let mut small = Vec::new();
-    let mut touched = Vec::new();
-    for tree in &trees {
-        small.push(at_rest(tree, 128).await?);
-        touched.push(at_rest(tree, 256).await?);
-    }
-    rows.push(row("128 MiB guest: not available".into(), "MiB", &small, |rest| rest.taken));
-    rows.push(row("128 MiB guest: the agent's resident memory".into(), "MiB", &small, |rest| rest.agent));
-    rows.push(row("256 MiB guest: touched".into(), "MiB", &touched, |rest| rest.touched));
-    rows.push(row("256 MiB guest: QEMU's share of the host's memory".into(), "MiB", &touched, |rest| {
-        rest.host
+    rows.push(Row::of("q35, kata: restore to first Check", "ms", &[restore(rounds).await?], |time| {
+        time * 1e3
     }));
-    print(&rows, rounds, accelerator, as_json)
-}
-
-fn row<T>(name: String, unit: &'static str, figures: &[T], figure: impl Fn(&T) -> f64) -> Row {
-    Row { name, unit, figures: figures.iter().map(figure).collect() }
+    let head = format!(
+        "a guest's start; accelerator {accelerator}, times are medians of {rounds} rounds taking turns"
+    );
+    Row::print(&rows, &head, json!({ "rounds": rounds, "accelerator": accelerator }), as_json)
 }
 
 /// Of products that all trees have.
@@ -203,85 +185,17 @@ async fn first_check(tree: &Contender, boot: &Boot) -> Result<(f64, &'static str
     Ok((time.as_secs_f64(), engine))
 }
 
-/// Memory of a guest that does nothing, in MiB.
-struct AtRest {
-    /// Of the guest's, what nobody can have.
-    taken: f64,
-    /// The agent's and its helper's that is in memory.
-    agent: f64,
-    /// Of the guest's, what was written at least once.
-    touched: f64,
-    /// QEMU's proportional set size.
-    host: f64,
-}
-
-async fn at_rest(tree: &Contender, memory_mib: u32) -> Result<AtRest> {
+/// Seconds from starting QEMU with a saved guest of this tree to the answer of the first Check, the median of rounds. The guest
+/// of 128 MiB was saved while it did nothing.
+async fn restore(rounds: usize) -> Result<f64> {
+    let guest = Guest::builder().savable().memory(128).boot().await?;
     let directory = tempfile::tempdir()?;
-    let mut config = config(tree, "vmlinux", directory.path());
-    config.memory_mib = memory_mib;
-    let vm = Vm::boot(config).await.context("boot a guest to rest")?;
-    let client = vm.client().await?;
-    let touched = touched(vm.pid())? as f64 / f64::from(1 << 20);
-    let host = proportional(vm.pid())? as f64 / 1024.0;
-    let answer = client.agent.get_metrics(AgentClient::call(), &GetMetricsRequest::new()).await?.metrics;
-    vm.stop().await?;
-    let metric = |name: &str| {
-        let line = answer.lines().find_map(|line| line.strip_prefix(name));
-        let value: f64 = line.with_context(|| format!("no {name}"))?.trim().parse()?;
-        anyhow::Ok(value / f64::from(1 << 20))
-    };
-    let available = metric("kata_guest_meminfo{item=\"mem_available\"}")?;
-    let agent = metric("kata_agent_total_rss")?;
-    Ok(AtRest { taken: f64::from(memory_mib) - available, agent, touched, host })
-}
-
-/// Bytes of the guest's memory that QEMU's memfd has.
-fn touched(pid: u32) -> Result<u64> {
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let path = entry?.path();
-        if std::fs::read_link(&path)
-            .is_ok_and(|link| link.to_string_lossy().contains("memfd:memory-backend-memfd"))
-        {
-            return Ok(std::fs::metadata(path)?.blocks() * BLOCK);
-        }
+    let saved = guest.save(&directory.path().join("machine")).await?;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let guest = saved.restore().await?;
+        guest.client().health.check(AgentClient::call(), &CheckRequest::new()).await.context("Check")?;
+        times.push(guest.vm().since_power_on().as_secs_f64());
     }
-    bail!("the guest's memory is no memfd")
-}
-
-/// Kilobytes of the host's memory, each page divided by how many processes have it.
-fn proportional(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    let half = times.len() / 2;
-    if times.len() % 2 == 1 { times[half] } else { (times[half - 1] + times[half]) / 2.0 }
-}
-
-fn print(rows: &[Row], rounds: usize, accelerator: &str, as_json: bool) -> Result<()> {
-    let ratio = |figures: &[f64]| figures.get(1).map(|other| figures[0] / other);
-    if as_json {
-        let rows = rows.iter().map(|row| {
-            let other = row.figures.get(1);
-            json!({ "name": row.name, "unit": row.unit, "ours": row.figures[0], "other": other, "ratio": ratio(&row.figures) })
-        });
-        let text =
-            json!({ "rounds": rounds, "accelerator": accelerator, "figures": rows.collect::<Vec<_>>() });
-        println!("{}", serde_json::to_string_pretty(&text)?);
-        return Ok(());
-    }
-    println!(
-        "a guest's cost; accelerator {accelerator}, times are medians of {rounds} rounds taking turns; other, ours, ratio"
-    );
-    for Row { name, unit, figures } in rows {
-        let number =
-            |figure: &f64| if *unit == "bytes" { format!("{figure:.0}") } else { format!("{figure:.1}") };
-        let other = figures.get(1).map(number).unwrap_or_default();
-        let ratio = ratio(figures).map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-        println!("{name:<50} {unit:<17} {other:>10} {:>10} {ratio:>6}", number(&figures[0]));
-    }
-    Ok(())
+    Ok(median(times))
 }

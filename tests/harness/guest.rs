@@ -75,6 +75,7 @@ pub struct GuestBuilder {
     growth: Growth,
     savable: bool,
     plain: bool,
+    deadline: Option<Duration>,
     qemu: Vec<OsString>,
 }
 
@@ -147,6 +148,13 @@ impl GuestBuilder {
     #[must_use]
     pub fn plain(mut self) -> GuestBuilder {
         self.plain = true;
+        self
+    }
+
+    /// With another time to get ready in.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> GuestBuilder {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -256,7 +264,7 @@ impl GuestBuilder {
         config.memory_mib = self.memory_mib.unwrap_or(config.memory_mib);
         config.cpus = self.cpus.unwrap_or(1);
         config.cmdline = self.words;
-        config.deadline = READY;
+        config.deadline = self.deadline.unwrap_or(READY);
         config.shares = self.shares;
         config.growth = self.growth;
         config.savable = self.savable;
