@@ -113,6 +113,7 @@ fn execute(step: &Step, root: &Path) -> io::Result<Outcome> {
     match step {
         Step::Dir { path, mode } => make_dir(&at(path), *mode),
         Step::Mount(mount) => mount_on(mount, &at(mount.target)),
+        Step::RootMount { proc, through } => mount_root(root, proc, &at(through)),
         Step::Symlink { path, target } => make_link(&at(path), target),
         Step::Node(node) => make_node(node, &at(node.path)),
         Step::ShareMounts { path } => share_mounts(&at(path)),
@@ -149,6 +150,24 @@ fn mount_on(mount: &Mount, target: &Path) -> io::Result<Outcome> {
     }
     let data = Some(mount.data).filter(|data| !data.is_empty());
     nix::mount::mount(Some(mount.fstype), target, Some(mount.fstype), mount.flags, data)?;
+    Ok(Outcome::Done)
+}
+
+/// Binds the root to another directory, and moves that mount onto the root, as switch_root(8) does. All threads of this process
+/// share its root, and so do the kernel's, which start modprobe(8).
+fn mount_root(root: &Path, proc: &str, through: &Path) -> io::Result<Outcome> {
+    if mountinfo::root_can_be_pivoted(&mountinfo::mounts()?) {
+        return Ok(Outcome::Present);
+    }
+    let mount =
+        |from: &Path, to: &Path, flags| nix::mount::mount(Some(from), to, None::<&str>, flags, None::<&str>);
+    mount(root, through, MsFlags::MS_BIND)?;
+    let proc = proc.trim_start_matches('/');
+    mount(&root.join(proc), &through.join(proc), MsFlags::MS_MOVE)?;
+    nix::unistd::chdir(through)?;
+    mount(Path::new("."), root, MsFlags::MS_MOVE)?;
+    nix::unistd::chroot(".")?;
+    nix::unistd::chdir("/")?;
     Ok(Outcome::Done)
 }
 

@@ -8,7 +8,7 @@
 //! says what happened and the caller decides.
 //!
 //! Must never do: read the agent's options, start processes, touch the network, log. The root file system stays
-//! where it is too: an initramfs cannot be `pivot_root`ed away, and containers are jailed with that in mind.
+//! where it is, but an initramfs is put on a mount of its own: without that, containers could not be pivoted.
 
 #![forbid(unsafe_code)]
 

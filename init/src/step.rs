@@ -35,6 +35,14 @@ pub enum Step {
     },
     /// Mount a file system, unless the same type is mounted there already.
     Mount(Mount),
+    /// Put the root on a mount of its own, unless it has a parent already: the kernel's first mount cannot be pivoted away
+    /// (pivot_root(2), NOTES), so each container would have to detach every mount of the guest by itself.
+    RootMount {
+        /// Absolute path of `/proc`, which is mounted and goes with the root.
+        proc: &'static str,
+        /// Absolute path of an empty directory that is covered for a moment.
+        through: &'static str,
+    },
     /// Make a symbolic link, unless anything exists at `path`.
     Symlink {
         /// Absolute path of the link.
@@ -170,6 +178,8 @@ pub const TABLE: &[BootStep] = &[
     must(dir("/proc", 0o555)),
     must(mount("proc", "/proc", NSE, "")),
     must(dir("/sys", 0o555)),
+    // Before there are more mounts that would have to move.
+    should(Step::RootMount { proc: "/proc", through: "/sys" }),
     must(mount("sysfs", "/sys", NSE, "")),
     must(dir("/dev", 0o755)),
     should(mount("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755")),
@@ -260,6 +270,7 @@ impl fmt::Display for Step {
         match self {
             Step::Dir { path, mode } => write!(out, "make directory {path} ({mode:04o})"),
             Step::Mount(mount) => mount.fmt(out),
+            Step::RootMount { .. } => write!(out, "put the root on a mount of its own"),
             Step::Symlink { path, target } => write!(out, "link {path} to {target}"),
             Step::Node(Node { path, major, minor, mode }) => {
                 write!(out, "make device {path} (char {major}:{minor}, {mode:04o})")
@@ -311,6 +322,7 @@ mod tests {
             "make device /dev/null (char 1:3, 0666)",
             "link /dev/fd to /proc/self/fd",
             "delegate cgroup controllers of /sys/fs/cgroup",
+            "put the root on a mount of its own",
             "share mounts below /",
             "write -999 to /proc/self/oom_score_adj",
         ] {

@@ -181,8 +181,5 @@ fn wait(starting: &Starting) -> Result<u8> {
 /// Whether the root that this runs in can be pivoted: the kernel's first one cannot.
 fn root_switch() -> Result<RootSwitch> {
     let mounts = mountinfo::mounts().context("read /proc/self/mountinfo")?;
-    // It has no parent but itself. A bind of it can be pivoted as any other mount.
-    let is_first = mountinfo::top(&mounts, Path::new("/"))
-        .is_none_or(|root| root.fstype == "rootfs" && root.id == root.parent);
-    Ok(if is_first { RootSwitch::Move } else { RootSwitch::Pivot })
+    Ok(if mountinfo::root_can_be_pivoted(&mounts) { RootSwitch::Pivot } else { RootSwitch::Move })
 }

@@ -44,6 +44,12 @@ pub fn top<'a>(mounts: &'a [MountInfo], target: &Path) -> Option<&'a MountInfo> 
     mounts.iter().rfind(|mount| mount.point == target)
 }
 
+/// Whether the mount on top at `/` can be pivoted away (pivot_root(2)). The kernel's first mount cannot: an initramfs is in it, and
+/// it has no parent but itself. A bind of it has one.
+pub fn root_can_be_pivoted(mounts: &[MountInfo]) -> bool {
+    top(mounts, Path::new("/")).is_some_and(|root| root.id != root.parent)
+}
+
 /// One line: `36 35 98:0 /root /point opts [tags ...] - type source super-options`.
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -153,5 +159,17 @@ mod tests {
         assert!(
             parse_table("garbage\n1 2 3 - \n1 1 0:2 / /a rw - ext4\nx 1 0:2 / /a rw - a b c\n\n").is_empty()
         );
+    }
+
+    #[test]
+    fn the_kernels_first_root_cannot_be_pivoted() {
+        let can = |table: &str| root_can_be_pivoted(&parse_table(table));
+        let line =
+            |id: u32, parent: u32, fs: &str| format!("{id} {parent} 0:2 / / rw shared:1 - {fs} {fs} rw");
+        assert!(!can(&line(1, 1, "rootfs")));
+        assert!(can(&line(22, 1, "ext4")));
+        assert!(can(&line(22, 1, "rootfs")), "a bind of the first one");
+        assert!(can(&format!("{}\n{}", line(1, 1, "rootfs"), line(22, 1, "erofs"))));
+        assert!(!can("22 1 0:20 / /proc rw - proc proc rw"), "nothing is known of the root");
     }
 }

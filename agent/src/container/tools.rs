@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mountinfo::MountInfo;
 use rustjail::plan::RootSwitch;
 
 use super::id::ContainerId;
@@ -116,14 +115,10 @@ impl Facts {
     /// Those of this guest.
     pub(crate) fn of_guest() -> Facts {
         let mounts = mountinfo::mounts().unwrap_or_default();
-        let root_switch = if is_initramfs(&mounts) { RootSwitch::Move } else { RootSwitch::Pivot };
+        let root_switch =
+            if mountinfo::root_can_be_pivoted(&mounts) { RootSwitch::Pivot } else { RootSwitch::Move };
         Facts { root_switch, modules: SecurityModules::of_kernel() }
     }
-}
-
-/// Whether the topmost mount on `/` is the kernel's own root, which cannot be pivoted.
-fn is_initramfs(mounts: &[MountInfo]) -> bool {
-    mounts.iter().rfind(|mount| mount.point == Path::new("/")).is_some_and(|mount| mount.fstype == "rootfs")
 }
 
 #[cfg(test)]
@@ -143,15 +138,5 @@ mod tests {
             let name = own.file_name().unwrap().to_str().unwrap();
             assert!(ContainerId::parse(name).is_err(), "a container may be called {name}");
         }
-    }
-
-    #[test]
-    fn an_initramfs_is_known_by_its_root() {
-        let line = |fs: &str| format!("1 1 0:2 / / rw shared:1 - {fs} {fs} rw");
-        let is_initramfs = |table: &str| is_initramfs(&mountinfo::parse_table(table));
-        assert!(is_initramfs(&line("rootfs")));
-        assert!(!is_initramfs(&line("ext4")));
-        assert!(!is_initramfs(&format!("{}\n{}", line("rootfs"), line("erofs"))));
-        assert!(!is_initramfs("22 1 0:20 / /proc rw - proc proc rw"));
     }
 }

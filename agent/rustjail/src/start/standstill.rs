@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
-/// How often a process that says nothing is looked at.
+/// When a process that says nothing is looked at first. Each further look is after twice the time, up to [`LONGEST_SLICE`]: where
+/// a hundred start at once, all wait long, and looks would take their time from them.
 const SLICE: Duration = Duration::from_millis(100);
+const LONGEST_SLICE: Duration = Duration::from_millis(800);
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
@@ -100,10 +102,11 @@ impl Birthplace {
     /// Waits until `socket` can be read. `pid` is at its other end.
     pub(crate) fn wait(&self, socket: impl AsFd, pid: i32, patience: Patience) -> io::Result<Awaited> {
         let (start, mut held) = (Instant::now(), Duration::ZERO);
-        let mut looked = start;
-        let slice = Timespec { tv_sec: 0, tv_nsec: i64::from(SLICE.subsec_nanos()) };
+        let (mut looked, mut slice) = (start, SLICE);
         loop {
-            match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&slice)) {
+            // Less than a second, as the constants are.
+            let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(slice.subsec_nanos()) };
+            match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&pause)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => return Ok(Awaited::Heard),
                 Err(errno) => return Err(errno.into()),
@@ -115,7 +118,7 @@ impl Birthplace {
                     return Ok(Awaited::Held(hold));
                 }
             }
-            looked = now;
+            (looked, slice) = (now, (slice * 2).min(LONGEST_SLICE));
             if now - start >= patience.all {
                 return Ok(Awaited::Nothing);
             }
