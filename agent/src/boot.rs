@@ -62,6 +62,7 @@ fn build(config: &Config, launcher: &Arc<Launcher>) -> std::io::Result<Api> {
         trimmer: Trimmer::default(),
         memory_events: OomWatch::start(Arc::clone(&reserve), memory_changed)?,
         reserve,
+        filters: Default::default(),
         paths,
         facts: Facts::of_guest(),
         settings: Settings {

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Run) -> Result<u8> {
     let container = Container::read(options)?;
     let switch = if options.no_pivot { RootSwitch::Move } else { root_switch()? };
     let bundle = Bundle { id: &container.id, path: &container.bundle.to_string_lossy() };
-    let plan = plan::init(&container.spec, InitOptions { switch, bundle })?;
+    let plan = plan::init(&container.spec, InitOptions { switch, bundle, filters: None })?;
     let path = container.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
     let path = path.map(|path| path.to_string_lossy()).unwrap_or_default();
     let cgroup = Cgroup::create(&options.cgroup_root, &CgroupPath::parse(&path, &container.id)?)?;

@@ -239,7 +239,8 @@ impl Work<'_> {
 
     fn plan(&self, spec: &Spec, bundle: &Path, hooks: &Hooks) -> Result<JailPlan, ContainerError> {
         let bundle = Bundle { id: self.id.as_str(), path: &bundle.to_string_lossy() };
-        let mut plan = plan::init(spec, InitOptions { switch: self.tools.facts.root_switch, bundle })
+        let (switch, filters) = (self.tools.facts.root_switch, Some(&self.tools.filters));
+        let mut plan = plan::init(spec, InitOptions { switch, bundle, filters })
             .map_err(|error| ContainerError::Plan(self.id.clone(), error))?;
         hook::limit(&mut plan);
         plan.stop_for_hooks = hooks.has(Stage::Prestart) || hooks.has(Stage::CreateRuntime);

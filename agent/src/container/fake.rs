@@ -167,6 +167,7 @@ pub(crate) fn tools(dir: &Path, courses: &[Course]) -> (Arc<Tools>, Arc<Fake>) {
         trimmer: Trimmer::default(),
         memory_events: OomWatch::start(Arc::clone(&reserve), || ()).unwrap(),
         reserve,
+        filters: Default::default(),
         paths: Paths { cgroup: cgroups, state },
         facts: Facts { root_switch: RootSwitch::Pivot, modules: SecurityModules::of_kernel() },
         settings: Settings {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustjail::plan::RootSwitch;
+use rustjail::seccomp::Filters;
 
 use super::id::ContainerId;
 use super::label::SecurityModules;
@@ -41,6 +42,8 @@ pub(crate) struct Tools {
     pub(crate) trimmer: Trimmer,
     /// Tells of kills for lack of memory.
     pub(crate) memory_events: OomWatch,
+    /// Filters of the last containers.
+    pub(crate) filters: Filters,
     /// Where things are.
     pub(crate) paths: Paths,
     /// What was found out about the guest.

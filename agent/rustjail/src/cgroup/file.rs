@@ -26,6 +26,12 @@ const PAGE: usize = 4096;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
+/// Whether the kernel gives the file's text in one piece: then a read that does not fill its buffer was the last one. Lists of
+/// processes are given line by line (`seq_file`), and a line that does not fit is left for the next read.
+fn is_one_record(name: &str) -> bool {
+    !matches!(name, "cgroup.procs" | "cgroup.threads")
+}
+
 /// An open directory, with its path for messages.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -134,11 +140,13 @@ impl Directory {
         loop {
             // Most files come as a whole. Their size is not asked for: the kernel says 0.
             bytes.reserve(PAGE);
+            let room = bytes.capacity() - bytes.len();
             let read = rustix::io::retry_on_intr(|| {
                 rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes))
             });
             match read {
                 Ok(0) => break,
+                Ok(count) if count < room && is_one_record(name) => break,
                 Ok(_) => {}
                 // EOPNOTSUPP: cgroup.procs of a threaded cgroup; its processes are listed further up.
                 Err(Errno::NODEV | Errno::OPNOTSUPP) => return Ok(None),

@@ -87,7 +87,7 @@ impl Outcome {
 
 /// The guest that outcomes are for.
 fn options() -> InitOptions<'static> {
-    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c1", path: "/run/c1" } }
+    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c1", path: "/run/c1" }, filters: None }
 }
 
 fn parse(json: &Value) -> Result<(Spec, Vec<String>), String> {

@@ -40,6 +40,8 @@ pub struct InitOptions<'a> {
     pub switch: RootSwitch,
     /// What its hooks are told of it.
     pub bundle: Bundle<'a>,
+    /// Filters of system calls that were made for other containers.
+    pub filters: Option<&'a seccomp::Filters>,
 }
 
 /// What a further process takes over from its container.
@@ -78,7 +80,7 @@ pub fn init(spec: &Spec, options: InitOptions<'_>) -> Result<JailPlan, PlanError
     namespaces.new.sort();
     let rootfs = rootfs(spec, linux, options.switch, &namespaces)?;
     let mut plan = of_process(process, linux, &namespaces)?;
-    plan.seccomp = seccomp_of(linux)?;
+    plan.seccomp = seccomp_of(linux, options.filters)?;
     plan.sysctls = sysctls(linux, &namespaces)?;
     plan.hostname = name(spec.hostname(), "hostname", &namespaces)?;
     plan.domainname = name(spec.domainname(), "domainname", &namespaces)?;
@@ -114,7 +116,7 @@ fn refuse_what_is_not_built(spec: &Spec) -> Result<(), PlanError> {
 /// # Errors
 /// [`PlanError`] when the process is inconsistent.
 pub fn exec(process: &Process, options: &ExecOptions<'_>) -> Result<JailPlan, PlanError> {
-    let seccomp = seccomp_of(options.spec.linux().as_ref())?;
+    let seccomp = seccomp_of(options.spec.linux().as_ref(), None)?;
     exec_with(process, options, seccomp.as_ref())
 }
 
@@ -211,12 +213,19 @@ fn without_duplicates(entries: &[String]) -> Vec<String> {
     env
 }
 
-fn seccomp_of(linux: Option<&Linux>) -> Result<Option<Seccomp>, PlanError> {
-    linux.and_then(|l| l.seccomp().as_ref()).map(filter).transpose()
+fn seccomp_of(
+    linux: Option<&Linux>,
+    filters: Option<&seccomp::Filters>,
+) -> Result<Option<Seccomp>, PlanError> {
+    let profile = linux.and_then(|l| l.seccomp().as_ref());
+    profile.map(|profile| filter(profile, filters)).transpose()
 }
 
-fn filter(profile: &LinuxSeccomp) -> Result<Seccomp, PlanError> {
-    let filter = seccomp::compile(profile)?;
+fn filter(profile: &LinuxSeccomp, filters: Option<&seccomp::Filters>) -> Result<Seccomp, PlanError> {
+    let filter = match filters {
+        Some(filters) => filters.of(profile)?,
+        None => seccomp::compile(profile)?,
+    };
     let listener = filter.listener.then(|| Listener {
         path: profile
             .listener_path()

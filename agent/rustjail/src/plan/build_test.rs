@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use std::collections::HashMap;
 
 const OPTIONS: InitOptions<'static> =
-    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c", path: "/run/c" } };
+    InitOptions { switch: RootSwitch::Move, bundle: Bundle { id: "c", path: "/run/c" }, filters: None };
 
 fn process() -> ProcessBuilder {
     ProcessBuilder::default()

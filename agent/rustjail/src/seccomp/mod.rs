@@ -32,6 +32,7 @@ mod bpf;
 mod compile;
 #[cfg(test)]
 mod interpreter;
+mod kept;
 mod profile;
 mod table;
 mod text;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use compile::compile;
+pub use kept::Filters;
 
 /// One instruction of classic BPF: the kernel's `struct sock_filter`.
 #[repr(C)]
