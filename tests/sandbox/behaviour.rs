@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::{Guest, Http, SANDBOX_PORT, ended, until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
-const BOX: &str = "box";
-/// What is told of a port of the pod at which nothing listens.
-const CLOSED: &str = "port is not open";
+use crate::ports;
+
+/// The container of each guest.
+pub(crate) const BOX: &str = "box";
 /// How long something has to stay away to be taken for absent.
 const ABSENT: Duration = Duration::from_secs(2);
 
@@ -26,7 +27,7 @@ async fn boot(switch: &str) -> Result<Guest> {
 #[tokio::test]
 async fn commands_files_and_watches_at_their_limits() -> Result<()> {
     let guest = boot("agent.sandbox_api=vsock").await?;
-    ports(&guest).await.context("ports")?;
+    ports::over_vsock(&guest).await.context("ports")?;
     containers(&guest).await.context("containers")?;
     frozen_commands(&guest).await.context("freeze")?;
     no_memory(&guest).await.context("memory")?;
@@ -37,40 +38,8 @@ async fn commands_files_and_watches_at_their_limits() -> Result<()> {
     guest.destroy().await
 }
 
-/// One request to a port of the pod. What comes back until the API says that nothing listens there, or the connection ends.
-async fn to_port(guest: &Guest, port: u16, fields: &str) -> Result<String> {
-    let mut stream = guest.vm().dial(SANDBOX_PORT).await?;
-    let head =
-        format!("GET /page HTTP/1.1\r\nE2b-Sandbox-Id: {BOX}\r\nE2b-Sandbox-Port: {port}\r\n{fields}\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let (mut all, mut piece) = (Vec::new(), vec![0; 4096]);
-    while !String::from_utf8_lossy(&all).contains(CLOSED) {
-        match tokio::time::timeout(Duration::from_secs(30), stream.read(&mut piece)).await?? {
-            0 => break,
-            length => all.extend_from_slice(&piece[..length]),
-        }
-    }
-    Ok(String::from_utf8_lossy(&all).into_owned())
-}
-
-/// Servers in the pod are reached through the API's port.
-async fn ports(guest: &Guest) -> Result<()> {
-    let answer = to_port(guest, 8080, "").await?;
-    ensure!(answer.starts_with("HTTP/1.1 502 ") && answer.contains(CLOSED), "{answer}");
-    let mut pages = Http::open(guest, BOX).await?;
-    pages.start("echo text > /tmp/page; exec httpd -f -p 127.0.0.1:8080 -h /tmp").await?;
-    let started = pages.message().await?;
-    let token = "X-Access-Token: secret\r\n";
-    until("pages are served", async || {
-        let answer = to_port(guest, 8080, token).await?;
-        Ok(answer.split(' ').nth(1) == Some("200") && answer.ends_with("text\n"))
-    })
-    .await?;
-    kill(guest, BOX, &started).await
-}
-
 /// Kills the command whose first event this is, with what it has started.
-async fn kill(guest: &Guest, container: &str, started: &Value) -> Result<()> {
+pub(crate) async fn kill(guest: &Guest, container: &str, started: &Value) -> Result<()> {
     let asked = json!({ "process": started["event"]["start"], "signal": "SIGNAL_SIGKILL" });
     let mut http = Http::open(guest, container).await?;
     let (status, answer) = http.call("process.Process/SendSignal", &asked).await?;
@@ -285,6 +254,7 @@ async fn the_pods_network_is_served_with_a_token_only() -> Result<()> {
         let (output, _) = http.run(&get("envs", wrong)).await?;
         ensure!(output.contains("401"), "{wrong:?}: {output}");
     }
+    ports::over_tcp(&guest).await.context("ports")?;
     // Who has no token does not get rid of it.
     let reset = format!("wget -q -O - --post-data '{{}}' http://127.0.0.1:{SANDBOX_PORT}/init 2>&1; echo $?");
     let (output, _) = http.run(&reset).await?;

@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod checks;
+mod ports;
 mod quickstart;
 mod sandbox;
 

@@ -40,16 +40,19 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, request: Request, port: u16)
     // Nothing of it was read: it follows in the connection.
     drop(body);
     match connect(target, port).await {
-        Ok(stream) => {
-            let stream: Box<dyn Io> = Box::new(stream);
-            Response::takeover(move |peer| splice::join(peer, stream, rewritten(&head)))
-        }
+        Ok(stream) => handed_over(head, stream),
         Err(error) => {
             tracing::debug!(port, %error, "a port of the pod is not open");
             let text = "The sandbox is running but port is not open";
             Response::json(502, &json!({ "sandboxId": id, "message": text, "port": port, "code": 502 }))
         }
     }
+}
+
+/// Gives a connection, with the request at its beginning, to a server.
+fn handed_over(head: Head, server: TcpStream) -> Response {
+    let server: Box<dyn Io> = Box::new(server);
+    Response::takeover(move |peer| splice::join(peer, server, rewritten(&head)))
 }
 
 /// The head as the port's server gets it: without the token, which is not its business.
@@ -123,32 +126,5 @@ fn other_network(target: &Target) -> io::Result<Option<std::fs::File>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head(fields: &[(&str, &str)]) -> Head {
-        let mut head = Head::of("GET", "/a%20b?x");
-        fields.iter().for_each(|(name, value)| head.headers.push(name, value));
-        head
-    }
-
-    #[test]
-    fn a_port_is_named_by_a_header() {
-        assert_eq!(wanted(&head(&[("E2b-Sandbox-Port", "49999")])), Some(49999));
-        for none in ["49983", "0", "-1", "65536", "x", ""] {
-            assert_eq!(wanted(&head(&[("E2b-Sandbox-Port", none)])), None, "{none}");
-        }
-        assert_eq!(wanted(&head(&[])), None);
-    }
-
-    #[test]
-    fn a_request_is_passed_on_without_the_token_and_asks_for_the_end() {
-        let fields =
-            [("Host", "h"), ("X-Access-Token", "t"), ("Connection", "keep-alive"), ("Keep-Alive", "5")];
-        let text = String::from_utf8(rewritten(&head(&fields))).unwrap();
-        assert_eq!(text, "GET /a%20b?x HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
-        let fields = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("X-Access-Token", "t")];
-        let text = String::from_utf8(rewritten(&head(&fields))).unwrap();
-        assert_eq!(text, "GET /a%20b?x HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
-    }
-}
+#[path = "ports_test.rs"]
+mod tests;

@@ -142,12 +142,9 @@ async fn receive(
     content_encoding: String,
     body: &mut Body,
 ) -> Result<Vec<Written>, Failure> {
-    let begin = move |stop: &_| {
-        let encoding = Encoding { content_type: &content_type, content_encoding: &content_encoding };
-        Upload::new(to, encoding, stop)
-    };
+    let encoding = Encoding { content_type: &content_type, content_encoding: &content_encoding };
+    let mut upload = Upload::new(to, encoding)?;
     let workers = &storage.workers;
-    let mut upload = workers.run(begin).await?;
     let mut next = storage.uploads.piece(body).await?;
     while let Some(piece) = next {
         let feed = move |stop: &_| {

@@ -29,6 +29,17 @@ impl Case {
         std::fs::read_to_string(self.path(path)).unwrap()
     }
 
+    /// An upload of bytes, of which nothing has come yet.
+    fn begin(&self, path: &str, content_encoding: &str) -> Upload {
+        let to = Destination {
+            root: self.root(),
+            owner: own(),
+            path: Some(path.into()),
+            metadata: Default::default(),
+        };
+        Upload::new(to, Encoding { content_type: BYTES.0, content_encoding }).unwrap()
+    }
+
     async fn upload(
         &self,
         path: Option<&str>,
@@ -134,14 +145,75 @@ async fn uploads_that_cannot_be_are_told() {
     ] {
         assert_eq!(status(upload(path, kind, body.clone()).await).0, 400, "{kind:?} {body:?}");
     }
-    // Nothing is emptied for a body that cannot be read.
-    std::fs::write(case.path("kept"), "text").unwrap();
-    assert_eq!(status(upload(Some("/kept"), ("application/octet-stream", "br"), vec![]).await).0, 400);
-    assert_eq!(case.text("kept"), "text");
     // A cut stream is not taken for a whole one.
     let cut = gzip(&[7; 1000]);
     let cut = cut[..cut.len() - 9].to_vec();
     assert_eq!(status(upload(Some("/f"), ("application/octet-stream", "gzip"), cut).await).0, 400);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_leaves_the_file_as_it_was() {
+    let case = Case::new();
+    std::fs::write(case.path("kept"), "text").unwrap();
+    let whole = gzip(&[7; 1000]);
+    let mut damaged = whole.clone();
+    // Behind the head of 10 bytes: a block of a type that there is not.
+    damaged[10] |= 0b110;
+    let (gzip, none) = (("application/octet-stream", "gzip"), Vec::new());
+    for (kind, body) in [
+        (("application/octet-stream", "br"), none.clone()),
+        (("text/plain", ""), b"text".to_vec()),
+        (("multipart/form-data; boundary=XX", ""), b"no form".to_vec()),
+        (gzip, b"x".to_vec()),
+        (gzip, b"a text that is longer than a head of gzip".to_vec()),
+        (gzip, whole[..9].to_vec()),
+        (gzip, whole[..10].to_vec()),
+        (gzip, damaged),
+        (gzip, none),
+    ] {
+        assert_eq!(status(case.upload(Some("/kept"), kind, body.clone()).await).0, 400, "{kind:?} {body:?}");
+        assert_eq!(case.text("kept"), "text", "{kind:?} {body:?}");
+    }
+    // An empty file is no failure, packed or not.
+    for (kind, body) in [(gzip, self::gzip(b"")), (BYTES, Vec::new())] {
+        std::fs::write(case.path("kept"), "text").unwrap();
+        case.upload(Some("/kept"), kind, body).await.unwrap();
+        assert_eq!(case.text("kept"), "");
+    }
+}
+
+/// A client that is gone before anything was unpacked: the decoder may not write what it has when it is dropped.
+#[test]
+fn an_upload_that_is_given_up_writes_nothing_more() {
+    let case = Case::new();
+    std::fs::write(case.path("kept"), "text").unwrap();
+    for encoding in ["gzip", ""] {
+        let mut upload = case.begin("/kept", encoding);
+        if encoding == "gzip" {
+            let body = gzip(b"some words");
+            upload.feed(&body[..body.len() - 1], &Stop::default()).unwrap();
+        }
+        drop(upload);
+        assert_eq!(case.text("kept"), "text", "{encoding}");
+    }
+}
+
+/// As the protocol has it: what refers to the file stays with it, and an upload that breaks off leaves what has come.
+#[test]
+fn a_file_is_written_in_place() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let case = Case::new();
+    std::fs::write(case.path("f"), "longer than that").unwrap();
+    std::fs::set_permissions(case.path("f"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::hard_link(case.path("f"), case.path("other")).unwrap();
+    let mut upload = case.begin("/f", "");
+    upload.feed(b"be", &Stop::default()).unwrap();
+    assert_eq!(case.text("other"), "be");
+    upload.feed(b"gin", &Stop::default()).unwrap();
+    drop(upload);
+    assert_eq!(case.text("other"), "begin");
+    assert_eq!(case.path("f").metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::read_dir(case.dir.path()).unwrap().count(), 2, "nothing lies beside it");
 }
 
 #[tokio::test]
@@ -163,18 +235,12 @@ fn a_bomb_stops_when_nobody_waits() {
     let case = Case::new();
     let bomb = gzip(&vec![0; 8 << 20]);
     assert!(bomb.len() < 64 << 10, "one piece of a body");
-    let to = Destination {
-        root: case.root(),
-        owner: own(),
-        path: Some("/bomb".into()),
-        metadata: Default::default(),
-    };
-    let encoding = Encoding { content_type: BYTES.0, content_encoding: "gzip" };
-    let mut upload = Upload::new(to, encoding, &Stop::default()).unwrap();
+    let mut upload = case.begin("/bomb", "gzip");
     let stop = Stop::default();
     drop(stop.on_drop());
     assert!(matches!(upload.feed(&bomb, &stop), Err(FileError::Abandoned)));
-    assert_eq!(case.path("bomb").metadata().unwrap().len(), 0);
+    drop(upload);
+    assert!(!case.path("bomb").exists());
 }
 
 #[tokio::test]

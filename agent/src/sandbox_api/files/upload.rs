@@ -6,7 +6,8 @@
 //!
 //! Each piece of the body is worked on by a thread, to its end, before the next one is read: nothing is held but what a decoder
 //! keeps. What a piece unpacks to goes to the disk at once, and stops where the disk is full or nobody waits. A file is
-//! emptied and written in place, as the protocol wants it.
+//! emptied and written in place, as the protocol wants it: its mode, its hard links and whoever has it open stay. It is emptied
+//! only once there is something to write, or the body is complete and empty.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -77,14 +78,14 @@ enum Decoder {
 /// What is in the body, once it is unpacked.
 enum Content {
     Form(Parser, Files),
-    Bytes(Files),
+    /// One file, and its path until it is opened.
+    Bytes(Option<String>, Files),
 }
 
 impl Upload {
-    /// Begins one. Opens the file of a body that is one. Blocks.
-    pub(super) fn new(to: Destination, encoding: Encoding<'_>, stop: &Stop) -> Result<Upload, FileError> {
+    /// Begins one. Opens nothing yet: a body that cannot be read leaves a file as it was.
+    pub(super) fn new(to: Destination, encoding: Encoding<'_>) -> Result<Upload, FileError> {
         let kind = encoding.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        // Before a file is emptied.
         let is_gzip = match encoding.content_encoding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => false,
             "gzip" | "x-gzip" => true,
@@ -93,18 +94,17 @@ impl Upload {
                 return Err(FileError::Invalid(format!("unsupported content encoding '{other}': {wanted}")));
             }
         };
-        let mut files = Files::new(to);
-        files.stop = stop.clone();
+        let files = Files::new(to);
         let content = match kind.as_str() {
             "multipart/form-data" => Content::Form(Parser::new(encoding.content_type).map_err(form)?, files),
             "application/octet-stream" => {
                 let path = files.to.path.clone().filter(|path| !path.is_empty());
-                files.open(&path.ok_or_else(|| {
+                let path = path.ok_or_else(|| {
                     FileError::Invalid(
                         "path is required for an upload of application/octet-stream".to_owned(),
                     )
-                })?)?;
-                Content::Bytes(files)
+                })?;
+                Content::Bytes(Some(path), files)
             }
             _ => {
                 let wanted = "multipart/form-data or application/octet-stream is expected";
@@ -121,26 +121,29 @@ impl Upload {
 
     /// Takes the next piece of the body. Blocks.
     pub(super) fn feed(&mut self, piece: &[u8], stop: &Stop) -> Result<(), FileError> {
-        match &mut self.0 {
-            Decoder::Plain(content) => {
-                content.files().stop = stop.clone();
-                content.feed(piece)
-            }
-            Decoder::Gzip(decoder) => {
-                decoder.get_mut().files().stop = stop.clone();
-                decoder.write_all(piece).map_err(unpacked)
-            }
-        }
+        self.content().files().stop = Some(stop.clone());
+        let fed = match &mut self.0 {
+            Decoder::Plain(content) => content.feed(piece),
+            Decoder::Gzip(decoder) => decoder.write_all(piece).map_err(unpacked),
+        };
+        // A decoder that is dropped writes what it still has, wherever that is. Nobody waits for it.
+        self.content().files().stop = None;
+        fed
     }
 
     /// The body is complete: what was written. Blocks.
-    pub(super) fn finish(self, stop: &Stop) -> Result<Vec<Written>, FileError> {
+    pub(super) fn finish(mut self, stop: &Stop) -> Result<Vec<Written>, FileError> {
+        self.content().files().stop = Some(stop.clone());
         match self.0 {
             Decoder::Plain(content) => content.finish(),
-            Decoder::Gzip(mut decoder) => {
-                decoder.get_mut().files().stop = stop.clone();
-                decoder.finish().map_err(unpacked)?.finish()
-            }
+            Decoder::Gzip(decoder) => decoder.finish().map_err(unpacked)?.finish(),
+        }
+    }
+
+    fn content(&mut self) -> &mut Content {
+        match &mut self.0 {
+            Decoder::Plain(content) => content,
+            Decoder::Gzip(decoder) => decoder.get_mut(),
         }
     }
 }
@@ -148,21 +151,25 @@ impl Upload {
 impl Content {
     fn files(&mut self) -> &mut Files {
         match self {
-            Content::Form(_, files) | Content::Bytes(files) => files,
+            Content::Form(_, files) | Content::Bytes(_, files) => files,
         }
     }
 
     fn feed(&mut self, data: &[u8]) -> Result<(), FileError> {
         match self {
             Content::Form(parser, files) => parser.feed(data, files).map_err(|PartError(error)| error),
-            Content::Bytes(files) => files.write(data),
+            Content::Bytes(path, files) => {
+                files.open_at(path)?;
+                files.write(data)
+            }
         }
     }
 
     fn finish(self) -> Result<Vec<Written>, FileError> {
         match self {
             Content::Form(parser, files) => parser.finish().map_err(form).map(|()| files.written),
-            Content::Bytes(mut files) => {
+            Content::Bytes(mut path, mut files) => {
+                files.open_at(&mut path)?;
                 files.close();
                 Ok(files.written)
             }
@@ -202,17 +209,27 @@ struct Files {
     paths: usize,
     current: Option<(File, Written)>,
     written: Vec<Written>,
-    stop: Stop,
+    /// Told when nobody waits any more. None between two pieces: nothing may be written then.
+    stop: Option<Stop>,
 }
 
 impl Files {
     fn new(to: Destination) -> Files {
-        let stop = Stop::default();
-        Files { to, seen: HashSet::new(), paths: 0, current: None, written: Vec::new(), stop }
+        Files { to, seen: HashSet::new(), paths: 0, current: None, written: Vec::new(), stop: None }
+    }
+
+    fn check(&self) -> Result<(), FileError> {
+        self.stop.as_ref().ok_or(FileError::Abandoned)?.check()
+    }
+
+    /// Opens the file at this path, unless that is done already.
+    fn open_at(&mut self, path: &mut Option<String>) -> Result<(), FileError> {
+        self.check()?;
+        path.take().map_or(Ok(()), |path| self.open(&path))
     }
 
     fn open(&mut self, path: &str) -> Result<(), FileError> {
-        self.stop.check()?;
+        self.check()?;
         let path = self.to.owner.expand(path)?;
         self.paths += path.len();
         if self.paths > MOST_PATHS {
@@ -233,7 +250,7 @@ impl Files {
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), FileError> {
-        self.stop.check()?;
+        self.check()?;
         let Some((file, written)) = &mut self.current else { return Ok(()) };
         file.write_all(data).map_err(FileError::during("write", &written.path))
     }
