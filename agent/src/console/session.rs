@@ -244,7 +244,7 @@ async fn enter(
         ports: Ports::default(),
         apart: None,
     };
-    handle.exec(request).await.map_err(|error: ContainerError| text(&error))?;
+    handle.exec(Box::new(request)).await.map_err(|error: ContainerError| text(&error))?;
     let process = handle.process(&exec_id).map_err(|error| text(&error))?;
     let before = rustix::termios::tcgetattr(terminal).map_err(|errno| errno.to_string())?;
     let mut raw = before.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rustjail::start::StartError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -46,9 +47,9 @@ pub(super) async fn run(
             }
             Job::Create(request, pod, reply) => {
                 let work = create::create(&shared, &tools, &mut body, *request, pod);
-                let result = unless_cancelled(&shared, work).await;
+                let result = unless_cancelled(&shared, work.boxed()).await;
                 if result.is_err() {
-                    take_back(&tools, &mut body).await;
+                    take_back(&tools, &mut body).boxed().await;
                     end();
                     drop(reply.send(result));
                     return;
@@ -58,7 +59,7 @@ pub(super) async fn run(
             }
             Job::Start(reply) => {
                 let work = start(&shared, &tools, &mut body);
-                match unless_cancelled(&shared, work).await {
+                match unless_cancelled(&shared, work.boxed()).await {
                     // The caller hears when they have run; the next job need not wait for them.
                     Ok(Some(hooks)) => drop(tokio::spawn(async move {
                         drop(hooks.await);
@@ -70,20 +71,20 @@ pub(super) async fn run(
             }
             Job::Exec(request, reply) => {
                 let work = exec::exec(&shared, &tools, &body, *request);
-                drop(reply.send(unless_cancelled(&shared, work).await));
+                drop(reply.send(unless_cancelled(&shared, work.boxed()).await));
             }
             Job::Pause(reply) => {
-                drop(reply.send(unless_cancelled(&shared, freeze::pause(&shared, &mut body)).await));
+                drop(reply.send(unless_cancelled(&shared, freeze::pause(&shared, &mut body).boxed()).await));
             }
             Job::Resume(reply) => {
-                drop(reply.send(unless_cancelled(&shared, freeze::resume(&shared, &mut body)).await));
+                drop(reply.send(unless_cancelled(&shared, freeze::resume(&shared, &mut body).boxed()).await));
             }
             Job::Update(resources, reply) => {
                 let work = freeze::update(&shared, *resources);
-                drop(reply.send(unless_cancelled(&shared, work).await));
+                drop(reply.send(unless_cancelled(&shared, work.boxed()).await));
             }
             Job::Remove(reply) => {
-                let result = guarded(&shared, remove::remove(&shared, &tools, &mut body)).await;
+                let result = guarded(&shared, remove::remove(&shared, &tools, &mut body).boxed()).await;
                 if result.is_ok() {
                     end();
                     drop(reply.send(result));
@@ -116,9 +117,12 @@ async fn take_back(tools: &Tools, body: &mut Body) {
 }
 
 /// Does the work, or gives it up when the container is being removed. What is done counts, also if both are so.
+///
+/// The work is boxed: what an actor holds while it waits for jobs has room for all of them otherwise, and a container then costs
+/// 100 KiB as long as it lives.
 async fn unless_cancelled<T>(
     shared: &Shared,
-    work: impl Future<Output = Result<T, ContainerError>>,
+    work: BoxFuture<'_, Result<T, ContainerError>>,
 ) -> Result<T, ContainerError> {
     let cancelled = || Err(ContainerError::Cancelled(shared.id.clone()));
     if shared.cancel.is_cancelled() {

@@ -48,15 +48,15 @@ fn world(courses: &[Course]) -> World {
     World { dir, fake, container, pod, is_forgotten }
 }
 
-fn exec(id: &str) -> ExecRequest {
+fn exec(id: &str) -> Box<ExecRequest> {
     let process = ProcessBuilder::default().args(["true".to_owned()]).cwd("/").build().unwrap();
-    ExecRequest {
+    Box::new(ExecRequest {
         exec_id: id.into(),
         process,
         user: UserNames::default(),
         ports: Ports::default(),
         apart: None,
-    }
+    })
 }
 
 fn view() -> PodView {
@@ -290,4 +290,17 @@ async fn execs_have_the_filter_of_the_container() {
     assert_eq!(filters.len(), 3);
     // The same one, not an equal one: that would have been compiled again.
     assert!(filters.iter().all(|filter| Arc::ptr_eq(filter, filters[0])));
+}
+
+#[tokio::test]
+async fn an_actor_that_waits_for_jobs_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tools, _fake) = tools(dir.path(), &[]);
+    let (_jobs, queue) = mpsc::channel(1);
+    let id = ContainerId::parse("c1").unwrap();
+    let shared = Arc::new(Shared::new(id, Cancel::default(), Arc::clone(&tools.unread)));
+    let actor = run(shared, tools, queue, Box::new(|| ()));
+    let size = std::mem::size_of_val(&actor);
+    // Each container has one as long as it lives.
+    assert!(size < 2048, "{size} bytes");
 }

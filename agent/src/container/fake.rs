@@ -180,10 +180,10 @@ pub(crate) fn tools(dir: &Path, courses: &[Course]) -> (Arc<Tools>, Arc<Fake>) {
 }
 
 /// A container that needs nothing.
-pub(crate) fn request() -> CreateRequest {
+pub(crate) fn request() -> Box<CreateRequest> {
     let mut spec = Spec::default();
     spec.set_root(Some(RootBuilder::default().path("/nonexistent/rootfs").build().unwrap()));
-    CreateRequest {
+    Box::new(CreateRequest {
         spec,
         devices: Vec::new(),
         storages: Vec::new(),
@@ -191,11 +191,11 @@ pub(crate) fn request() -> CreateRequest {
         shared_pid_namespace: false,
         user: UserNames::default(),
         ports: Ports::default(),
-    }
+    })
 }
 
 /// A container whose device never comes, and before which a volume of `dir` is mounted.
-pub(crate) fn waiting_request(dir: &Path) -> CreateRequest {
+pub(crate) fn waiting_request(dir: &Path) -> Box<CreateRequest> {
     let device = Device {
         id: "1f/1f".into(),
         kind: "blk".into(),
@@ -208,7 +208,7 @@ pub(crate) fn waiting_request(dir: &Path) -> CreateRequest {
         mount_point: dir.join("volume"),
         ..Storage::default()
     };
-    CreateRequest { devices: vec![device], storages: vec![storage], ..request() }
+    Box::new(CreateRequest { devices: vec![device], storages: vec![storage], ..*request() })
 }
 
 /// What stands for the namespaces of a pod.

@@ -73,8 +73,12 @@ impl ContainerHandle {
     }
 
     /// Creates the container: its first process waits to be started.
-    pub(crate) async fn create(&self, request: CreateRequest, pod: PodView) -> Result<(), ContainerError> {
-        self.ask(|reply| Job::Create(Box::new(request), pod, reply)).await
+    pub(crate) async fn create(
+        &self,
+        request: Box<CreateRequest>,
+        pod: PodView,
+    ) -> Result<(), ContainerError> {
+        self.ask(|reply| Job::Create(request, pod, reply)).await
     }
 
     /// Lets the first process execute.
@@ -83,8 +87,8 @@ impl ContainerHandle {
     }
 
     /// Starts a further process.
-    pub(crate) async fn exec(&self, request: ExecRequest) -> Result<(), ContainerError> {
-        self.ask(|reply| Job::Exec(Box::new(request), reply)).await
+    pub(crate) async fn exec(&self, request: Box<ExecRequest>) -> Result<(), ContainerError> {
+        self.ask(|reply| Job::Exec(request, reply)).await
     }
 
     /// Freezes all processes.

@@ -155,7 +155,7 @@ impl Pod {
     pub(crate) async fn create_container(
         &self,
         id: ContainerId,
-        request: CreateRequest,
+        request: Box<CreateRequest>,
     ) -> Result<(), CreateError> {
         let Running { id: pod, namespaces, hooks, .. } = self.life().running()?.clone();
         tracing::info!(sandbox_id = %pod, container_id = %id, "creating a container");
@@ -330,7 +330,7 @@ mod tests {
     async fn the_end_of_the_pod_gives_up_creates_and_frees_their_ids() {
         let dir = tempfile::tempdir().unwrap();
         let pod = running(dir.path(), &[Course::Hangs]);
-        let create = |name: &'static str, request: CreateRequest| {
+        let create = |name: &'static str, request: Box<CreateRequest>| {
             let pod = Arc::clone(&pod);
             tokio::spawn(async move { pod.create_container(id(name), request).await })
         };

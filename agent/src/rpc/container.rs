@@ -18,7 +18,8 @@ const TERMINATION_LOG: &str = "termination-log";
 
 pub(super) async fn create(pod: &Pod, request: CreateContainerRequest) -> Result<(), Failure> {
     let (id, request) = validate::create(request)?;
-    Ok(pod.create_container(id, request).await?)
+    // Boxed, since each call around this one would hold it, and move it on.
+    Ok(pod.create_container(id, Box::new(request)).await?)
 }
 
 pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
@@ -31,7 +32,7 @@ pub(super) async fn remove(pod: &Pod, request: RemoveContainerRequest) -> Result
 
 pub(super) async fn exec(pod: &Pod, request: ExecProcessRequest) -> Result<(), Failure> {
     let (container, request) = validate::exec(request)?;
-    Ok(pod.container(&container)?.exec(request).await?)
+    Ok(pod.container(&container)?.exec(Box::new(request)).await?)
 }
 
 pub(super) async fn pause(pod: &Pod, id: &str) -> Result<(), Failure> {

@@ -253,7 +253,7 @@ async fn exec(
             ports: Ports::default(),
             apart: Some(Apart { no_input, streams_end: streams_end.clone(), born: sender }),
         };
-        match container.exec(request).await {
+        match container.exec(Box::new(request)).await {
             Ok(()) => return born.await.map_err(|_| ContainerError::Panicked(container.id().clone())),
             Err(error) if error.kind() == ErrorKind::Busy && tokio::time::Instant::now() < until => {
                 tokio::time::sleep(ASK).await;
