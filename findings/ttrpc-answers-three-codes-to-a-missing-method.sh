@@ -64,8 +64,9 @@ fn main() {
         let folder = format!("{}/{side}", std::env::var("OUT_DIR").unwrap());
         std::fs::create_dir_all(&folder).unwrap();
         let custom = Customize { async_all: true, ..Default::default() };
-        let generator = Codegen::new().out_dir(&folder).include(side).input(format!("{side}/p.proto")).rust_protobuf();
-        generator.customize(custom).run().unwrap();
+        let mut generator = Codegen::new();
+        generator.out_dir(&folder).include(side).input(format!("{side}/p.proto"));
+        generator.rust_protobuf().customize(custom).run().unwrap();
         for name in ["p.rs", "p_ttrpc.rs"] {
             let path = format!("{folder}/{name}");
             let text = std::fs::read_to_string(&path).unwrap();
