@@ -23,9 +23,10 @@ use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use crate::config::Cid;
 use crate::sys;
 
-/// Most bytes in one write to a vsock: with its header and what the kernel keeps beside it, it fits the 32 KiB that kernels take
-/// for one piece (`virtio_vsock_alloc_skb` of Linux 6.12).
-pub(crate) const LARGEST_WRITE: usize = 31 * 1024;
+/// Most bytes in one write to a vsock. Kernels take some 31 KiB for one piece (`virtio_vsock_alloc_skb` of Linux 6.12). A device
+/// that is told to have room for less than that, as `vhost-device-vsock` must be, takes 28 KiB: of a larger write the rest waits
+/// until the device has told that there is room again.
+pub(crate) const LARGEST_WRITE: usize = 28 * 1024;
 /// Connections that wait to be accepted, at most: as many as the sandbox API serves at once.
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept, as when descriptors have run out.

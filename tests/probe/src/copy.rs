@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use crate::sys;
 
 /// Bytes that are written at once. Kernels cut larger writes, and some devices lose what was cut.
-const CHUNK: usize = 31 << 10;
+const CHUNK: usize = 28 << 10;
 
 /// Serves one connection after the other: takes `count` bytes after a `u`, and says so by a byte; sends as many after a `d`.
 pub(crate) fn serve(port: &str, count: &str) -> io::Result<()> {
