@@ -66,7 +66,7 @@ for kind in net ipc uts user; do
 done
 cd /oracle/bundle || exit 1
 for name in *; do
-  for runtime in jail crun runc; do
+  for runtime in jail $(cat /oracle/more 2> /dev/null) crun runc; do
     rm -rf /run/b /run/hooks
     # One of them gives the guest's own away, to the user of a container.
     chown 0:0 /dev/null
@@ -75,6 +75,7 @@ for name in *; do
     (cd /run/b/rootfs && root && sh /oracle/bundle/$name/prepare)
     case $runtime in
       jail) set -- /oracle/jail run /run/b --id box ;;
+      moved) set -- /oracle/jail run --no-pivot /run/b --id box ;;
       crun) set -- crun --cgroup-manager=cgroupfs run --bundle /run/b box ;;
       runc) set -- runc run --bundle /run/b box ;;
     esac
