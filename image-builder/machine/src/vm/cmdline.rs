@@ -10,7 +10,8 @@ pub(super) fn kernel_cmdline(config: &VmConfig, engine: Engine, tsc_khz: Option<
     let arch = config.machine.arch();
     let of_arch: &[&str] = match arch {
         Arch::X86_64 => &["console=ttyS0", "reboot=t"],
-        Arch::Aarch64 => &["console=ttyAMA0"],
+        // This kernel cannot have words of its own, and its dummy driver makes a `dummy0` unless it is told not to.
+        Arch::Aarch64 => &["console=ttyAMA0", "dummy.numdummies=0"],
     };
     let mut words: Vec<String> = of_arch
         .iter()

@@ -425,7 +425,7 @@ mod tests {
             "-machine virt,acpi=off,gic-version=3,memory-backend=mem ",
             "-cpu max,pauth-impdef=on ",
             "vhost-user-vsock-pci,id=vsock",
-            "-append console=ttyAMA0 quiet panic=-1 cryptomgr.notests nokaslr",
+            "-append console=ttyAMA0 dummy.numdummies=0 quiet panic=-1 cryptomgr.notests nokaslr",
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }

@@ -160,6 +160,7 @@ fn firecracker_words(arch: Arch, config: &Config, enable_pci: bool) -> Vec<&'sta
             words.push("loglevel=3");
         }
         words.push("panic=-1");
+        words.extend(no_dummy(arch, config));
         return words;
     }
     let twice = has(config, "CONFIG_ACPI") && has(config, "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES");
@@ -172,6 +173,12 @@ fn firecracker_words(arch: Arch, config: &Config, enable_pci: bool) -> Vec<&'sta
         words.push("pci=off");
     }
     words
+}
+
+/// Keeps the kernel's dummy driver from making an interface `dummy0`. On x86_64 our kernels have the word themselves; those for Arm
+/// cannot add words to a monitor's.
+fn no_dummy(arch: Arch, config: &Config) -> Option<&'static str> {
+    (arch == Arch::Aarch64 && has(config, "CONFIG_DUMMY")).then_some("dummy.numdummies=0")
 }
 
 /// A configuration for `firecracker --no-api --config-file FILE`, with `--enable-pci` if the options say so.
@@ -227,16 +234,19 @@ pub fn cloud_hypervisor(products: &Products<'_>, options: &Options) -> Result<St
     }
     let config = config(products, options)?;
     // A panic without a restart would be a VM that stays and does nothing.
-    let words = match products.layout.arch() {
+    let arch = products.layout.arch();
+    let console = match arch {
         Arch::X86_64 => {
             admit(&config, options, "Cloud Hypervisor", &[VSOCK, PVH, PCI, ACPI], "take --profile kata")?;
-            ["console=ttyS0", "quiet", "panic=-1"]
+            "console=ttyS0"
         }
         Arch::Aarch64 => {
             admit(&config, options, "Cloud Hypervisor", &[VSOCK, PCI, TREE], "take another --profile")?;
-            ["console=ttyAMA0", "quiet", "panic=-1"]
+            "console=ttyAMA0"
         }
     };
+    let mut words = vec![console, "quiet", "panic=-1"];
+    words.extend(no_dummy(arch, &config));
     let Files { kernel, initrd, disk, cmdline } = files(products, options, &config, &words)?;
     let mut lines = vec![format!("--kernel {}", quoted(&kernel))];
     lines.extend(initrd.map(|path| format!("--initramfs {}", quoted(&path))));

@@ -16,7 +16,7 @@ const KATA: &str = "CONFIG_ACPI=y\nCONFIG_PCI=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIR
 const SANDBOX: &str = "CONFIG_ACPI=y\nCONFIG_VIRTIO_MMIO=y\nCONFIG_PVH=y\nCONFIG_VIRTIO_VSOCKETS=y\n";
 
 /// The kernel for Arm.
-const ARM: &str = "CONFIG_PCI=y\nCONFIG_PCI_HOST_GENERIC=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_MMIO=y\n\
+const ARM: &str = "CONFIG_DUMMY=y\nCONFIG_PCI=y\nCONFIG_PCI_HOST_GENERIC=y\nCONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_MMIO=y\n\
     CONFIG_SERIAL_OF_PLATFORM=y\nCONFIG_VIRTIO_VSOCKETS=y\nCONFIG_DM_VERITY=y\nCONFIG_DM_INIT=y\n";
 
 /// Products, among them a kernel of the profile `other` that was built with this configuration.
@@ -225,12 +225,15 @@ fn on_arm_the_kernel_the_serial_port_and_the_initrd_are_others() {
     let value = firecracker(&products, &plain).unwrap();
     assert_eq!(value["boot-source"]["kernel_image_path"], path("Image-aarch64"));
     assert_eq!(value["boot-source"]["initrd_path"], path("initrd-aarch64.img"));
-    assert_eq!(words(&value), "console=ttyS0 quiet loglevel=3 panic=-1 agent.log=debug");
+    assert_eq!(words(&value), "console=ttyS0 quiet loglevel=3 panic=-1 dummy.numdummies=0 agent.log=debug");
     let value = firecracker(&products, &with_pci("aarch64")).unwrap();
-    assert_eq!(words(&value), "console=ttyS0 quiet panic=-1 agent.log=debug");
+    assert_eq!(words(&value), "console=ttyS0 quiet panic=-1 dummy.numdummies=0 agent.log=debug");
     let text = cloud_hypervisor(&products, &plain).unwrap();
     assert!(text.contains(&format!("--kernel '{}'", path("Image-aarch64"))), "{text}");
-    assert!(text.contains("--cmdline 'console=ttyAMA0 quiet panic=-1 agent.log=debug'"), "{text}");
+    assert!(
+        text.contains("--cmdline 'console=ttyAMA0 quiet panic=-1 dummy.numdummies=0 agent.log=debug'"),
+        "{text}"
+    );
     let disk = firecracker(&products, &options("aarch64", RootKind::Disk)).unwrap_err().to_string();
     let option = if Arch::host() == Arch::Aarch64 { "" } else { " --arch aarch64" };
     assert!(disk.ends_with(&format!("image-builder disk --flavour minimal --form gpt{option}")), "{disk}");
