@@ -14,7 +14,8 @@ use machine::vm;
 use products::kernel;
 use serde_json::json;
 use store::layout::Layout;
-use tests::Options;
+use tests::figures::median;
+use tests::{Options, qemu};
 
 const USAGE: &str = "usage: bench-boot [--rounds N] [--against DIR] [--json]\n\
     Prints medians of N rounds (10 unless told) from starting QEMU to the first line of /init, and ratios to Debian's kernel.\n\
@@ -52,11 +53,11 @@ fn main() -> Result<()> {
             for (index, Contender { name, path, .. }) in kernels.iter().enumerate() {
                 let time =
                     boot(path, &initrd, option, words).with_context(|| format!("{name} on {machine}"))?;
-                times[index].push(time);
+                times[index].push(time.as_secs_f64());
                 eprintln!("{machine} round {}: {name} {} ms", round + 1, time.as_millis());
             }
         }
-        let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
+        let medians: Vec<f64> = times.into_iter().map(median).collect();
         for (Contender { name, path, yardstick }, median) in kernels.iter().zip(&medians) {
             let yardstick = medians[*yardstick];
             figures.push(json!({
@@ -154,7 +155,7 @@ fn boot(kernel: &Path, initrd: &Path, machine: &str, words: &str) -> Result<Dura
         cmdline += &format!(" tsc_early_khz={khz} tsc=reliable");
     }
     cmdline += " -- --hello";
-    let mut command = Command::new(std::env::var_os("PITH_QEMU").unwrap_or("qemu-system-x86_64".into()));
+    let mut command = qemu();
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"])
         .args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm", "-m", "512M", "-machine", machine])
@@ -188,12 +189,4 @@ fn boot(kernel: &Path, initrd: &Path, machine: &str, words: &str) -> Result<Dura
     child.wait()?;
     let seen = reader.join().unwrap_or_default();
     answer.map_err(|_| anyhow::anyhow!("the guest never came to /init; its console:\n{seen}"))
-}
-
-/// In seconds.
-fn median(times: &mut [Duration]) -> f64 {
-    times.sort();
-    let half = times.len() / 2;
-    let middle = if times.len() % 2 == 1 { times[half] } else { (times[half - 1] + times[half]) / 2 };
-    middle.as_secs_f64()
 }

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,7 +13,7 @@ use machine::vm::{AgentClient, Machine, Vm, VmConfig, unpacked_initrd};
 use protocols::health::CheckRequest;
 use serde_json::json;
 use tests::figures::{Row, median};
-use tests::{Guest, Options};
+use tests::{Guest, Options, qemu};
 
 const USAGE: &str = "usage: bench-guest [--rounds N] [--against DIR] [--json]\n\
     Prints sizes, instructions and times of boots, and times of restores. Times are medians of N rounds (5 unless told).\n\
@@ -128,7 +128,7 @@ fn instructions(tree: &Contender, boot: &Boot) -> Result<(f64, f64)> {
         "console=ttyS0 loglevel=7 panic=-1 reboot=t no_timer_check nokaslr cryptomgr.notests {} {shortcut}",
         boot.words
     );
-    let mut command = Command::new(std::env::var_os("PITH_QEMU").unwrap_or("qemu-system-x86_64".into()));
+    let mut command = qemu();
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"])
         .args(["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "max,-erms,-fsrm", "-m", "256M"])
@@ -166,16 +166,12 @@ fn seen(output: impl Read) -> Option<(f64, f64)> {
     None
 }
 
-fn config(tree: &Contender, kernel: &str, directory: &Path) -> VmConfig {
-    let mut config = VmConfig::new(tree.out.join(kernel), tree.out.join("initrd.img"), directory);
-    config.shortcuts = tree.shortcuts;
-    config
-}
-
 /// Seconds from starting QEMU to the answer of the first Check, and the accelerator.
 async fn first_check(tree: &Contender, boot: &Boot) -> Result<(f64, &'static str)> {
     let directory = tempfile::tempdir()?;
-    let mut config = config(tree, boot.kernel, directory.path());
+    let (kernel, initrd) = (tree.out.join(boot.kernel), tree.out.join("initrd.img"));
+    let mut config = VmConfig::new(kernel, initrd, directory.path());
+    config.shortcuts = tree.shortcuts;
     config.machine = boot.machine;
     let vm = Vm::boot(config).await.with_context(|| format!("boot {}", boot.name))?;
     let client = vm.client().await?;

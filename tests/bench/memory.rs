@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,7 +13,7 @@ use machine::vm::AgentClient;
 use protocols::agent::GetMetricsRequest;
 use serde_json::json;
 use tests::figures::Row;
-use tests::{Guest, GuestBuilder, Options};
+use tests::{Guest, GuestBuilder, Options, qemu};
 
 const USAGE: &str = "usage: bench-memory [--guests N] [--against DIR] [--json]\n\
     Prints the memory of a guest at rest, of an idle container, and of N guests (16 unless told) on one host; and the smallest\n\
@@ -191,7 +191,7 @@ async fn many(tree: Option<&PathBuf>, count: usize) -> Result<f64> {
 
 /// MiB of a QEMU that has not started its guest.
 fn empty(accelerator: &str) -> Result<f64> {
-    let mut command = Command::new(std::env::var_os("PITH_QEMU").unwrap_or("qemu-system-x86_64".into()));
+    let mut command = qemu();
     command
         .args(["-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "microvm"])
         .args(["-accel", accelerator, "-m", &ONE_OF_MANY.to_string()])

@@ -39,7 +39,7 @@ impl Row {
     /// Prints rows: as a table with a head, or as JSON with the same facts.
     ///
     /// # Errors
-    /// When a figure is no number that JSON has.
+    /// When the JSON cannot be written.
     pub fn print(rows: &[Row], head: &str, facts: serde_json::Value, as_json: bool) -> Result<()> {
         if as_json {
             let figures: Vec<_> = rows

@@ -42,7 +42,7 @@ pub use guest::{Guest, GuestBuilder, Saved, arch, busybox, product, sample};
 pub use inspect::{Inspector, Snapshot};
 pub use machine::vm::Machine;
 pub use network::{address, link};
-pub use options::Options;
+pub use options::{Options, qemu};
 pub use passfd::Passed;
 pub use plug::{Port, host_tool, seen};
 pub use pods::{Pods, busybox_image, root, sample_path};

@@ -1,4 +1,6 @@
-//! What all benchmarks take on their command lines.
+//! What all benchmarks take on their command lines, and the QEMU that some start by themselves.
+
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -48,6 +50,11 @@ impl Options {
         ensure!(options.rounds > 0, usage);
         Ok(Some(options))
     }
+}
+
+/// QEMU for guests of x86_64, without arguments: the one that `PITH_QEMU` names, else that of `PATH`.
+pub fn qemu() -> Command {
+    Command::new(std::env::var_os("PITH_QEMU").unwrap_or("qemu-system-x86_64".into()))
 }
 
 #[cfg(test)]

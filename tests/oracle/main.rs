@@ -34,7 +34,7 @@ const OTHERS: [&str; 2] = ["crun", "runc"];
 /// Ours, with a root that is moved onto `/` in the place of pivot_root(2): what a guest does whose root cannot be pivoted.
 const MOVED: &str = "moved";
 
-/// The guest that runs bundles, with `more` ways than by all runtimes.
+/// The guest that runs bundles by all runtimes, and once more in each way that `more` names for `run.sh`.
 fn guest(bundles: &[Bundle], more: &str) -> Result<GuestBuilder> {
     let words = ["agent.debug_console", "agent.debug_console_vport=1026"];
     let mut builder = Guest::builder().flavour("debug").cpus(2).memory(1024).cmdline(&words);

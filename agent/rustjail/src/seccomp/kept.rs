@@ -21,8 +21,8 @@ const MOST_BYTES: usize = 32 << 10;
 pub struct Filters(Mutex<VecDeque<(LinuxSeccomp, Filter)>>);
 
 impl Filters {
-    /// The filter of a profile, as [`compile`] makes it. It is made once as long as the profile is one of the last that were asked
-    /// for.
+    /// The filter of a profile, as [`compile`] makes it. A profile that is one of the last two that were compiled is not compiled
+    /// again.
     ///
     /// # Errors
     /// As [`compile`].
